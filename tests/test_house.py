@@ -1,0 +1,151 @@
+"""The rules of the house that no linter knows: sizes, names, boundaries, the README's tree."""
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+SOURCES = {
+    path.relative_to(ROOT).as_posix(): path.read_text("utf-8")
+    for package in ("fedctl", "trainer")
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
+MODULES = {name: ast.parse(source) for name, source in SOURCES.items()}
+
+MOST_LINES_OF_A_FILE = 300
+MOST_LINES_OF_A_FUNCTION = 60
+
+# Names that say nothing: what is in them belongs to somebody.
+EMPTY_NAMES = {"common", "constants", "core", "helpers", "misc", "types", "util", "utils"}
+
+COMM = "trainer/sync/comm.py"
+COLLECTIVE = re.compile(
+    r"(all_|batch_|barrier|broadcast|gather|irecv|isend|monitored_|recv|reduce|scatter|send)"
+)
+
+
+def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def lines_without_docstring(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    assert function.end_lineno is not None
+    lines = function.end_lineno - function.lineno + 1
+    if ast.get_docstring(function) is not None:
+        docstring = function.body[0]
+        assert docstring.end_lineno is not None
+        lines -= docstring.end_lineno - docstring.lineno + 1
+    return lines
+
+
+def test_files_are_short() -> None:
+    lengths = {name: len(source.splitlines()) for name, source in SOURCES.items()}
+    assert {n: size for n, size in lengths.items() if size > MOST_LINES_OF_A_FILE} == {}
+
+
+def test_functions_are_short() -> None:
+    lengths = {
+        f"{name}:{function.name}": lines_without_docstring(function)
+        for name, tree in MODULES.items()
+        for function in functions(tree)
+    }
+    assert {n: size for n, size in lengths.items() if size > MOST_LINES_OF_A_FUNCTION} == {}
+
+
+def test_names_say_something() -> None:
+    assert [name for name in MODULES if EMPTY_NAMES & {*Path(name).with_suffix("").parts}] == []
+
+
+def test_modules_say_what_they_own() -> None:
+    assert [name for name, tree in MODULES.items() if not ast.get_docstring(tree)] == []
+
+
+def test_package_files_hold_nothing_but_their_docstring() -> None:
+    packages = {name: tree for name, tree in MODULES.items() if name.endswith("/__init__.py")}
+    assert [name for name, tree in packages.items() if len(tree.body) > 1] == []
+
+
+def names_in_torch_distributed(tree: ast.Module) -> Iterator[str]:
+    """Every name that a module takes out of torch.distributed, under whatever alias."""
+    aliases = {"torch.distributed"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.startswith("torch.distributed"):
+                    aliases.add(alias.asname or alias.name)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                if node.module.startswith("torch.distributed"):
+                    yield alias.name
+                if f"{node.module}.{alias.name}".startswith("torch.distributed"):
+                    aliases.add(alias.asname or alias.name)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in aliases:
+            yield node.attr
+
+
+def test_only_comm_calls_collectives() -> None:
+    calls = {
+        name: sorted(filter(COLLECTIVE.match, names_in_torch_distributed(tree)))
+        for name, tree in MODULES.items()
+        if name != COMM
+    }
+    assert {name: found for name, found in calls.items() if found} == {}
+
+
+def test_collectives_are_recognised_under_every_alias() -> None:
+    for source in (
+        "import torch\ntorch.distributed.all_reduce(x)",
+        "import torch.distributed as dist\ndist.all_reduce(x)",
+        "from torch import distributed\ndistributed.all_reduce(x)",
+        "from torch.distributed import all_reduce",
+    ):
+        assert "all_reduce" in names_in_torch_distributed(ast.parse(source)), source
+    assert list(names_in_torch_distributed(ast.parse("tensor.gather(0, index)"))) == []
+
+
+def test_version_is_the_newest_in_the_changelog() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    headings = re.findall(
+        r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert headings[0] in {version, "Unreleased"}
+
+
+def test_readme_shows_the_tree_as_it_is() -> None:
+    tree = re.search(
+        r"^## The tree\n+```\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.M | re.S
+    )
+    assert tree, "README.md has no section 'The tree' with a fenced block"
+    shown = {line.split()[0] for line in tree[1].splitlines() if line[:1].strip()}
+    ignored = [
+        line.strip("/")
+        for line in (ROOT / ".gitignore").read_text("utf-8").splitlines()
+        if line and not line.startswith("#")
+    ]
+    folders = {
+        f"{path.name}/"
+        for path in ROOT.iterdir()
+        if path.is_dir()
+        and path.name != ".git"
+        and not any(fnmatch(path.name, pattern) for pattern in ignored)
+    }
+    assert {name for name in shown if name.endswith("/")} == folders
+    assert [name for name in shown if not (ROOT / name).exists()] == []
+
+
+def test_paths_in_the_documents_exist() -> None:
+    named = {
+        f"{document}: {path}"
+        for document in ("ARCHITECTURE.md", "CONTRIBUTING.md", "README.md")
+        for path in re.findall(
+            r"`((?:\.ci|docs|fedctl|scripts|tests|trainer)/[\w./-]*[\w/])`",
+            (ROOT / document).read_text("utf-8"),
+        )
+    }
+    assert sorted(line for line in named if not (ROOT / line.split(": ")[1]).exists()) == []

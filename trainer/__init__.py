@@ -1,0 +1,1 @@
+"""The trainer: runs inside the pod or a local process, one per rank; never imports fedctl."""

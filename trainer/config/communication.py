@@ -1,0 +1,102 @@
+"""Owns the settings of what is exchanged and how: sync policy and codec."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from trainer.config.base import Section, setting
+
+
+class Full(Section):
+    """Every parameter, every round."""
+
+    name: Literal["full"] = "full"
+
+
+class Freezing(Section):
+    """What APF and GWPF share: the statistic |EMA(g)| / EMA(|g|) and its threshold.
+
+    g is the change of the agreed model over a round. Near 1 a parameter still travels, near 0 it
+    only oscillates; pure noise settles at sqrt((1 - ema) / (1 + ema)).
+    """
+
+    threshold: float = setting(
+        0.05, help="T: freeze a parameter whose statistic falls below; 0 never freezes", ge=0, le=1
+    )
+    ema: float = setting(0.99, help="alpha, the memory of the moving averages", ge=0, lt=1)
+    tighten_at: float = setting(
+        0.8, help="halve the threshold when the frozen share rises above this", gt=0, le=1
+    )
+    threshold_floor: float = setting(
+        1e-3, help="the threshold is not halved below this", ge=0, le=1
+    )
+
+
+class APF(Freezing):
+    """Adaptive Parameter Freezing (Chen et al., ICDCS 2021): a frozen parameter stands still.
+
+    The frozen period grows by one round each time the parameter is still stable when it wakes, and
+    halves when it is not. The mask follows from agreed values, so it costs no traffic.
+    """
+
+    name: Literal["apf"] = "apf"
+
+
+class GWPF(Freezing):
+    """Gradient-Wise Parameter Freezing (Computer Networks 255, 2024) as the paper intends it.
+
+    A frozen parameter goes on training at each client and is only left out of the average. Clients
+    vote to thaw it: displacement since freezing over distance travelled, at or above thaw_threshold.
+    """
+
+    name: Literal["gwpf"] = "gwpf"
+    thaw_threshold: float = setting(
+        0.5, help="T_thaw: a client votes to thaw at this share of displacement", ge=0, le=1
+    )
+    quorum: float = setting(
+        0.5,
+        help="share of the round's clients whose votes thaw a parameter; 0.1 of 10 is one",
+        gt=0,
+        le=1,
+    )
+    max_frozen_rounds: int = setting(
+        50, help="thaw at the latest after this long: staleness stays bounded", unit="rounds", ge=1
+    )
+
+
+class GWPFReleased(Section):
+    """The published GWPF code's rule, defects included, for comparison (gwpf-released).
+
+    A freeze label is permanent, one vote of all thaws, votes travel as int32: it sends at least
+    4 bytes per parameter and can't send less than FedAvg.
+    """
+
+    name: Literal["gwpf-released"] = "gwpf-released"
+    threshold: float = setting(
+        0.5, help="freezes below, votes to thaw at or above; the same number for both", ge=0, le=1
+    )
+    ema: float = setting(0.99, help="alpha, the memory of the moving averages", ge=0, lt=1)
+    tighten_at: float = setting(
+        0.8, help="halve the threshold in every round whose label share is above", gt=0, le=1
+    )
+    aliased: bool = setting(
+        True, help="the statistic is of weights (two buffers alias); off: of updates, as was meant"
+    )
+
+
+Sync = Annotated[Full | APF | GWPF | GWPFReleased, Field(discriminator="name")]
+
+
+class FP32(Section):
+    """Values travel as they are, 4 bytes each."""
+
+    name: Literal["fp32"] = "fp32"
+
+
+class BF16(Section):
+    """Values travel as bfloat16, 2 bytes each; owners sum in fp32, so rounding happens twice."""
+
+    name: Literal["bf16"] = "bf16"
+
+
+Codec = Annotated[FP32 | BF16, Field(discriminator="name")]

@@ -1,0 +1,121 @@
+"""Owns the list of settings: every dotted key with its type, default, unit and help.
+
+Read from the schema itself, so that `fedctl explain`, error messages and docs can't drift from it.
+"""
+
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from trainer.config.base import Section
+from trainer.config.schema import Experiment
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One documented key; `variant` names the choice that it belongs to, as `sync.name=gwpf`."""
+
+    key: str
+    variant: str
+    type: str
+    default: Any
+    unit: str
+    help: str
+
+
+def sections(annotation: Any) -> list[type[Section]]:
+    """The sections that a field's annotation allows: none for a plain value."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return [s for option in typing.get_args(annotation) for s in sections(option)]
+    return []
+
+
+def item_section(annotation: Any) -> type[Section] | None:
+    """The section that a list's items are, if they are one."""
+    if typing.get_origin(annotation) is tuple:
+        return next(iter(sections(typing.get_args(annotation)[0])), None)
+    return None
+
+
+def tag(section: type[Section]) -> str:
+    """The value of `name` that chooses this section among its siblings."""
+    (name,) = typing.get_args(section.model_fields["name"].annotation)
+    return str(name)
+
+
+def settings(
+    section: type[Section] = Experiment, prefix: str = "", variant: str = ""
+) -> Iterator[Setting]:
+    """Every setting below `section`, in the order of the schema; list items get the index 0."""
+    for name, field in section.model_fields.items():
+        key, choices = prefix + name, sections(field.annotation)
+        if not choices:
+            yield _describe(key, variant, field)
+        for choice in choices:
+            chosen = f"{key}.name={tag(choice)}" if len(choices) > 1 else variant
+            yield from settings(choice, key + ".", chosen)
+        if item := item_section(field.annotation):
+            yield from settings(item, f"{key}.0.", variant)
+
+
+def unions(section: type[Section] = Experiment, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The keys whose `name` chooses among sections, each with the default's name."""
+    for name, field in section.model_fields.items():
+        choices = sections(field.annotation)
+        if len(choices) > 1:
+            yield prefix + name, tag(type(field.default))
+        for choice in choices:
+            yield from unions(choice, f"{prefix}{name}.")
+
+
+def suggestion(key: str) -> str:
+    """What the user may have meant by an unknown key: ` did you mean ...?`, or nothing."""
+    known = {setting.key: setting.variant for setting in settings()}
+    if key in known:  # exists, but belongs to another choice
+        owners = [s.variant for s in settings() if s.key == key]
+        return f"; it belongs to {' or '.join(owners)}"
+    close = get_close_matches(key, known, n=1, cutoff=0.8)
+    same_leaf = [k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]]
+    siblings = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]]
+    best = close or same_leaf or get_close_matches(key, siblings, n=1, cutoff=0.6)
+    return f"; did you mean {best[0]}?" if best else ""
+
+
+def _describe(key: str, variant: str, field: FieldInfo) -> Setting:
+    extra = field.json_schema_extra
+    unit = str(extra.get("unit", "")) if isinstance(extra, dict) else ""
+    default = None if field.is_required() else field.default
+    if isinstance(default, tuple):
+        default = [
+            d.model_dump(exclude_none=True) if isinstance(d, Section) else d for d in default
+        ]
+    return Setting(key, variant, _type_text(field), default, unit, field.description or "")
+
+
+def _type_text(field: FieldInfo) -> str:
+    if typing.get_origin(field.annotation) is typing.Literal:
+        return " | ".join(str(choice) for choice in typing.get_args(field.annotation))
+    text = getattr(field.annotation, "__name__", "")
+    if typing.get_origin(field.annotation) is not None or not text:
+        text = str(field.annotation)
+    text = (
+        text.replace("trainer.config.learning.", "")
+        .replace("tuple[", "list[")
+        .replace(", ...]", "]")
+    )
+    limits = [_limit(bound) for bound in field.metadata]
+    return " ".join([text, *(limit for limit in limits if limit)])
+
+
+def _limit(bound: Any) -> str:
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    return next(
+        (f"{sign} {getattr(bound, n)}" for n, sign in signs.items() if hasattr(bound, n)), ""
+    )

@@ -1,0 +1,215 @@
+"""Owns the way from text to an experiment: defaults < preset (`extends`) < file < `--set`.
+
+The only module that reads experiment files; it reports each mistake in one line, by the user's key.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from trainer.config.errors import ConfigError
+from trainer.config.keys import suggestion, unions
+from trainer.config.schema import Experiment
+
+Tree = dict[str, Any]
+
+
+@dataclass
+class Layers:
+    """Settings laid over one another, and for each dotted key where its value came from."""
+
+    tree: Tree = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+
+    def add(self, layer: Mapping[str, Any], origin: str) -> None:
+        """Lay `layer` on top. A new choice of a union's `name` drops the old choice's settings."""
+        for key, value in flatten(layer):
+            if key.endswith(".name"):
+                self._choose(key.removesuffix(".name"), value)
+        for key, value in flatten(layer):
+            put(self.tree, key, value)
+            self.origins[key] = origin
+
+    def _choose(self, section: str, name: Any) -> None:
+        default = dict(unions()).get(section)
+        if default is None:
+            return
+        parent, _, leaf = section.rpartition(".")
+        holder = get(self.tree, parent)
+        chosen = holder.get(leaf) if isinstance(holder, dict) else None
+        if isinstance(chosen, dict) and chosen.get("name", default) != name:
+            del holder[leaf]
+            for key in [k for k in self.origins if k.startswith(section + ".")]:
+                del self.origins[key]
+
+
+def load(
+    source: str | Path | Mapping[str, Any], *, sets: Iterable[str] = (), presets: Path | None = None
+) -> tuple[Experiment, dict[str, str]]:
+    """Read a preset's name, a file or a mapping; returns the experiment and each key's origin.
+
+    Raises ConfigError for whatever the user can mend.
+    """
+    layers = Layers()
+    _read(source, presets, layers, ())
+    for text in sets:
+        key, value = parse_set(text)
+        layers.add(_nest(key, value, layers.tree), "--set")
+    return validate(layers.tree), layers.origins
+
+
+def validate(tree: Tree) -> Experiment:
+    """The typed experiment; a ConfigError names the first key that does not fit."""
+    for section, default in unions():
+        if isinstance(chosen := get(tree, section), dict):
+            chosen.setdefault("name", default)
+    try:
+        return Experiment.model_validate(tree)
+    except ValidationError as error:
+        raise _explain(error, tree) from None
+
+
+def parse_set(text: str) -> tuple[str, Any]:
+    """`key=value`, the value read as YAML."""
+    key, sign, value = text.partition("=")
+    if not sign or not key:
+        raise ConfigError(text, "write --set KEY=VALUE, such as --set rounds=3")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(key, f"{value!r} is not a YAML value; quote it") from None
+
+
+def _read(
+    source: str | Path | Mapping[str, Any],
+    presets: Path | None,
+    layers: Layers,
+    seen: tuple[str, ...],
+) -> None:
+    if isinstance(source, Mapping):
+        tree, origin = dict(source), "experiment"
+    else:
+        path, origin = _find(str(source), presets)
+        tree = _parse(path)
+    base = tree.pop("extends", None)
+    if base is not None:
+        if base in seen:
+            raise ConfigError("extends", f"{' -> '.join((*seen, base))} goes round in a circle")
+        _read(base, presets, layers, (*seen, base))
+    layers.add(tree, origin)
+
+
+def _find(source: str, presets: Path | None) -> tuple[Path, str]:
+    preset = presets / f"{source}.yaml" if presets else None
+    if preset and preset.is_file():
+        return preset, f"preset {source}"
+    if Path(source).is_file():
+        return Path(source), f"file {source}"
+    if source.endswith((".yaml", ".yml", ".json")):
+        raise ConfigError(source, "no such file")
+    names = sorted(p.stem for p in presets.glob("*.yaml")) if presets else []
+    close = get_close_matches(source, names, n=1)
+    hint = f"did you mean {close[0]}?" if close else "`fedctl list` shows the presets"
+    raise ConfigError(source, f"neither a preset nor a file; {hint}")
+
+
+def _parse(path: Path) -> Tree:
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), f"cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise ConfigError(
+            str(path), f"{where}not YAML: {getattr(error, 'problem', error)}"
+        ) from None
+    if not isinstance(tree, dict):
+        raise ConfigError(str(path), "an experiment is a mapping of keys to values")
+    return tree
+
+
+# ---------------------------------------------------------------------------------------------
+# trees by dotted key
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Leaves with their dotted keys; lists are leaves."""
+    pairs: list[tuple[str, Any]] = []
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            pairs += flatten(value, f"{prefix}{key}.")
+        else:
+            pairs.append((f"{prefix}{key}", value))
+    return pairs
+
+
+def get(tree: Any, key: str) -> Any:
+    """The value at a dotted key (the tree itself for an empty one), or None."""
+    for part in filter(None, key.split(".")):
+        tree = tree.get(part) if isinstance(tree, dict) else None
+    return tree
+
+
+def put(tree: Tree, key: str, value: Any) -> None:
+    """Set the value at a dotted key, making sections on the way."""
+    *parents, leaf = key.split(".")
+    for part in parents:
+        below = tree.get(part)
+        if not isinstance(below, dict):
+            below = tree[part] = {}
+        tree = below
+    tree[leaf] = value
+
+
+def _nest(key: str, value: Any, tree: Tree) -> Tree:
+    """One `--set` as a layer; `phases.0.steps` becomes a new list with that item changed."""
+    parts = key.split(".")
+    index = next((i for i, part in enumerate(parts) if part.isdigit()), None)
+    layer: Tree = {}
+    if index is None:
+        put(layer, key, value)
+        return layer
+    owner = ".".join(parts[:index])
+    items = get(tree, owner) or get(Experiment().model_dump(mode="json", exclude_none=True), owner)
+    if not isinstance(items, list | tuple) or int(parts[index]) >= len(items):
+        raise ConfigError(key, f"{owner} has no item {parts[index]}; items count from 0")
+    items = [dict(item) if isinstance(item, Mapping) else item for item in items]
+    rest = ".".join(parts[index + 1 :])
+    if rest and isinstance(items[int(parts[index])], dict):
+        put(items[int(parts[index])], rest, value)
+    else:
+        items[int(parts[index])] = value
+    put(layer, owner, items)
+    return layer
+
+
+def _explain(error: ValidationError, tree: Tree) -> ConfigError:
+    """The first mistake, in the user's words: pydantic's path without the tags of unions."""
+    first = error.errors(include_url=False)[0]
+    parts: list[str] = []
+    here: Any = tree
+    for part in first["loc"]:
+        if isinstance(here, dict) and part not in here and part == here.get("name"):
+            continue
+        parts.append(str(part))
+        try:
+            here = here[part]
+        except (KeyError, IndexError, TypeError):
+            here = None
+    key = ".".join(parts)
+    if first["type"] == "extra_forbidden":
+        return ConfigError(key, f"unknown key{suggestion(key)}")
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "union_tag_invalid":
+        return ConfigError(
+            f"{key}.name", f"{here['name']!r} is not one of {first['ctx']['expected_tags']}"
+        )
+    if first["type"] == "value_error":  # a rule over several keys names them itself
+        return ConfigError(key, message) if key else ConfigError(*message.split(": ", 1))
+    return ConfigError(key, f"{here!r}: {message[0].lower()}{message[1:]}")

@@ -1,0 +1,1 @@
+"""Assembles an experiment into objects and runs it round by round."""

@@ -1,0 +1,1 @@
+"""The gradient of the next batch, whatever it takes to compute it."""
