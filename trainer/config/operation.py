@@ -6,7 +6,13 @@ from trainer.config.base import Section, setting
 
 
 class Evaluation(Section):
-    """Tests of the agreed model on the whole test set, shared by the ranks, outside every timer."""
+    """Tests on the whole test set, shared by the ranks, outside every timer."""
+
+    model: Literal["mean", "agreed"] = setting(
+        "mean",
+        help="mean: over clients, with what they hold apart (the model a run ends with; its bytes "
+        "count as evaluation); agreed: what all ranks hold already. Differs under gwpf only",
+    )
 
     every: int = setting(
         1, help="evaluate after every so many rounds, and at the end", unit="rounds", ge=1

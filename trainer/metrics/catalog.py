@@ -30,6 +30,7 @@ CATALOG: tuple[Metric, ...] = (
     ),
     Metric("round", "gauge", "rounds", "Last finished round"),
     Metric("rounds_planned", "gauge", "rounds", "Rounds that the run will take"),
+    Metric("time_seconds", "gauge", "seconds", "Training so far, without evaluation"),
     Metric("clients_sampled", "gauge", "clients", "Clients that trained in the last round"),
     Metric("local_steps_total", "counter", "steps", "Gradient steps taken by clients"),
     Metric("samples_total", "counter", "samples", "Training samples processed"),

@@ -1,0 +1,69 @@
+"""Owns the seam: the round as an algorithm sees it, and the four moves with FedAvg's defaults.
+
+An algorithm never touches a collective, a mask or a codec: it names the vectors that leave a client
+and says what their means do. Every vector is as long as the model, so one mask fits all.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Memory = dict[str, Any]  # what an algorithm keeps of one client between rounds: tensors and numbers
+
+
+@dataclass
+class Round:
+    """One round, seen by the client that is training now; all vectors are (P,) float32.
+
+    anchor: x, the model that all ranks agree on; params: y_i, the client's copy, behind the live
+    network; grads: the gradient of the latest batch.
+    """
+
+    number: int
+    anchor: Tensor
+    params: Tensor
+    grads: Tensor
+    scratch: Tensor  # free for the algorithm's use within one move
+    optimizer: torch.optim.Optimizer
+    clip_norm: float | None = None
+    steps: int = 0  # K, local steps that this client takes
+    memory: Memory = field(default_factory=dict)
+
+
+class Algorithm:
+    """FedAvg's client: every default is what FedAvg does."""
+
+    vectors: tuple[str, ...] = ("delta",)  # names of what `update` returns
+
+    def weight(self, samples: int) -> float:
+        """A client's weight in the mean, before normalisation."""
+        return float(samples)
+
+    def begin(self, round: Round) -> None:
+        """Before local training; `params` hold the agreed model."""
+
+    def step(self, round: Round) -> None:
+        """What one local gradient does: y <- y - lr * g."""
+        if round.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(
+                round.optimizer.param_groups[0]["params"], round.clip_norm
+            )
+        round.optimizer.step()
+
+    def update(self, round: Round) -> Mapping[str, Tensor]:
+        """What leaves the client: x - y_i."""
+        return {"delta": torch.sub(round.anchor, round.params, out=round.scratch)}
+
+    def apply(self, round: Round, mean: Mapping[str, Tensor]) -> None:
+        """What the means do to the agreed model, alike on every rank: x <- x - mean(x - y_i)."""
+        round.anchor.sub_(mean["delta"])
+
+    def state(self) -> Memory:
+        """What a checkpoint must hold of the server's side."""
+        return {}
+
+    def load(self, state: Memory) -> None:
+        """Take over what `state` returned."""

@@ -1,0 +1,146 @@
+"""Owns the way from data.name and data.path to a data set in memory.
+
+The only module that knows the data sets' class counts and normalisations.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from trainer.config.errors import ConfigError
+from trainer.config.learning import Data
+from trainer.data import images, npz
+from trainer.data.arrays import Arrays, check
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One data set in memory, as stored: integers, not yet normalised."""
+
+    x_train: Tensor  # (n, C, H, W) uint8
+    y_train: Tensor  # (n,) int64
+    x_test: Tensor
+    y_test: Tensor
+    classes: int
+    mean: tuple[float, ...]  # per channel, in units of value / scale
+    std: tuple[float, ...]
+    scale: float  # the largest value: 255 for images, 16 for scikit-learn's digits
+    augment: bool  # whether training images are cropped and flipped at random
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)"""
+        channels, height, width = self.x_train.shape[1:]
+        return channels, height, width
+
+
+@dataclass(frozen=True)
+class Custom:
+    """How the literature uses a data set."""
+
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    scale: float = 255.0
+    augment: bool = False
+
+
+CUSTOMS = {
+    "digits": Custom(10, (0.3053,), (0.3760,), scale=16.0),
+    "mnist": Custom(10, (0.1307,), (0.3081,)),
+    "emnist": Custom(47, (0.1307,), (0.3081,)),
+    "cifar10": Custom(10, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), augment=True),
+    "cifar100": Custom(100, (0.50708, 0.48655, 0.44092), (0.26733, 0.25644, 0.27615), augment=True),
+}
+
+DIGITS_TEST_EVERY = 5  # 360 of 1,797
+
+
+def load(data: Data, *, download: bool) -> Dataset:
+    """The data set that `data` names; `download`: whether this process may fetch it."""
+    arrays = _resized(_read(data, download), data.resize)
+    custom = CUSTOMS.get(data.name)
+    classes = custom.classes if custom else int(arrays.y_train.max()) + 1
+    check(arrays, classes, len(custom.mean) if custom else None)
+    scale = custom.scale if custom else 255.0
+    mean, std = (custom.mean, custom.std) if custom else _statistics(arrays.x_train, scale)
+    channels = arrays.x_train.shape[1]
+    return Dataset(
+        *arrays,
+        classes=classes,
+        mean=_per_channel("mean", data.mean or mean, channels),
+        std=_per_channel("std", data.std or std, channels),
+        scale=scale,
+        augment=bool(custom and custom.augment) if data.augment is None else data.augment,
+    )
+
+
+def _read(data: Data, download: bool) -> Arrays:
+    path = Path(data.path).expanduser() if data.path else None
+    if data.name == "digits":
+        return _digits()
+    if data.name == "folder":
+        assert path is not None and data.resize is not None  # the schema asks for both
+        return images.folder(path, data.resize)
+    if path is not None and (data.name == "npz" or path.suffix == ".npz"):
+        return npz.read(path)
+    return images.named(data.name, path, download=download)
+
+
+def _digits() -> Arrays:
+    """scikit-learn's 8x8 digits: 1,437 to train on and 360 to test on, whatever the seed."""
+    from sklearn.datasets import load_digits  # a second to import, which other data sets save
+
+    digits = load_digits()
+    y = torch.from_numpy(digits.target).to(torch.int64)
+    x = torch.from_numpy(digits.images).to(torch.uint8)[:, None]
+    # Stratified: shuffle, group by label, and test on every fifth.
+    shuffled = torch.from_numpy(np.random.RandomState(0).permutation(len(y)))
+    grouped = shuffled[torch.argsort(y[shuffled], stable=True)]
+    for_test = torch.zeros(len(y), dtype=torch.bool)
+    for_test[grouped[::DIGITS_TEST_EVERY]] = True
+    return Arrays(x[~for_test], y[~for_test], x[for_test], y[for_test])
+
+
+def _resized(arrays: Arrays, side: int | None) -> Arrays:
+    if side is None:
+        return arrays
+    return arrays._replace(
+        x_train=_square(arrays.x_train, side), x_test=_square(arrays.x_test, side)
+    )
+
+
+def _square(x: Tensor, side: int) -> Tensor:
+    """All images at once; on uint8 this gives Pillow's bilinear resize to the last bit."""
+    if x.shape[2:] == (side, side):
+        return x
+    return interpolate(x, (side, side), mode="bilinear", antialias=True)
+
+
+def _statistics(x: Tensor, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, exact, from histograms: no copy as floats."""
+    values = torch.arange(256, dtype=torch.float64) / scale
+    mean, std = [], []
+    for channel in x.unbind(1):
+        share = torch.bincount(channel.flatten(), minlength=256).to(torch.float64)
+        share /= channel.numel()
+        centre = (share * values).sum()
+        mean.append(centre.item())
+        spread = (share * (values - centre) ** 2).sum().sqrt().item()
+        std.append(max(spread, 1 / scale))  # a constant channel must not divide by zero
+    return tuple(mean), tuple(std)
+
+
+def _per_channel(key: str, values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    if len(values) != channels:
+        raise ConfigError(
+            f"data.{key}",
+            f"has {len(values)} values; the images have {channels} channels, give one each",
+        )
+    if key == "std" and min(values) <= 0:
+        raise ConfigError("data.std", f"has {min(values)}; each value must be above 0")
+    return values

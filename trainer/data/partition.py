@@ -1,0 +1,162 @@
+"""Owns how samples are spread over clients: pure functions of labels, clients and a seed.
+
+The only module that decides which client holds which sample. Each function returns one array of
+indices per client, no sample twice, in an order that is random already. The generators are those
+that numpy and Python have frozen, so that a seed means the same split for ever.
+"""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.config.errors import ConfigError
+from trainer.config.learning import Partition
+
+Labels = npt.NDArray[np.int64]
+Parts = list[npt.NDArray[np.int64]]
+
+EVERYTHING = -1.0  # as a share: every client holds all samples
+
+
+def partition(config: Partition, labels: Labels, clients: int, seed: int) -> Parts:
+    """Indices of each client's samples; no client without any."""
+    if clients > len(labels):
+        raise ConfigError(
+            "clients", f"{clients} is more than the {len(labels)} training samples; lower it"
+        )
+    parts = _SPLITS[config.name](config, labels, clients, seed)
+    empty = next((client for client, part in enumerate(parts) if len(part) == 0), None)
+    if empty is not None:
+        key, remedy = _REMEDIES[config.name]
+        raise ConfigError(key, f"client {empty} of {clients} would hold no sample; {remedy}")
+    return parts
+
+
+def iid(labels: Labels, clients: int, seed: int) -> Parts:
+    """A random split into equal parts; the first n mod clients get one sample more."""
+    return np.array_split(_numbers(seed).permutation(len(labels)), clients)
+
+
+def dirichlet_over_clients(labels: Labels, clients: int, seed: int, alpha: float) -> Parts:
+    """Each class is cut among the clients by one Dirichlet draw, as in GWPF's released code.
+
+    Reproduces it to the sample: the draws, the cuts, and one shuffle of each client's list by a
+    generator that starts anew from the seed for every client.
+    """
+    numbers = _numbers(seed)
+    indices, owners = [], []
+    for label in range(int(labels.max()) + 1):
+        of_class = np.flatnonzero(labels == label)
+        shares = _dirichlet(numbers, alpha, clients)
+        cuts = (np.cumsum(shares)[:-1] * len(of_class)).astype(int)
+        counts = np.diff(cuts, prepend=0, append=len(of_class))
+        indices.append(of_class)
+        owners.append(np.repeat(np.arange(clients), counts))
+    parts = _dealt(np.concatenate(indices), np.concatenate(owners), clients)
+    return [_shuffled_by_python(part, seed) for part in parts]
+
+
+def dirichlet_over_classes(labels: Labels, clients: int, seed: int, alpha: float) -> Parts:
+    """Each client draws its class mix and takes an equal share of the samples (Hsu et al. 2019).
+
+    Classes run out: the mix is then renormalised over those with stock left.
+    """
+    numbers = _numbers(seed)
+    classes = int(labels.max()) + 1
+    pools = [numbers.permutation(np.flatnonzero(labels == label)) for label in range(classes)]
+    stock = np.array([len(pool) for pool in pools])
+    parts: Parts = []
+    for client in range(clients):
+        size = (len(labels) + clients - 1 - client) // clients  # the first get the remainder
+        taken = _take(numbers, _dirichlet(numbers, alpha, classes), stock, size)
+        mine = [
+            pool[left - count : left] for pool, left, count in zip(pools, stock, taken, strict=True)
+        ]
+        stock -= taken
+        parts.append(numbers.permutation(np.concatenate(mine)))
+    return parts
+
+
+def _take(
+    numbers: np.random.RandomState, mix: npt.NDArray[np.float64], stock: Labels, size: int
+) -> Labels:
+    """`size` samples by class, drawn by `mix`, none beyond `stock`: (classes,)"""
+    taken = np.zeros_like(stock)
+    while (missing := size - int(taken.sum())) > 0:  # each turn completes, or empties a class
+        left = stock - taken
+        weights = np.where(left > 0, mix, 0.0)
+        if weights.sum() < 1e-12:  # the mix wants only what is gone
+            weights = left.astype(np.float64)
+        drawn = numbers.multinomial(missing, weights / weights.sum())
+        taken += np.minimum(drawn, left)
+    return taken
+
+
+def shards(labels: Labels, clients: int, seed: int, per_client: int) -> Parts:
+    """Sorted by label, cut into equal shards, each client dealt `per_client` (McMahan 2017)."""
+    numbers = _numbers(seed)
+    pieces = np.array_split(np.argsort(labels, kind="stable"), clients * per_client)
+    hands = numbers.permutation(len(pieces)).reshape(clients, per_client)
+    return [numbers.permutation(np.concatenate([pieces[i] for i in hand])) for hand in hands]
+
+
+def percentage_iid(labels: Labels, clients: int, seed: int, share: float) -> Parts:
+    """A `share` is dealt at random, the rest in order of label (FedGA, SCAFFOLD).
+
+    Remainders: of the random part the first clients get one sample more, of the sorted part the
+    last ones, so sizes differ by one at most. `share` -1: everybody holds everything, which is the
+    one split that gives a sample to more than one client.
+    """
+    numbers = _numbers(seed)
+    if share == EVERYTHING:
+        return [numbers.permutation(len(labels)) for _ in range(clients)]
+    mixed, rest = np.split(numbers.permutation(len(labels)), [int(len(labels) * share)])
+    rest = np.sort(rest)
+    rest = rest[np.argsort(labels[rest], kind="stable")]
+    random_chunks = np.array_split(mixed, clients)
+    sorted_chunks = np.array_split(rest[::-1], clients)[::-1]
+    return [
+        numbers.permutation(np.concatenate(chunks))
+        for chunks in zip(random_chunks, sorted_chunks, strict=True)
+    ]
+
+
+_OVER = {"clients": dirichlet_over_clients, "classes": dirichlet_over_classes}
+_SPLITS: dict[str, Callable[[Any, Labels, int, int], Parts]] = {
+    "iid": lambda _, y, clients, seed: iid(y, clients, seed),
+    "dirichlet": lambda own, y, clients, seed: _OVER[own.over](y, clients, seed, own.alpha),
+    "shards": lambda own, y, clients, seed: shards(y, clients, seed, own.per_client),
+    "percentage-iid": lambda own, y, clients, seed: percentage_iid(y, clients, seed, own.share),
+}
+_REMEDIES = {
+    "dirichlet": ("data.partition.alpha", "raise alpha, use fewer clients or another seed"),
+    "shards": ("data.partition.per_client", "lower per_client, or use fewer clients"),
+}
+
+
+def _numbers(seed: int) -> np.random.RandomState:
+    return np.random.RandomState(seed % 2**32)  # the legacy generator takes no more bits
+
+
+def _dirichlet(numbers: np.random.RandomState, alpha: float, size: int) -> npt.NDArray[np.float64]:
+    """One draw, (size,); where a tiny alpha makes every term underflow, its limit: one gets all."""
+    shares = numbers.dirichlet([alpha] * size)
+    if not np.isfinite(shares).all():
+        shares = np.zeros(size)
+        shares[numbers.randint(size)] = 1.0
+    return shares
+
+
+def _dealt(indices: Labels, owners: Labels, clients: int) -> Parts:
+    """Each owner's indices, in the order in which they came."""
+    sizes = np.bincount(owners, minlength=clients)
+    return np.split(indices[np.argsort(owners, kind="stable")], np.cumsum(sizes)[:-1])
+
+
+def _shuffled_by_python(part: Labels, seed: int) -> Labels:
+    places = list(range(len(part)))
+    random.Random(seed).shuffle(places)
+    return part[places]

@@ -1,0 +1,115 @@
+"""Owns the life of a run on one rank: rounds, evaluations, checkpoints, records, the end."""
+
+import signal
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from trainer.engine import checkpoint
+from trainer.engine.evaluate import Result, evaluate, load_agreed, reconcile
+from trainer.engine.round import Played, Run, play
+from trainer.engine.status import Status, log
+from trainer.metrics.recorder import Recorder
+
+
+@dataclass
+class Loop:
+    """Plays the rounds of `run` and writes into the run folder `out`."""
+
+    run: Run
+    out: Path
+    status: Status
+    recorder: Recorder
+    done: int  # rounds played so far
+    stop_requested: bool = False
+
+    def __post_init__(self) -> None:
+        signal.signal(signal.SIGTERM, self._request_stop)
+
+    def _request_stop(self, *_: object) -> None:
+        self.stop_requested = True
+
+    def train(self) -> bool:
+        """Play the remaining rounds; False: stopped before the end, with a checkpoint."""
+        experiment = self.run.experiment
+        every, save_every = experiment.evaluation.every, experiment.checkpoint.every
+        while self.done < experiment.rounds:
+            played = play(self.run, self.done + 1, self.stop_requested)
+            self.done += 1
+            last = self.done == experiment.rounds
+            result = evaluate(self.run) if last or self.done % every == 0 else None
+            self._record(self._row(played, result), result)
+            if last:
+                self._finish(played, result)
+            elif played.stop or (save_every and self.done % save_every == 0):
+                checkpoint.save(self.run, self.done, self.out / "checkpoints")
+                self.status.write(round=self.done)
+                if played.stop:
+                    return False
+        return True
+
+    def _finish(self, played: Played, result: Result | None) -> None:
+        """One model out of all clients, tested and saved."""
+        assert result is not None
+        drifted = self.run.policy.drifted() is not None
+        reconcile(self.run)
+        if drifted and self.run.experiment.evaluation.model == "agreed":
+            result = replace(evaluate(self.run), train_loss=result.train_loss)
+        self._record(self._row(played, result) | {"final": True}, result)
+        assert self.run.comm.agree(self.run.anchor), "ranks end with different models; a bug"
+        if self.run.comm.rank == 0:
+            save_model(self.run, self.out / "model.safetensors")
+        self.run.comm.barrier()
+
+    def _row(self, played: Played, result: Result | None) -> dict[str, Any]:
+        """The round under the catalogue's names, over all ranks (phases: this rank's)."""
+        run, selection = self.run, played.selection
+        return {
+            "round": self.done,
+            "rounds_planned": run.experiment.rounds,
+            "time_seconds": run.clock.training,
+            "test_accuracy_ratio": result and result.accuracy,
+            "test_loss": result and result.loss,
+            "train_loss": result and result.train_loss,
+            "frozen_parameters_ratio": 1 - selection.count / run.flat.size,
+            "labelled_frozen_ratio": selection.labelled / run.flat.size,
+            "thawed_parameters": selection.thawed,
+            "clients_sampled": played.clients,
+            "parameters": run.flat.size,
+            **run.tally.row(),
+            "phase_seconds_total": dict(run.clock.seconds),
+        }
+
+    def _record(self, row: dict[str, Any], result: Result | None) -> None:
+        ranks = self.run.comm.size
+        own = self.run.own.row()
+        own["wire_bytes_total"] = {kind: n / ranks for kind, n in self.run.tally.wire.items()}
+        self.recorder.record(row, own)
+        if result and self.run.comm.rank == 0:
+            sent, dense = sum(self.run.tally.payload.values()), self.run.tally.dense
+            log.info(
+                "round %d/%d  accuracy %.2f %%  loss %.4f  frozen %.1f %%  sent %.2f MB, "
+                "%.1f %% less than dense%s",
+                self.done,
+                self.run.experiment.rounds,
+                100 * result.accuracy,
+                result.train_loss,
+                100 * row["frozen_parameters_ratio"],
+                sent / 1e6,
+                100 * (1 - sent / dense),
+                "  (final model)" if "final" in row else "",
+            )
+
+
+def save_model(run: Run, path: Path) -> None:
+    """The agreed model as safetensors, in the network's own names."""
+    load_agreed(run)
+    tensors = {
+        name: tensor.detach().cpu().clone()  # out of the flat vector: one storage per tensor
+        for name, tensor in run.flat.model.state_dict().items()
+    }
+    partial = path.with_name(path.name + ".partial")
+    save_file(tensors, partial)
+    partial.replace(path)

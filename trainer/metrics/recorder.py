@@ -1,0 +1,85 @@
+"""Owns where metrics go: each rank's /metrics, and metrics.jsonl in the run folder.
+
+The only module that knows Prometheus. Values are handed over as rows with the catalogue's names;
+nothing here computes one.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from trainer.metrics.catalog import CATALOG, PREFIX
+
+Row = Mapping[str, Any]  # name -> number, {label: number}, or None where it was not measured
+
+
+class Exposed(Collector):
+    """The latest row in Prometheus' terms; read only when somebody scrapes."""
+
+    def __init__(self, labels: Mapping[str, str]) -> None:
+        self.labels = labels
+        self.row: dict[str, Any] = {}
+
+    def update(self, row: Row) -> None:
+        """Take the new values; what was not measured this time keeps its last one."""
+        self.row |= {name: value for name, value in row.items() if value is not None}
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in CATALOG:
+            family = GaugeMetricFamily if metric.kind == "gauge" else CounterMetricFamily
+            series = family(PREFIX + metric.name, metric.help, labels=metric.labels)
+            value = self.row.get(metric.name)
+            if metric.name == "info":
+                series.add_metric([self.labels[label] for label in metric.labels], 1)
+            elif isinstance(value, Mapping):
+                for label, number in value.items():
+                    series.add_metric([label], number)
+            elif value is not None:
+                series.add_metric([], value)
+            yield series
+
+
+class Recorder:
+    """One per rank; `out` is the run folder for the rank that writes metrics.jsonl, else None."""
+
+    def __init__(self, out: Path | None, labels: Mapping[str, str], resume_round: int) -> None:
+        self.exposed = Exposed(labels)
+        self.file = _reopen(out / "metrics.jsonl", resume_round) if out else None
+
+    def serve(self, host: str, port: int) -> int:
+        """Serve /metrics in a thread; returns the port, which the system picks for 0."""
+        registry = CollectorRegistry()
+        registry.register(self.exposed)
+        server, _ = start_http_server(port, host, registry)
+        return int(server.server_port)
+
+    def record(self, run: Row, own: Row) -> None:
+        """A round's values: of the whole run for metrics.jsonl, of this rank for /metrics."""
+        self.exposed.update({**run, **own})
+        if self.file:
+            self.file.write(json.dumps(run, separators=(",", ":")) + "\n")
+            self.file.flush()
+
+    def close(self) -> None:
+        if self.file:
+            self.file.close()
+
+
+def _reopen(path: Path, resume_round: int) -> Any:
+    """The file, without rows of rounds that will be played again."""
+    rows = path.read_text().splitlines(keepends=True) if path.exists() else []
+    kept = [row for row in rows if row.endswith("\n") and _round(row) <= resume_round]
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("".join(kept))
+    partial.replace(path)
+    return path.open("a")
+
+
+def _round(row: str) -> int:
+    values = json.loads(row)
+    return int(values["round"]) + bool(values.get("final"))

@@ -1,0 +1,76 @@
+"""Owns Adaptive Parameter Freezing (Chen et al., ICDCS 2021): frozen values stand still everywhere.
+
+Symbols: Ts = threshold, alpha = ema, E and Eabs = DriftRatio, L = period (rounds), K = round.
+The mask follows from agreed values alone, so it costs no traffic.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.config.communication import APF as Settings
+from trainer.sync.comm import Comm
+from trainer.sync.drift import DriftRatio
+from trainer.sync.policy import Electorate, Memory, Policy, Selection
+
+
+class APF(Policy):
+    """Additive increase, multiplicative decrease of each coordinate's frozen period.
+
+    A coordinate that is stable when judged sleeps one round longer than the last time; one that is
+    not sleeps half as long. Asleep, it is rolled back after each local step and not exchanged.
+    """
+
+    partial = True
+
+    def __init__(self, settings: Settings, size: int, device: torch.device) -> None:
+        self.settings, self.size = settings, size
+        self.threshold = settings.threshold
+        self.ratio = DriftRatio(size, settings.ema, device)
+        self.period = torch.zeros(size, dtype=torch.int16, device=device)  # L
+        self.until = torch.zeros(size, dtype=torch.int32, device=device)  # first round awake again
+        self.frozen = torch.zeros(size, dtype=torch.bool, device=device)
+        self.frozen_count = 0
+
+    def after_step(self, params: Tensor, anchor: Tensor) -> None:
+        if self.frozen_count:
+            torch.where(self.frozen, anchor, params, out=params)
+
+    def select(self, round_number: int, electorate: Electorate, comm: Comm) -> Selection:
+        if not self.frozen_count:
+            return Selection(None, self.size)
+        active = self.size - self.frozen_count
+        return Selection(~self.frozen, active, labelled=self.frozen_count)
+
+    def observe(
+        self, before: Tensor, anchor: Tensor, selection: Selection, round_number: int
+    ) -> None:
+        awake = ~self.frozen
+        self.ratio.update(before - anchor, selection.mask)
+        stable = self.ratio.below(self.threshold)
+        judged = torch.where(stable, self.period + 1, self.period // 2)
+        self.period = torch.where(awake, judged, self.period)
+        wake = self.period.to(torch.int32) + (round_number + 1)
+        self.until = torch.where(awake, wake, self.until)
+        self.frozen = self.until > round_number + 1
+        self.frozen_count = int(self.frozen.sum())
+        if self.frozen_count > self.settings.tighten_at * self.size:
+            self.threshold = max(self.threshold / 2, self.settings.threshold_floor)
+
+    def state(self) -> Memory:
+        return {
+            "threshold": self.threshold,
+            "signed": self.ratio.signed,
+            "absolute": self.ratio.absolute,
+            "period": self.period,
+            "until": self.until,
+            "frozen": self.frozen,
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.threshold = state["threshold"]
+        self.ratio.signed, self.ratio.absolute = state["signed"], state["absolute"]
+        self.period, self.until, self.frozen = state["period"], state["until"], state["frozen"]
+        self.frozen_count = int(self.frozen.sum())

@@ -1,0 +1,54 @@
+"""Owns how values look on the wire: `encode`, `decode`, and whether the wire format may be summed."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from trainer.config.communication import BF16, FP32
+
+
+class Codec(Protocol):
+    """A format for vectors of values; they are updates (differences), never absolute weights."""
+
+    value_bytes: int  # bytes of one value on the wire
+    summable: bool  # may a collective add encoded values, or must their owner decode first?
+
+    def encode(self, values: Tensor) -> Tensor: ...
+    def decode(self, wire: Tensor) -> Tensor: ...
+
+
+class Float32:
+    """Values as they are; the collective adds them."""
+
+    value_bytes = 4
+    summable = True
+
+    def __init__(self, settings: FP32) -> None:
+        pass
+
+    def encode(self, values: Tensor) -> Tensor:
+        return values
+
+    def decode(self, wire: Tensor) -> Tensor:
+        return wire
+
+
+class BFloat16:
+    """Half the bytes, eight bits of mantissa.
+
+    Not summable by choice: a ring would round after each of its K additions, an owner that adds in
+    float32 rounds once, for the same bytes.
+    """
+
+    value_bytes = 2
+    summable = False
+
+    def __init__(self, settings: BF16) -> None:
+        pass
+
+    def encode(self, values: Tensor) -> Tensor:
+        return values.to(torch.bfloat16)
+
+    def decode(self, wire: Tensor) -> Tensor:
+        return wire.to(torch.float32)

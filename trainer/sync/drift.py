@@ -1,0 +1,32 @@
+"""Owns the statistic that APF and GWPF share: |EMA(g)| / EMA(|g|), one ratio per coordinate.
+
+g is the change of the agreed value. 1: it moves one way; near 0: it oscillates around its place.
+The EMAs start at 0 and need no bias correction, since the factor cancels in the ratio.
+"""
+
+import torch
+from torch import Tensor
+
+
+class DriftRatio:
+    """E (signed) and Ea (absolute) of the papers, each (P,)."""
+
+    def __init__(self, size: int, ema: float, device: torch.device) -> None:
+        self.ema = ema
+        self.signed = torch.zeros(size, device=device)
+        self.absolute = torch.zeros(size, device=device)
+
+    def update(self, g: Tensor, mask: Tensor | None) -> None:
+        """Add the sample `g` (P,) where mask is true; elsewhere both averages keep their value."""
+        # lerp with a weight of zero leaves a value as it is, bit for bit
+        weight = 1 - self.ema if mask is None else mask * (1 - self.ema)
+        self.signed.lerp_(g, weight)
+        self.absolute.lerp_(g.abs(), weight)
+
+    def below(self, threshold: float) -> Tensor:
+        """Where the ratio is below the threshold: bool (P,); 0/0, never moved, is not."""
+        return self.signed.abs() < self.absolute * threshold
+
+    def clear(self) -> None:
+        self.signed.zero_()
+        self.absolute.zero_()

@@ -1,0 +1,67 @@
+"""Owns the sum of what the clients of a rank send, and its mean over all ranks.
+
+Updates are elements of a weighted vector space: clients in a rank and ranks in a run are added by
+the same `+`, so the result does not depend on how clients are spread (up to rounding).
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from trainer.sync.codec import Codec
+from trainer.sync.comm import Comm
+
+
+class Exchange:
+    """One buffer for a round: the named vectors (P,) one after the other, then a tail.
+
+    The tail is the change of the float buffers (B,) and one lane in which a rank that was asked to
+    stop tells the others. One collective carries everything.
+    """
+
+    def __init__(self, size: int, buffers: int, device: torch.device) -> None:
+        self.size, self.buffers, self.device = size, buffers, device
+        self.names: tuple[str, ...] = ()
+        self.sum = torch.zeros(0, device=device)
+
+    def expect(self, names: tuple[str, ...]) -> None:
+        """Start a round in which clients send these vectors."""
+        if names != self.names:
+            self.names = names
+            self.sum = torch.zeros(len(names) * self.size + self.buffers + 1, device=self.device)
+        else:
+            self.sum.zero_()
+
+    def add(self, updates: Mapping[str, Tensor], buffers: Tensor | None, weight: float) -> None:
+        """Add one client's vectors; over all clients of a round the weights sum to 1."""
+        for index, name in enumerate(self.names):
+            self.sum[index * self.size : (index + 1) * self.size].add_(updates[name], alpha=weight)
+        if buffers is not None:
+            self.sum[-1 - self.buffers : -1].add_(buffers, alpha=weight)
+
+    def mean(
+        self, mask: Tensor | None, count: int, comm: Comm, codec: Codec, stop: bool
+    ) -> tuple[dict[str, Tensor], Tensor, bool]:
+        """The means over all clients, each dense (P,) with zeros where not selected.
+
+        mask: bool (P,), count of them selected, or None for all. Also returns the mean change of
+        the buffers (B,) and whether any rank was asked to stop.
+        """
+        self.sum[-1] = float(stop)
+        named = self.sum[: len(self.names) * self.size].view(len(self.names), self.size)
+        kinds = {"values": len(self.names) * count, "buffers": self.buffers, "control": 1}
+        if mask is None:
+            self.sum = comm.sum(self.sum, codec, kinds)
+            named = self.sum[: len(self.names) * self.size].view(len(self.names), self.size)
+            tail = self.sum[len(self.names) * self.size :]
+        else:
+            tail = self.sum[len(self.names) * self.size :]
+            total = comm.sum(torch.cat([*(row[mask] for row in named), tail]), codec, kinds)
+            values = total[: len(self.names) * count].view(len(self.names), count)
+            named.zero_()
+            for row, piece in zip(named, values, strict=True):
+                row.masked_scatter_(mask, piece)
+            tail = total[len(self.names) * count :]
+        means = dict(zip(self.names, named, strict=True))
+        return means, tail[: self.buffers], bool(tail[-1] > 0)

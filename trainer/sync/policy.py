@@ -1,0 +1,81 @@
+"""Owns the question "which coordinates are exchanged this round?"; by default: all of them.
+
+A policy sees a round from two sides. At each client: `enter`, `after_step`, `leave`. On every rank
+alike, and from agreed values only, so that the masks are the same everywhere: `select`, `observe`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.config.communication import Full
+from trainer.sync.comm import Comm
+
+Memory = dict[str, Any]  # what a policy keeps of one client between rounds: tensors and ints
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The coordinates that are exchanged: bool (P,) or None for all; `count` of them.
+
+    thawed: how many of them the policy calls frozen; labelled: how many it calls frozen in all.
+    """
+
+    mask: Tensor | None
+    count: int
+    thawed: int = 0
+    labelled: int = 0
+
+
+@dataclass(frozen=True)
+class Electorate:
+    """Who votes in a round: all sampled clients, and the most that any one rank holds."""
+
+    clients: int
+    most: int
+
+
+class Policy:
+    """Full synchronisation, and the base of the others. P is the length of the flat model."""
+
+    partial = False  # may it leave coordinates out? If not, the engine spares itself a copy
+    vote_bytes = 0  # bytes of votes that one client had to upload in the last round
+
+    def __init__(self, settings: Full, size: int, device: torch.device) -> None:
+        self.size = size
+
+    def enter(self, params: Tensor, memory: Memory) -> None:
+        """A client starts from the agreed model in `params` (P,): restore what it kept."""
+
+    def after_step(self, params: Tensor, anchor: Tensor) -> None:
+        """One local step was taken."""
+
+    def leave(self, params: Tensor, anchor: Tensor, memory: Memory, round_number: int) -> None:
+        """The client's local training is over: vote, and keep what it has to keep."""
+
+    def select(self, round_number: int, electorate: Electorate, comm: Comm) -> Selection:
+        """What is exchanged; may hold a vote."""
+        return Selection(None, self.size)
+
+    def observe(
+        self, before: Tensor, anchor: Tensor, selection: Selection, round_number: int
+    ) -> None:
+        """The agreed model went from `before` to `anchor`: judge the coordinates anew."""
+
+    def displacement(self, anchor: Tensor, memory: Memory) -> Tensor | None:
+        """anchor - local (P,) of one client where it drifted from the agreed model; None: nowhere."""
+        return None
+
+    def drifted(self) -> Tensor | None:
+        """Coordinates (bool, P) on which clients may differ now; None: they agree everywhere."""
+        return None
+
+    def state(self) -> Memory:
+        """What a checkpoint must hold: tensors and numbers."""
+        return {}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` returned."""
