@@ -47,3 +47,12 @@ def skipped_tests(config: pytest.Config) -> list[pytest.TestReport]:
     """Nothing on xdist's workers, which have no reporter: their controller counts for all."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     return reporter.stats.get("skipped", []) if reporter else []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _end_ranks():
+    """Processes that tests/ranks.py started end with the session."""
+    yield
+    from tests.ranks import close_all
+
+    close_all()

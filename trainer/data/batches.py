@@ -47,7 +47,7 @@ def augment(x: Tensor, generator: torch.Generator) -> Tensor:
     rows = top + torch.arange(height, device=x.device)  # (B, H)
     across = torch.arange(width, device=x.device)
     columns = left + torch.where(flip == 1, across.flip(0), across)  # (B, W)
-    # One gather on flat images, the same for each channel: six times as fast as x[..., rows, columns].
+    # One gather on flat images: six times as fast as indexing by rows and columns (on a CPU).
     place = rows[:, :, None] * (width + 2 * PADDING) + columns[:, None, :]  # (B, H, W)
     place = place.view(count, 1, -1).expand(-1, channels, -1)
     return pad(x, (PADDING,) * 4).flatten(2).gather(2, place).view(x.shape)
@@ -57,7 +57,7 @@ def generator(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
     """Randomness that depends on the whole key (seed, purpose, client, ...), nothing else."""
     # With its length, as numpy takes (1, 2) and (1, 2, 0) for the same key.
     (state,) = np.random.SeedSequence((*key, len(key))).generate_state(1, np.uint64)
-    return torch.Generator(device).manual_seed(int(state >> 1))  # torch takes 63 bits everywhere
+    return torch.Generator(device).manual_seed(int(state) >> 1)  # 63 bits suit every device
 
 
 def order(seed: int, client: int, epoch: int, n: int) -> Tensor:

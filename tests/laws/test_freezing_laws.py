@@ -1,0 +1,120 @@
+"""Laws of partial synchronisation, on real gloo processes.
+
+    python -m pytest tests/laws
+"""
+
+import numpy as np
+import pytest
+
+from tests.jobs import final_model, history
+from tests.ranks import ranks
+
+BASE = {
+    "seed": 7,
+    "clients": 6,
+    "data": {"partition": {"name": "dirichlet", "alpha": 1.0}},
+    "schedule": {"batch_size": 32, "phases": [{"steps": 3}]},
+}
+# thresholds at which a short run on the digits freezes and thaws plenty
+FREEZING = {
+    "apf": {"name": "apf", "threshold": 0.3, "ema": 0.8},
+    "gwpf": {"name": "gwpf", "threshold": 0.3, "ema": 0.8, "quorum": 0.5},
+    "gwpf-released": {"name": "gwpf-released", "threshold": 0.5, "aliased": False, "ema": 0.8},
+}
+ROUNDS = 14
+
+
+def experiment(policy: str, **changes: object) -> dict[str, object]:
+    return BASE | {"sync": FREEZING[policy]} | changes
+
+
+@pytest.mark.parametrize("policy", ["apf", "gwpf"])
+def test_threshold_zero_is_full_synchronisation_bit_for_bit(policy):
+    full = ranks(2).run(history, BASE, 6)[0]
+    zero = ranks(2).run(history, BASE | {"sync": {"name": policy, "threshold": 0}}, 6)[0]
+    for a, b in zip(full, zero, strict=True):
+        assert np.array_equal(a["anchor"], b["anchor"])
+    assert zero[-1]["payload"] == full[-1]["payload"]
+
+
+@pytest.mark.parametrize("policy", FREEZING)
+def test_all_ranks_agree_on_masks_and_models(policy):
+    first, *others = ranks(4).run(history, experiment(policy), ROUNDS)
+    assert any(row["labelled"] for row in first[1:]), "nothing froze: the law was not put to a test"
+    for other in others:
+        for a, b in zip(first[1:], other[1:], strict=True):
+            assert np.array_equal(a["anchor"], b["anchor"])
+            assert np.array_equal(a["frozen"], b["frozen"])
+            assert (a["mask"] is None) == (b["mask"] is None)
+            assert a["mask"] is None or np.array_equal(a["mask"], b["mask"])
+
+
+@pytest.mark.parametrize("policy", FREEZING)
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_what_is_not_exchanged_does_not_move(policy, momentum):
+    algorithm = {"name": "fedavg", "server_momentum": momentum}
+    rows = ranks(2).run(history, experiment(policy, algorithm=algorithm), ROUNDS)[0]
+    still = 0
+    for before, after in zip(rows, rows[1:], strict=False):
+        if after["mask"] is not None:
+            out = ~after["mask"]
+            still += int(out.sum())
+            assert np.array_equal(before["anchor"][out], after["anchor"][out])
+    assert still > 0 or policy == "gwpf-released"
+
+
+@pytest.mark.parametrize("policy", FREEZING)
+def test_the_first_round_freezes_nothing(policy):
+    rows = ranks(2).run(history, experiment(policy), 2)[0]
+    assert not rows[1]["frozen"].any()
+    assert rows[2]["mask"] is None
+
+
+@pytest.mark.parametrize("policy", FREEZING)
+@pytest.mark.parametrize("codec,value", [("fp32", 4), ("bf16", 2)])
+def test_bytes_are_those_of_active_and_thawed_values_and_of_votes(policy, codec, value):
+    rows = ranks(4).run(history, experiment(policy, codec={"name": codec}), ROUNDS)[0]
+    size, clients = rows[0]["anchor"].size, BASE["clients"]
+    vote = {"apf": lambda f: 0, "gwpf": lambda f: -(-f // 8), "gwpf-released": lambda f: 4 * f}
+    for before, row in zip(rows[1:], rows[2:], strict=False):
+        frozen = int(before["frozen"].sum())  # F, as judged after the round before
+        active = size - frozen
+        sent = size if row["mask"] is None else int(row["mask"].sum())
+        thawed = sent - active
+        assert (row["count"], row["thawed"], row["labelled"]) == (sent, thawed, frozen)
+        assert row["payload"]["values"] == clients * value * (active + thawed)
+        assert row["payload"]["votes"] == clients * vote[policy](frozen)
+        assert row["dense"] == clients * 4 * size
+
+
+def test_gwpf_sends_less_than_fedavg_and_its_released_code_never_does():
+    def sent(policy):
+        rows = ranks(2).run(history, experiment(policy), ROUNDS)[0][1:]
+        return [(sum(row["payload"].values()), row["dense"]) for row in rows]
+
+    assert sum(p for p, _ in sent("gwpf")) < sum(d for _, d in sent("gwpf"))
+    released = sent("gwpf-released")
+    assert all(payload >= dense for payload, dense in released)
+    assert sum(p for p, _ in released) > sum(d for _, d in released)
+
+
+def test_evaluating_the_mean_model_is_evaluating_the_reconciled_one():
+    for result in ranks(2).run(final_model, experiment("gwpf"), ROUNDS):
+        assert result["apart"], "nothing was frozen: the law was not put to a test"
+        assert result["mean"] == pytest.approx(result["final"], rel=1e-6)
+
+
+def test_after_reconciliation_all_ranks_hold_one_model():
+    first, *others = ranks(4).run(final_model, experiment("gwpf"), ROUNDS)
+    for other in others:
+        assert np.array_equal(first["anchor"], other["anchor"])
+
+
+def test_a_frozen_period_ends_at_its_cap():
+    sync = FREEZING["gwpf"] | {"quorum": 1.0, "thaw_threshold": 1.0, "max_frozen_rounds": 2}
+    rows = ranks(2).run(history, experiment("gwpf", sync=sync), ROUNDS)[0]
+    longest, run = 0, np.zeros(rows[0]["anchor"].size, int)
+    for row in rows[1:]:
+        run = np.zeros_like(run) if row["mask"] is None else np.where(row["mask"], 0, run + 1)
+        longest = max(longest, int(run.max()))
+    assert longest == 1  # frozen after round r: out of r + 1, back in r + 2

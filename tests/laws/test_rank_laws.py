@@ -1,0 +1,77 @@
+"""Laws of the exchange: how clients are spread over ranks does not matter."""
+
+import numpy as np
+import pytest
+
+from tests.jobs import final_model, history
+from tests.ranks import ranks
+
+BASE = {
+    "seed": 11,
+    "clients": 8,
+    "data": {"partition": {"name": "dirichlet", "alpha": 0.5}},
+    "schedule": {"batch_size": 32, "phases": [{"steps": 3}]},
+}
+# float32 sums in another order: what rounding alone may change in ten rounds of this run
+TOLERANCE = 2e-5
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"participation": 0.4},
+        {"algorithm": {"name": "fedavg", "weighting": "uniform", "server_momentum": 0.5}},
+        {"optimizer": {"name": "sgd", "momentum": 0.9, "state": "keep"}},
+        {"schedule": {"batch_size": 32, "phases": [{"rounds": 3, "steps": 1}, {"epochs": 1}]}},
+    ],
+    ids=["plain", "sampled", "server-momentum", "client-momentum", "phases"],
+)
+def test_the_result_does_not_depend_on_the_number_of_ranks(changes):
+    alone, two, four = (ranks(n).run(history, BASE | changes, 10)[0] for n in (1, 2, 4))
+    for other in (two, four):
+        for a, b in zip(alone[1:], other[1:], strict=True):
+            assert np.abs(a["anchor"] - b["anchor"]).max() < TOLERANCE
+            for key in ("payload", "dense", "samples", "steps", "clients"):
+                assert a[key] == b[key]
+
+
+def test_gwpf_chooses_the_same_coordinates_on_any_number_of_ranks():
+    sync = {"name": "gwpf", "threshold": 0.3, "ema": 0.8}
+    alone, four = (ranks(n).run(history, BASE | {"sync": sync}, 8)[0] for n in (1, 4))
+    for a, b in zip(alone[1:], four[1:], strict=True):
+        # a coordinate whose ratio is within rounding of the threshold may fall to either side
+        assert (a["frozen"] != b["frozen"]).mean() < 0.002
+
+
+def test_a_client_alone_on_its_rank_weighs_what_it_has_samples():
+    """FedAvg of one step with full batches is a gradient step on the union of the data."""
+    one_batch = {"batch_size": 10_000, "phases": [{"steps": 1}]}
+    many = ranks(2).run(history, BASE | {"schedule": one_batch}, 3)[0]
+    pooled = ranks(1).run(history, BASE | {"schedule": one_batch, "clients": 1}, 3)[0]
+    for a, b in zip(many, pooled, strict=True):
+        assert np.abs(a["anchor"] - b["anchor"]).max() < TOLERANCE
+
+
+def test_bf16_costs_half_and_stays_close():
+    exact = ranks(4).run(history, BASE, 5)[0]
+    rounded = ranks(4).run(history, BASE | {"codec": {"name": "bf16"}}, 5)
+    assert 2 * rounded[0][5]["payload"]["values"] == exact[5]["payload"]["values"]
+    assert 0 < np.abs(rounded[0][5]["anchor"] - exact[5]["anchor"]).max() < 0.05
+    for other in rounded[1:]:
+        assert np.array_equal(rounded[0][5]["anchor"], other[5]["anchor"])
+
+
+def test_wire_bytes_follow_from_the_collectives_of_the_round():
+    rows = ranks(4).run(history, BASE, 1)[0]
+    size = rows[0]["anchor"].size
+    assert rows[1]["wire"]["values"] == 2 * 3 * 4 * size  # ring all-reduce, all ranks together
+    assert rows[1]["wire"]["control"] == 2 * 3 * 4  # the lane that says stop
+    assert rows[1]["wire"]["votes"] == 0
+    alone = ranks(1).run(history, BASE, 1)[0]
+    assert not any(alone[1]["wire"].values())
+
+
+def test_it_learns():
+    result = ranks(2).run(final_model, BASE | {"optimizer": {"name": "sgd", "lr": 0.2}}, 40)[0]
+    assert result["final"][0] > 0.9
