@@ -1,4 +1,4 @@
-"""What tests ask ranks to do: play an experiment for some rounds, and tell everything about each."""
+"""What tests ask ranks to do: play an experiment for some rounds, and tell all about each."""
 
 from typing import Any
 
@@ -7,9 +7,11 @@ import torch.distributed as dist
 
 from trainer.config.communication import BF16, FP32
 from trainer.config.load import load
+from trainer.engine import build as build_module
 from trainer.engine.build import build
 from trainer.engine.evaluate import evaluate, reconcile
 from trainer.engine.round import Run, play
+from trainer.models.cnn import DigitsCNN
 from trainer.sync.codec import BFloat16, Float32
 from trainer.sync.comm import Comm
 from trainer.sync.tally import Tally
@@ -95,3 +97,26 @@ def agreement(same: bool) -> bool:
     """Whether ranks whose vectors are (or are not) the same notice."""
     comm = Comm(Tally(), CPU)
     return comm.agree(torch.full((3,), 0.0 if same else float(comm.rank)))
+
+
+def normalised(tree: dict[str, Any], rounds: int) -> dict[str, Any]:
+    """Train a small network with BatchNorm; what became of its statistics."""
+    build_module.MODELS["digits-cnn"] = lambda classes, in_shape: torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten(),
+        torch.nn.Linear(144, classes),
+    )  # fmt: skip
+    try:
+        run = experiment_run(tree)
+    finally:
+        build_module.MODELS["digits-cnn"] = DigitsCNN
+    initial = run.buffers.numpy().copy()
+    for number in range(1, rounds + 1):
+        play(run, number, stop=False)
+    states = run.clients.states.items()
+    return {
+        "initial_buffers": initial,
+        "buffers": run.buffers.numpy().copy(),
+        "payload": dict(run.tally.payload),
+        "client_buffers": {c: s.buffers.numpy() for c, s in states if s.buffers is not None},
+        "accuracy": evaluate(run).accuracy,
+    }

@@ -1,7 +1,9 @@
 """Laws of partial synchronisation, on real gloo processes.
 
-    python -m pytest tests/laws
+python -m pytest tests/laws
 """
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -55,7 +57,7 @@ def test_what_is_not_exchanged_does_not_move(policy, momentum):
     algorithm = {"name": "fedavg", "server_momentum": momentum}
     rows = ranks(2).run(history, experiment(policy, algorithm=algorithm), ROUNDS)[0]
     still = 0
-    for before, after in zip(rows, rows[1:], strict=False):
+    for before, after in pairwise(rows):
         if after["mask"] is not None:
             out = ~after["mask"]
             still += int(out.sum())
@@ -76,7 +78,7 @@ def test_bytes_are_those_of_active_and_thawed_values_and_of_votes(policy, codec,
     rows = ranks(4).run(history, experiment(policy, codec={"name": codec}), ROUNDS)[0]
     size, clients = rows[0]["anchor"].size, BASE["clients"]
     vote = {"apf": lambda f: 0, "gwpf": lambda f: -(-f // 8), "gwpf-released": lambda f: 4 * f}
-    for before, row in zip(rows[1:], rows[2:], strict=False):
+    for before, row in pairwise(rows[1:]):
         frozen = int(before["frozen"].sum())  # F, as judged after the round before
         active = size - frozen
         sent = size if row["mask"] is None else int(row["mask"].sum())

@@ -22,7 +22,9 @@ def test_unpack_inverts_pack(bits, data):
     assert torch.equal(unpack(packed, bits).to(torch.int32), counts)
 
 
-@pytest.mark.parametrize("most,bits", [(1, 1), (2, 2), (3, 2), (4, 4), (15, 4), (255, 8), (256, 32)])
+@pytest.mark.parametrize(
+    "most,bits", [(1, 1), (2, 2), (3, 2), (4, 4), (15, 4), (255, 8), (256, 32)]
+)
 def test_lanes_are_as_narrow_as_they_may_be(most, bits):
     assert lane_bits(most) == bits
 

@@ -1,1 +1,1 @@
-"""The four moves: FedAvg is the default, every other algorithm says only what it does differently."""
+"""The four moves: FedAvg is the default, other algorithms say only what they do differently."""

@@ -1,1 +1,1 @@
-"""The experiment: every setting of a run, typed and documented. Floor 0: no torch here, so the CLI can read it."""
+"""The experiment: every setting of a run, typed and documented. Floor 0: no torch here."""

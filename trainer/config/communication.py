@@ -46,7 +46,7 @@ class GWPF(Freezing):
     """Gradient-Wise Parameter Freezing (Computer Networks 255, 2024) as the paper intends it.
 
     A frozen parameter goes on training at each client and is only left out of the average. Clients
-    vote to thaw it: displacement since freezing over distance travelled, at or above thaw_threshold.
+    vote to thaw it when displacement since freezing over distance travelled reaches thaw_threshold.
     """
 
     name: Literal["gwpf"] = "gwpf"
@@ -55,7 +55,7 @@ class GWPF(Freezing):
     )
     quorum: float = setting(
         0.5,
-        help="share of the round's clients whose votes thaw a parameter; 0.1 of 10 is one",
+        help="share of the round's clients whose votes thaw a parameter",
         gt=0,
         le=1,
     )

@@ -104,7 +104,7 @@ class Model(Section):
     )
     buffers: Literal["mean", "local"] = setting(
         "mean",
-        help="BatchNorm statistics: averaged each round (their bytes count), or kept by each client",
+        help="BatchNorm statistics: averaged each round (their bytes count), or kept by clients",
     )
     precision: Literal["fp32", "bf16"] = setting(
         "fp32", help="bf16 computes forward and backward under autocast; parameters stay fp32"

@@ -34,7 +34,7 @@ class Metrics(Section):
 
     port: int | None = setting(
         0,
-        help="rank k serves /metrics on port + k; 0 picks a free port and logs it; empty: no server",
+        help="rank k serves /metrics on port + k; 0 picks a free one and logs it; empty: no server",
         ge=0,
         le=65535,
     )

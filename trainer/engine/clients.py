@@ -83,7 +83,7 @@ class Clients:
         return phase.epochs * -(-self.sizes[client] // self.experiment.schedule.batch_size)
 
     def count(self, client: int, steps: int) -> int:
-        """Note that a client, of any rank, takes `steps` more; returns how many samples those are."""
+        """Note that a client of any rank takes `steps` more; returns how many samples that is."""
         before = self.taken.get(client, 0)
         self.taken[client] = before + steps
         return self._samples(client, before + steps) - self._samples(client, before)

@@ -1,4 +1,4 @@
-"""Owns the tests of the agreed model, and the last average that makes it the mean of all clients."""
+"""Owns the tests of the model, and the last average that makes it the mean of all clients."""
 
 from dataclasses import dataclass
 
@@ -38,7 +38,7 @@ def evaluate(run: Run) -> Result:
 
 
 def load_agreed(run: Run) -> None:
-    """The agreed model into the network; where clients keep their own buffers, the buffers' mean."""
+    """The agreed model into the network; where clients keep own buffers, the buffers' mean."""
     run.round.params.copy_(run.anchor)
     run.flat.buffers.copy_(run.buffers)
     if run.experiment.model.buffers == "local" and run.buffers.numel():
@@ -65,7 +65,7 @@ def reconcile(run: Run) -> None:
 
 
 def clients_apart(run: Run, kind: str) -> tuple[Tensor | None, Tensor]:
-    """Where clients may differ (bool, P), None for nowhere, and there the mean of anchor - local."""
+    """Where clients may differ (bool, P; None: nowhere), and there the mean of anchor - local."""
     apart = run.policy.drifted()
     change, weights = torch.zeros_like(run.anchor), _weights(run)
     if apart is None:

@@ -127,7 +127,8 @@ def play(run: Run, number: int, stop: bool) -> Played:
         run.algorithm.apply(run.round, mean)
         if selection.mask is not None:  # server momentum must not move what was not exchanged
             torch.where(selection.mask, anchor, before, out=anchor)
-        run.buffers -= buffers
+        if buffers.numel():  # not where clients keep their own
+            run.buffers -= buffers
         run.policy.observe(before, anchor, selection, number)
 
     for client in sampled:
@@ -169,7 +170,7 @@ def _keep_buffers(run: Run, state: ClientState) -> None:
 
 
 def _count(run: Run, client: int, selection: Selection) -> None:
-    """Add what one client did and had to upload to the run's tally, and to this rank's if it is here."""
+    """Add what one client did and had to upload to the run's tally, and to its rank's."""
     clients, buffers, value = run.clients, run.buffers.numel(), run.codec.value_bytes
     exchanged = run.experiment.model.buffers == "mean"
     steps = clients.steps(client, run.round.number)

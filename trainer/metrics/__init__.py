@@ -1,1 +1,1 @@
-"""What a run tells: the catalogue of names (floor 0, no torch) and the recorder that writes them."""
+"""What a run tells: the catalogue of names (floor 0) and the recorder that writes them."""

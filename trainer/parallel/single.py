@@ -18,7 +18,7 @@ class SingleDevice:
         self.flat, self.prepare, self.bf16 = flat, prepare, bf16
 
     def gradient(self, x: Tensor, y: Tensor) -> Tensor:
-        """Fill `flat.grads` with the gradient on (x, y); returns the loss (), still on the device."""
+        """Fill `flat.grads` with the gradient on (x, y); returns the loss (), on the device."""
         self.flat.grads.zero_()
         loss = cross_entropy(self._logits(x), y)
         loss.backward()

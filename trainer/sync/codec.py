@@ -1,4 +1,4 @@
-"""Owns how values look on the wire: `encode`, `decode`, and whether the wire format may be summed."""
+"""Owns how values look on the wire: `encode`, `decode`, and whether that format may be summed."""
 
 from typing import Protocol
 

@@ -19,7 +19,6 @@ from torch import Tensor
 from trainer.sync.codec import Codec
 from trainer.sync.tally import Tally
 
-
 # torch 2.13 renamed it, and warns at the old name
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 

@@ -1,4 +1,4 @@
-"""Owns Gradient-Wise Parameter Freezing (Computer Networks 255, 2024, 110886) as the paper means it.
+"""Owns Gradient-Wise Parameter Freezing (Computer Networks 255, 2024) as the paper means it.
 
 Symbols: T = threshold, T_thaw = thaw_threshold, q = quorum, E and Ea = DriftRatio, F = frozen,
 b_k = a client's votes, v = votes. The paper leaves several choices open; ours are:

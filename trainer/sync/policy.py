@@ -66,7 +66,7 @@ class Policy:
         """The agreed model went from `before` to `anchor`: judge the coordinates anew."""
 
     def displacement(self, anchor: Tensor, memory: Memory) -> Tensor | None:
-        """anchor - local (P,) of one client where it drifted from the agreed model; None: nowhere."""
+        """anchor - local (P,) of a client where it drifted from the agreed model, or None."""
         return None
 
     def drifted(self) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""Owns the counters of a run: work done, bytes that had to be sent, are sent, would have been sent."""
+"""Owns the counters of a run: work done, bytes that must be sent, are sent, would be sent."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any

@@ -1,0 +1,149 @@
+"""The experiment: precedence, canonical form, and one clear line for each mistake."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.config.errors import ConfigError
+from trainer.config.keys import settings
+from trainer.config.load import load, parse_set
+from trainer.config.schema import Experiment
+
+
+@pytest.fixture
+def presets(tmp_path):
+    folder = tmp_path / "presets"
+    folder.mkdir()
+    (folder / "base.yaml").write_text(
+        "rounds: 7\noptimizer: {lr: 0.5}\nsync: {name: gwpf, threshold: 0.1}\n"
+    )
+    (folder / "child.yaml").write_text("extends: base\nrounds: 8\n")
+    (folder / "loop.yaml").write_text("extends: loop\n")
+    return folder
+
+
+def test_precedence_is_defaults_then_preset_then_file_then_set(presets, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: child\nclients: 5\n")
+    experiment, origins = load(file, sets=["optimizer.lr=1e-3"], presets=presets)
+    assert (experiment.rounds, experiment.clients) == (8, 5)
+    assert experiment.optimizer.lr == 1e-3
+    assert experiment.sync.threshold == 0.1
+    assert origins["rounds"] == "preset child"
+    assert origins["sync.threshold"] == "preset base"
+    assert origins["clients"] == f"file {file}"
+    assert origins["optimizer.lr"] == "--set"
+    assert "seed" not in origins
+
+
+def test_another_name_drops_the_settings_of_the_old_choice(presets):
+    experiment, origins = load("base", sets=["sync.name=apf"], presets=presets)
+    assert (
+        experiment.sync.threshold
+        == Experiment.model_validate({"sync": {"name": "apf"}}).sync.threshold
+    )
+    assert "sync.threshold" not in origins
+    same, _ = load("base", sets=["sync.name=gwpf"], presets=presets)
+    assert same.sync.threshold == 0.1
+
+
+def test_items_of_a_list_are_set_by_number():
+    experiment, _ = load({}, sets=["schedule.phases.0.steps=9"])
+    assert experiment.schedule.phases[0].steps == 9
+
+
+MISTAKES = [
+    (["rouns=3"], "rouns: unknown key; did you mean rounds?"),
+    (["lr=3"], "lr: unknown key; did you mean optimizer.lr?"),
+    (["sync.name=gwpf", "sync.quorun=1"], "sync.quorun: unknown key; did you mean sync.quorum?"),
+    (["sync.quorum=1"], "sync.quorum: unknown key; it belongs to sync.name=gwpf"),
+    (["rounds=0"], "rounds: 0: input should be greater than or equal to 1"),
+    (["participation=1.5"], "participation: 1.5: input should be less than or equal to 1"),
+    (["rounds=abc"], "rounds: 'abc': input should be a valid integer"),
+    (
+        ["sync.name=magic"],
+        "sync.name: 'magic' is not one of 'full', 'apf', 'gwpf', 'gwpf-released'",
+    ),
+    (["ranks=20"], "ranks: 20 is more than clients (10)"),
+    (["data.name=npz"], "data: name npz needs path: set data.path"),
+    (["name=Foo_bar"], "name: use lower-case letters"),
+    (["schedule.phases.3.steps=1"], "schedule.phases.3.steps: schedule.phases has no item 3"),
+    (["schedule.phases.0.epochs=1"], "schedule.phases.0: give either steps or epochs"),
+    (["optimizer.nesterov=true"], "optimizer: nesterov needs momentum"),
+    (["rounds"], "rounds: write --set KEY=VALUE"),
+    (["name=[a"], "name: '[a' is not a YAML value"),
+]
+
+
+@pytest.mark.parametrize("sets,line", MISTAKES, ids=[sets[-1] for sets, _ in MISTAKES])
+def test_a_mistake_is_one_line_with_the_users_key(sets, line):
+    with pytest.raises(ConfigError) as error:
+        load({}, sets=sets)
+    assert str(error.value).startswith(line)
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_cannot_be_read(tmp_path, presets):
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [1\nb: 2\n")
+    a_list = tmp_path / "list.yaml"
+    a_list.write_text("- 1\n")
+    for source, line in [
+        (broken, f"{broken}: line 2: not YAML"),
+        (a_list, f"{a_list}: an experiment is a mapping"),
+        (tmp_path / "none.yaml", f"{tmp_path / 'none.yaml'}: no such file"),
+        ("bsae", "bsae: neither a preset nor a file; did you mean base?"),
+        ("loop", "extends: loop -> loop goes round in a circle"),
+    ]:
+        with pytest.raises(ConfigError) as error:
+            load(str(source), presets=presets)
+        assert str(error.value).startswith(line)
+
+
+@given(
+    st.builds(
+        lambda lr, rounds, threshold: {
+            "optimizer": {"lr": lr},
+            "rounds": rounds,
+            "sync": {"name": "gwpf", "threshold": threshold},
+        },
+        st.floats(1e-12, 1e3),
+        st.integers(1, 10**12),
+        st.floats(0, 1),
+    )
+)
+def test_the_canonical_form_reads_back_equal(tree):
+    experiment, _ = load(tree)
+    again = Experiment.model_validate(json.loads(experiment.canonical()))
+    assert again == experiment
+    assert again.digest() == experiment.digest()
+
+
+def test_the_digest_is_of_the_settings_not_of_their_spelling():
+    a, _ = load({"optimizer": {"lr": 0.1}}, sets=["rounds=5"])
+    b, _ = load({"rounds": 5, "optimizer": {"name": "sgd", "lr": 0.1}})
+    c, _ = load({"rounds": 6})
+    assert a.digest() == b.digest() != c.digest()
+
+
+def test_every_setting_is_documented():
+    for setting in settings():
+        assert setting.help or setting.key.endswith(".name"), setting.key
+
+
+def test_set_values_are_yaml():
+    assert parse_set("a.b=[1, x]") == ("a.b", [1, "x"])
+    assert parse_set("a=null") == ("a", None)
+    assert parse_set("a=b=c") == ("a", "b=c")
+
+
+def test_floor_zero_needs_no_torch():
+    code = (
+        "import sys, trainer.config.load, trainer.config.keys, trainer.metrics.catalog;"
+        "assert not {'torch', 'numpy', 'prometheus_client'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

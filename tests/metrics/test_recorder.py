@@ -1,0 +1,74 @@
+"""Metrics: what a rank serves is what the catalogue lists, scraped over HTTP."""
+
+import json
+import urllib.request
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from trainer.metrics.catalog import CATALOG, PHASES, PREFIX, TRAFFIC
+from trainer.metrics.recorder import Recorder
+
+LABELS = {"run": "r", "digest": "d", "rank": "0", "ranks": "1"}
+
+
+def full_row(number: int) -> dict[str, object]:
+    by_label = {"kind": TRAFFIC, "phase": PHASES}
+    row: dict[str, object] = {}
+    for metric in CATALOG:
+        if metric.name != "info":
+            labels = by_label[metric.labels[0]] if metric.labels else ()
+            row[metric.name] = {label: number for label in labels} if labels else number
+    return row | {"round": number}
+
+
+@pytest.fixture
+def recorder(tmp_path):
+    recorder = Recorder(tmp_path, LABELS, 0)
+    yield recorder
+    recorder.close()
+
+
+def scrape(port: int) -> dict[str, dict[tuple[str, ...], float]]:
+    text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
+    return {
+        sample.name: {tuple(s.labels.values()): s.value for s in family.samples}
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_a_scrape_shows_every_metric_of_the_catalogue_and_no_other(recorder):
+    recorder.record(full_row(3), {})
+    series = scrape(recorder.serve("127.0.0.1", 0))
+    assert set(series) == {PREFIX + metric.name for metric in CATALOG}
+    assert series["fedctl_payload_bytes_total"][("votes",)] == 3
+
+
+def test_what_was_not_measured_keeps_its_last_value_and_own_numbers_replace_the_runs(recorder):
+    recorder.record(full_row(1), {"samples_total": 0.5})
+    recorder.record({"round": 2, "test_loss": None}, {})
+    series = scrape(recorder.serve("127.0.0.1", 0))
+    assert series["fedctl_round"][()] == 2
+    assert series["fedctl_test_loss"][()] == 1
+    assert series["fedctl_samples_total"][()] == 0.5
+
+
+def test_a_resumed_run_forgets_the_rounds_that_it_will_play_again(tmp_path):
+    recorder = Recorder(tmp_path, LABELS, 0)
+    for number in (1, 2, 3):
+        recorder.record({"round": number}, {})
+    recorder.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"round": 4, "cut off')
+    recorder = Recorder(tmp_path, LABELS, 2)
+    recorder.record({"round": 3, "again": True}, {})
+    recorder.close()
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rows == [{"round": 1}, {"round": 2}, {"round": 3, "again": True}]
+
+
+def test_names_follow_prometheus_conventions():
+    for metric in CATALOG:
+        assert metric.name.endswith("_total") == (metric.kind == "counter"), metric.name
+        assert metric.help and not metric.help.endswith(".")
