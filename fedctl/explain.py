@@ -1,0 +1,166 @@
+"""Owns what fedctl says about settings: the resolved experiment, what a key means, the schema."""
+
+import json
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from difflib import get_close_matches
+from typing import Any
+
+from trainer.config.errors import ConfigError
+from trainer.config.keys import Setting, settings, suggestion, unions
+from trainer.config.load import flatten
+from trainer.config.schema import Experiment
+
+DEFAULT = "default"
+
+
+def tree_of(experiment: Experiment) -> dict[str, Any]:
+    """The settings as plain values, in the schema's order; list items without their empty keys."""
+    tree: dict[str, Any] = _name_first(experiment.model_dump(mode="json"))
+    for phase in tree["schedule"]["phases"]:
+        for key in [key for key, value in phase.items() if value is None]:
+            del phase[key]
+    return tree
+
+
+def _name_first(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    keys = sorted(value, key=lambda key: key != "name")  # the rest stays in its order
+    return {key: _name_first(value[key]) for key in keys}
+
+
+def leaf(value: Any) -> str:
+    """One value as YAML on one line."""
+    import yaml
+
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
+    return str(text).removesuffix("\n").removesuffix("\n...")
+
+
+def as_yaml(experiment: Experiment, origins: Mapping[str, str] | None = None) -> str:
+    """The experiment as YAML that `load` reads back equal.
+
+    With `origins`, comments say above each key what it is, and beside it where its value came from.
+    """
+    tree = tree_of(experiment)
+    if origins is None:
+        return "\n".join(_yaml_lines(tree, "", "", {}, {}))
+    chosen = _choices(tree)
+    known = {setting.key: setting for setting in settings() if _belongs(setting, chosen)}
+    return "\n".join(_yaml_lines(tree, "", "", known, origins))
+
+
+def _yaml_lines(
+    tree: Mapping[str, Any],
+    prefix: str,
+    indent: str,
+    known: Mapping[str, Setting],
+    origins: Mapping[str, str],
+) -> Iterator[str]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield f"{indent}{name}:"
+            yield from _yaml_lines(value, f"{prefix}{name}.", indent + "  ", known, origins)
+            continue
+        line, key = f"{indent}{name}: {leaf(value)}", prefix + name
+        if setting := known.get(key):
+            yield from textwrap.wrap(
+                _help(setting), 96, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# "
+            )
+            line = f"{line:<40}  # {origins.get(key, DEFAULT)}"
+        yield line
+
+
+def reasons(experiment: Experiment, origins: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """For each key its value, where that came from, and what the setting is."""
+    tree = tree_of(experiment)
+    chosen = _choices(tree)
+    known = {setting.key: setting for setting in settings() if _belongs(setting, chosen)}
+    return {
+        key: {
+            "value": value,
+            "origin": origins.get(key, DEFAULT),
+            "help": _help(known[key]) if key in known else "",
+        }
+        for key, value in flatten(tree)
+    }
+
+
+def _help(setting: Setting) -> str:
+    return f"{setting.help} [{setting.unit}]" if setting.unit else setting.help
+
+
+def _choices(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Every section's `name`, by the section's key."""
+    found: dict[str, str] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            if "name" in value:
+                found[prefix + key] = str(value["name"])
+            found |= _choices(value, f"{prefix}{key}.")
+    return found
+
+
+def _belongs(setting: Setting, chosen: Mapping[str, str]) -> bool:
+    section, _, name = setting.variant.partition(".name=")
+    return not setting.variant or chosen.get(section) == name
+
+
+def find(key: str) -> list[Setting]:
+    """The settings that a key or a section stands for; every setting for an empty key."""
+    wanted = ".".join("0" if part.isdigit() else part for part in key.split("."))
+    found = [s for s in settings() if not key or s.key == wanted or s.key.startswith(f"{wanted}.")]
+    if found:
+        return list(_merged(found))
+    sections = {s.key[:i] for s in settings() for i, sign in enumerate(s.key) if sign == "."}
+    close = get_close_matches(key, sections, n=1, cutoff=0.75)
+    hint = f"; did you mean {close[0]}?" if close else suggestion(key)
+    raise ConfigError(key, f"unknown key{hint or '; `fedctl explain` lists them all'}")
+
+
+def _merged(found: list[Setting]) -> Iterator[Setting]:
+    """One entry for what several choices share, and one for each `name` that chooses."""
+    choosing = {f"{section}.name": default for section, default in unions()}
+    entries: dict[tuple[str, ...], list[Setting]] = {}
+    for setting in found:
+        meaning = (setting.type, leaf(setting.default), setting.help)
+        shared = (setting.key,) if setting.key in choosing else (setting.key, *meaning)
+        entries.setdefault(shared, []).append(setting)
+    for (key, *_), group in entries.items():
+        if key in choosing:
+            kinds = " | ".join(setting.type for setting in group)
+            yield Setting(key, "", kinds, choosing[key], "", "chooses the kind")
+        else:
+            yield replace(group[0], variant=" or ".join(setting.variant for setting in group))
+
+
+def as_text(found: list[Setting]) -> str:
+    """Each setting as a heading with its type and default, then its help."""
+    paragraphs = []
+    for setting in found:
+        default = "" if setting.default is None else f", default {leaf(setting.default)}"
+        only = f"  (with {setting.variant})" if setting.variant else ""
+        paragraphs.append(f"{setting.key}: {setting.type}{default}{only}")
+        if help_text := _help(setting):
+            paragraphs.append(
+                textwrap.fill(help_text, 96, initial_indent="    ", subsequent_indent="    ")
+            )
+    return "\n".join(paragraphs)
+
+
+def as_json(found: list[Setting]) -> str:
+    """The same as JSON: a list of objects."""
+    return json.dumps([asdict(setting) for setting in found], indent=2, default=str)
+
+
+def schema() -> str:
+    """The JSON schema of an experiment file: the settings, and the preset that it extends."""
+    tree = Experiment.model_json_schema()
+    extends = {
+        "type": "string",
+        "description": "a preset or file whose settings are the base of this one's",
+    }
+    tree["properties"] = {"extends": extends, **tree["properties"]}
+    return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **tree}, indent=2)

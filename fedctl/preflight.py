@@ -1,0 +1,146 @@
+"""Owns what is checked before a run creates anything: paths, ports, what is installed."""
+
+import importlib.util
+import json
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from fedctl import presets, runs
+from fedctl.errors import RunError, UserError
+from trainer.config.errors import ConfigError
+from trainer.config.load import load, validate
+from trainer.config.schema import Experiment
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that may start: nothing of it exists yet, unless it resumes."""
+
+    experiment: Experiment
+    folder: Path
+    resume: bool = False
+
+
+def plan(
+    source: str | None,
+    sets: Sequence[str],
+    ranks: int | None,
+    out: Path | None,
+    resume: Path | None,
+) -> Plan:
+    """What `fedctl run` was asked for."""
+    if resume is not None:
+        if source or sets or out or ranks is not None:
+            raise UserError(
+                "--resume continues a run as it is: give no PRESET or FILE, --set, --ranks or --out"
+            )
+        return resumed(resume)
+    if source is None:
+        raise UserError("name a PRESET or FILE to run; `fedctl list` shows the presets")
+    return fresh(source, [*sets, *([] if ranks is None else [f"ranks={ranks}"])], out)
+
+
+def fresh(source: str, sets: Sequence[str], out: Path | None) -> Plan:
+    """A new run of a preset or file; raises before anything was created."""
+    experiment, _origins = load(source, sets=sets, presets=presets.FOLDER)
+    experiment = with_absolute_data(experiment)
+    folder = out or _unused(Path("runs"), experiment.name)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {folder}: is a file; name a folder that is empty or not there yet")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UserError(
+            f"--out {folder}: exists and is not empty; name another folder, "
+            f"or continue its run with --resume {folder}"
+        )
+    _machine_is_ready(experiment)
+    return Plan(experiment, folder)
+
+
+def resumed(folder: Path) -> Plan:
+    """The continuation of the run in `folder`, with the settings that it has."""
+    path = folder / runs.EXPERIMENT
+    if not path.is_file():
+        raise UserError(f"--resume {folder}: not a run folder, it has no {runs.EXPERIMENT}")
+    for rank in runs.ranks(folder):
+        if rank.status == "running" and runs.is_rank_of(folder, rank.pid):
+            raise UserError(f"--resume {folder}: is still running (process {rank.pid})")
+    if (folder / runs.MODEL).exists():
+        raise UserError(f"--resume {folder}: has finished; `fedctl report {folder}` shows it")
+    if not (folder / runs.CHECKPOINT).is_file():
+        raise UserError(
+            f"--resume {folder}: has no checkpoint; set checkpoint.every for one every few rounds"
+        )
+    experiment, _origins = load(path)
+    with_absolute_data(experiment)
+    _machine_is_ready(experiment)
+    return Plan(experiment, folder, resume=True)
+
+
+def with_absolute_data(experiment: Experiment) -> Experiment:
+    """The same experiment, its data found wherever the ranks are started."""
+    if experiment.data.path is None:
+        return experiment
+    path = Path(os.path.abspath(Path(experiment.data.path).expanduser()))
+    if not path.exists():
+        raise ConfigError("data.path", f"{experiment.data.path} does not exist")
+    if experiment.data.name == "npz" and not path.is_file():
+        raise ConfigError("data.path", f"{experiment.data.path} is not a file")
+    if not os.access(path, os.R_OK):
+        raise ConfigError("data.path", f"{experiment.data.path} may not be read by this user")
+    tree = json.loads(experiment.canonical())
+    tree["data"]["path"] = str(path)
+    return validate(tree)
+
+
+def _unused(parent: Path, name: str) -> Path:
+    stem = parent / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder, count = stem, 1
+    while folder.exists():
+        count += 1
+        folder = stem.with_name(f"{stem.name}-{count}")
+    return folder
+
+
+def _machine_is_ready(experiment: Experiment) -> None:
+    missing = [
+        module
+        for module in ("torch", "torchvision", "safetensors", "sklearn", "prometheus_client")
+        if importlib.util.find_spec(module) is None
+    ]
+    if missing:
+        raise RunError(
+            f"training needs {missing[0]}, which is not installed; pip install 'fedctl[trainer]'"
+        )
+    _ports_are_free(experiment)
+
+
+def _ports_are_free(experiment: Experiment) -> None:
+    first, host = experiment.metrics.port, experiment.metrics.host
+    if not first:
+        return
+    if first + experiment.ranks - 1 > 65535:
+        raise ConfigError(
+            "metrics.port", f"{first} leaves no port for rank {65536 - first}; the last is 65535"
+        )
+    for rank in range(experiment.ranks):
+        try:
+            family, *_, address = socket.getaddrinfo(
+                host, first + rank, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                # As the metrics server does: a port whose last connections still linger is free.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+        except socket.gaierror:
+            raise ConfigError("metrics.host", f"{host} is no address of this machine") from None
+        except OSError as error:
+            problem = (error.strerror or str(error)).lower()
+            raise ConfigError(
+                "metrics.port",
+                f"{first + rank} on {host}, where rank {rank} would serve its metrics: {problem}; "
+                "choose another, or 0 for any free one",
+            ) from None

@@ -1,0 +1,190 @@
+"""Owns what a run shows while it goes: a live picture in a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
+
+from fedctl.runs import Row, saved, tested, uploaded
+from fedctl.summary import megabytes, percent, seconds
+from trainer.config.schema import Experiment
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+STARTING, PREPARING = "starting the ranks ...", "preparing data ..."
+
+
+class View(AbstractContextManager["View"]):
+    """Shows nothing: what `--quiet` asks for, and the base of those that do."""
+
+    def preparing(self, hint: str) -> None:
+        """No round has ended yet; `hint` is the newest line of a rank's log, if there is one."""
+
+    def row(self, row: Row) -> None:
+        """A round has ended."""
+
+    def notice(self, text: str) -> None:
+        """Something to know at once."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Nothing was opened."""
+
+
+def view(experiment: Experiment, quiet: bool, output: str) -> View:
+    """The view that fits: silent, live in a terminal, plain elsewhere and beside JSON on stdout."""
+    if quiet:
+        return View()
+    if output == "json":
+        return Plain(experiment, sys.stderr)
+    return Live(experiment) if sys.stdout.isatty() else Plain(experiment, sys.stdout)
+
+
+class Plain(View):
+    """A line for every evaluation, for logs and pipes."""
+
+    def __init__(self, experiment: Experiment, stream: TextIO) -> None:
+        self._rounds = experiment.rounds
+        self._stream = stream
+        self._eta = Eta(experiment.rounds)
+        self._doing = ""
+
+    def preparing(self, hint: str) -> None:
+        doing = PREPARING if hint else STARTING
+        if doing != self._doing:
+            self.notice(doing)
+            self._doing = doing
+
+    def row(self, row: Row) -> None:
+        self._eta.row(row)
+        if not tested(row) or row.get("final"):
+            return
+        self.notice(
+            f"round {row['round']}/{self._rounds}  accuracy {percent(row['test_accuracy_ratio'])}  "
+            f"loss {row['test_loss']:.3f}  frozen {percent(row['frozen_parameters_ratio'])}  "
+            f"sent {megabytes(uploaded(row))} MB  saved {percent(saved(row))}  "
+            f"left {self._eta.text()}"
+        )
+
+    def notice(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+
+class Live(View):
+    """A progress bar and the newest numbers, redrawn in place."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        from rich.live import Live as RichLive
+
+        self._experiment = experiment
+        self._eta = Eta(experiment.rounds)
+        self._last: Row | None = None
+        self._tests: list[Row] = []
+        self._hint, self._notice = "", ""
+        self._live = RichLive(get_renderable=self._picture, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> "Live":
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+    def preparing(self, hint: str) -> None:
+        self._hint = hint
+
+    def row(self, row: Row) -> None:
+        self._eta.row(row)
+        self._last = row
+        if tested(row):
+            self._tests.append(row)
+
+    def notice(self, text: str) -> None:
+        self._notice = text
+
+    def _picture(self) -> "RenderableType":
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.spinner import Spinner
+        from rich.table import Table
+        from rich.text import Text
+
+        title = Text.assemble(
+            (self._experiment.name, "bold"),
+            f"  {self._experiment.clients} clients on {self._experiment.ranks} "
+            f"{'ranks' if self._experiment.ranks > 1 else 'rank'}",
+        )
+        parts: list[RenderableType] = [title]
+        if self._last is None:
+            self._spinner: Any = getattr(self, "_spinner", None) or Spinner("dots")
+            doing = f"{PREPARING} {self._hint}" if self._hint else STARTING
+            self._spinner.update(text=Text(doing, overflow="ellipsis", no_wrap=True))
+            parts.append(self._spinner)
+        else:
+            total = self._experiment.rounds
+            bar = Table.grid(padding=(0, 2))
+            bar.add_row(
+                f"round {self._last['round']:>{len(str(total))}}/{total}",
+                ProgressBar(total=total, completed=self._last["round"], width=30),
+                f"{seconds(self._eta.elapsed())}, left {self._eta.text()}",
+            )
+            parts += [bar, self._numbers(self._last)]
+        if self._notice:
+            parts.append(Text(self._notice, style="yellow"))
+        return Group(*parts)
+
+    def _numbers(self, row: Row) -> "RenderableType":
+        from rich.text import Text
+
+        accuracy, loss = "–", "–"
+        if self._tests:
+            accuracy = percent(self._tests[-1]["test_accuracy_ratio"])
+            loss = f"{self._tests[-1]['test_loss']:.3f}"
+        pairs = {
+            "accuracy": accuracy,
+            "loss": loss,
+            "frozen": percent(row["frozen_parameters_ratio"]),
+            "sent": f"{megabytes(uploaded(row))} MB",
+            "saved": percent(saved(row)),
+        }
+        return Text("  ").join(
+            Text.assemble((f"{name} ", "dim"), (value, "bold")) for name, value in pairs.items()
+        )
+
+
+class Eta:
+    """The time that is left, from the pace of the rounds since the first one was seen."""
+
+    def __init__(self, rounds: int) -> None:
+        self._rounds = rounds
+        self._start = time.monotonic()
+        self._first: tuple[int, float] | None = None
+        self._newest: tuple[int, float] = (0, self._start)
+
+    def row(self, row: Row) -> None:
+        self._newest = (row["round"], time.monotonic())
+        self._first = self._first or self._newest
+
+    def elapsed(self) -> float:
+        """Seconds since the run started."""
+        return time.monotonic() - self._start
+
+    def text(self) -> str:
+        """The time left, or a dash as long as there is no pace."""
+        if self._first is None or self._newest[0] <= self._first[0]:
+            return "–"
+        pace = (self._newest[1] - self._first[1]) / (self._newest[0] - self._first[0])
+        due = self._newest[1] + pace * (self._rounds - self._newest[0])
+        return seconds(max(0.0, due - time.monotonic()))

@@ -1,0 +1,30 @@
+"""Owns docs/cli.md: prints the help of every command as one page (`python -m fedctl.reference`)."""
+
+import click
+
+from fedctl.cli import main
+
+WIDTH = 88
+INTRODUCTION = """\
+# The commands
+
+What `--help` prints, written by scripts/regenerate; not edited by hand.
+"""
+
+
+def page() -> str:
+    """The reference, in the order in which `fedctl --help` lists the commands."""
+    with click.Context(main, info_name="fedctl", terminal_width=WIDTH) as top:
+        parts = [INTRODUCTION, _section("fedctl", main.get_help(top))]
+        for name, command in main.commands.items():
+            with click.Context(command, top, info_name=name, terminal_width=WIDTH) as context:
+                parts.append(_section(f"fedctl {name}", command.get_help(context)))
+    return "\n".join(parts)
+
+
+def _section(title: str, text: str) -> str:
+    return f"## {title}\n\n```text\n{text.rstrip()}\n```\n"
+
+
+if __name__ == "__main__":
+    print(page(), end="")

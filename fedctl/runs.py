@@ -1,0 +1,232 @@
+"""Owns the reading of a run folder: its experiment, its rows of metrics, the records of its ranks.
+
+The only module that knows the names of the files in it. Nothing here needs pydantic or torch.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedctl.errors import UserError
+
+EXPERIMENT = "experiment.json"
+METRICS = "metrics.jsonl"
+MODEL = "model.safetensors"
+CHECKPOINT = "checkpoints/latest.json"
+REPORT_PAGE = "report.html"
+REPORT_PICTURE = "report.png"
+MEASUREMENT = "evaluation"  # traffic of the tests of the model; not what training had to send
+
+Row = dict[str, Any]
+
+
+def log_of(folder: Path, rank: int) -> Path:
+    """Where a rank logs."""
+    return folder / "logs" / f"rank-{rank}.log"
+
+
+def launcher_log(folder: Path) -> Path:
+    """Where the launcher of the ranks logs."""
+    return folder / "logs" / "launcher.log"
+
+
+def uploaded(row: Row, kind: str | None = None) -> int:
+    """Bytes that the clients had to upload so far: of one kind, or all but the tests' own."""
+    totals: dict[str, int] = row["payload_bytes_total"]
+    if kind is not None:
+        return totals.get(kind, 0)
+    return sum(count for name, count in totals.items() if name != MEASUREMENT)
+
+
+def saved(row: Row) -> float:
+    """The share of FedAvg's upload that was not sent; negative where more was sent."""
+    dense = row["dense_equivalent_bytes_total"]
+    return 1 - uploaded(row) / dense if dense else 0.0
+
+
+def tested(row: Row) -> bool:
+    """Whether the agreed model was evaluated in this row."""
+    return row.get("test_accuracy_ratio") is not None
+
+
+# ---------------------------------------------------------------------------------------------
+# a run that has rows
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run; `rows` by round, `final` of the reconciled model (unfinished: the last test)."""
+
+    folder: Path
+    label: str
+    experiment: dict[str, Any]
+    rows: list[Row]
+    final: Row
+    finished: bool
+
+    @property
+    def tests(self) -> list[Row]:
+        """The rows with an evaluation, the reconciled model's included."""
+        rows = [row for row in self.rows if tested(row)]
+        return [*rows, self.final] if self.finished else rows
+
+
+def read(folder: Path, label: str = "") -> Run:
+    """The run in `folder`; a UserError says in one line why it can't be read."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such run folder")
+    experiment = _experiment(folder)
+    rows, final = _rows(folder)
+    if not any(map(tested, rows)):
+        raise UserError(f"{folder}: incomplete, no round of it was evaluated yet")
+    return Run(
+        folder=folder,
+        label=label or str(experiment["name"]),
+        experiment=experiment,
+        rows=rows,
+        final=final or next(row for row in reversed(rows) if tested(row)),
+        finished=final is not None,
+    )
+
+
+def read_all(folders: list[Path]) -> list[Run]:
+    """Several runs; those of the same name are told apart by their folders."""
+    runs = [read(folder) for folder in folders]
+    names = [run.label for run in runs]
+    doubled = {name for name in names if names.count(name) > 1}
+    return [
+        read(run.folder, run.folder.resolve().name) if run.label in doubled else run for run in runs
+    ]
+
+
+def _experiment(folder: Path) -> dict[str, Any]:
+    try:
+        experiment = json.loads((folder / EXPERIMENT).read_text("utf-8"))
+        experiment["name"], experiment["rounds"], experiment["ranks"]
+    except FileNotFoundError:
+        raise UserError(f"{folder}: not a run folder, it has no {EXPERIMENT}") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / EXPERIMENT}: cannot be read: {error!r}") from None
+    return dict(experiment)
+
+
+def _rows(folder: Path) -> tuple[list[Row], Row | None]:
+    """The rows by round, and the final one; a resumed run's repeated rounds count once."""
+    try:
+        lines = (folder / METRICS).read_text("utf-8").splitlines(keepends=True)
+    except FileNotFoundError:
+        raise UserError(f"{folder}: incomplete, it has no {METRICS} yet") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{folder / METRICS}: cannot be read: {error}") from None
+    by_round: dict[int, Row] = {}
+    final: Row | None = None
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith("\n"):
+            break  # being written, or cut off by a kill
+        try:
+            row = json.loads(line)
+            finished = bool(row.get("final"))
+            uploaded(row), row["round"], row["time_seconds"], row["dense_equivalent_bytes_total"]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(f"{folder / METRICS}: line {number} is not a row of metrics") from None
+        if finished:
+            final = row
+        else:
+            by_round[int(row["round"])] = row
+    return [by_round[number] for number in sorted(by_round)], final
+
+
+# ---------------------------------------------------------------------------------------------
+# a run that is under way
+
+
+@dataclass(frozen=True)
+class Rank:
+    """What a rank said of itself when it started or ended; `modified` is when, in seconds."""
+
+    rank: int
+    pid: int
+    status: str
+    exit: int | None
+    message: str
+    round: int
+    modified: float
+
+
+def ranks(folder: Path) -> list[Rank]:
+    """The records of the ranks that have started, in their order."""
+    found = []
+    for path in (folder / "logs").glob("rank-*.json"):
+        try:
+            record = json.loads(path.read_text("utf-8"))
+            found.append(
+                Rank(
+                    rank=int(record["rank"]),
+                    pid=int(record["pid"]),
+                    status=str(record["status"]),
+                    exit=record["exit"],
+                    message=str(record["message"]),
+                    round=int(record["round"]),
+                    modified=path.stat().st_mtime,
+                )
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # replaced at this moment, or no record at all
+    return sorted(found, key=lambda rank: rank.rank)
+
+
+def checkpoint_round(folder: Path) -> int:
+    """The round after which the newest complete checkpoint was saved; 0 if there is none."""
+    try:
+        return int(json.loads((folder / CHECKPOINT).read_text("utf-8"))["round"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def forget_ranks(folder: Path) -> None:
+    """Remove the records of an earlier start, so that they can't be taken for this one's."""
+    for path in (folder / "logs").glob("rank-*.json"):
+        path.unlink()
+
+
+class Tail:
+    """The complete lines that a growing file gained since the last look."""
+
+    def __init__(self, path: Path, start: int = 0) -> None:
+        self._path, self._position = path, start
+
+    def rows(self) -> list[Row]:
+        """The new rows of a metrics file."""
+        try:
+            size = self._path.stat().st_size
+            if size < self._position:  # a resumed run cuts off what came after its checkpoint
+                self._position = 0
+            with self._path.open("rb") as file:
+                file.seek(self._position)
+                chunk = file.read()
+        except FileNotFoundError:
+            return []
+        whole = chunk[: chunk.rfind(b"\n") + 1]
+        self._position += len(whole)
+        return [json.loads(line) for line in whole.splitlines()]
+
+
+def last_line(path: Path) -> str:
+    """The last line of a log that says something, without reading all of it."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 4096))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def is_rank_of(folder: Path, pid: int) -> bool:
+    """Whether a process is alive and a rank of this run: its command line names the experiment."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return str((folder / EXPERIMENT).resolve()).encode() in command.split(b"\0")

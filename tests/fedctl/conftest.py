@@ -1,0 +1,101 @@
+"""Run folders as the trainer leaves them, written by hand, and commands run in a folder apart."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from fedctl import presets
+from fedctl.cli import main
+from trainer.config.load import load
+
+Invoke = Callable[..., Result]
+WriteRun = Callable[..., Path]
+
+
+@pytest.fixture
+def fedctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
+    """Runs a command in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def invoke(*words: object) -> Result:
+        return CliRunner().invoke(main, [str(word) for word in words], prog_name="fedctl")
+
+    return invoke
+
+
+def row(number: int, frozen: float, *, final: bool = False, tested: bool = True) -> dict[str, Any]:
+    """Round `number` of a model of 1,000 parameters with ten clients."""
+    values = round(40_000 * number * (1 - frozen))
+    votes = round(1_250 * number * frozen)
+    content = {
+        "round": number,
+        "time_seconds": 0.5 * number,
+        "test_accuracy_ratio": 0.9 - 0.5 / number if tested else None,
+        "test_loss": 1.0 / number if tested else None,
+        "train_loss": 1.5 / number if tested else None,
+        "frozen_parameters_ratio": frozen,
+        "labelled_frozen_ratio": frozen,
+        "thawed_parameters": 0,
+        "clients_sampled": 10,
+        "parameters": 1_000,
+        "local_steps_total": 50 * number,
+        "samples_total": 1_600 * number,
+        "payload_bytes_total": {
+            "values": values,
+            "votes": votes,
+            "buffers": 0,
+            "control": 0,
+            "reconcile": 0,
+            "evaluation": 160 * number,
+        },
+        "wire_bytes_total": {"values": values, "votes": votes},
+        "dense_equivalent_bytes_total": 40_000 * number,
+        "phase_seconds_total": {"local": 0.4 * number},
+    }
+    return content | ({"final": True} if final else {})
+
+
+@pytest.fixture
+def write_run(tmp_path: Path) -> WriteRun:
+    """Writes a run folder of a preset: ten rounds, a share of the parameters frozen throughout."""
+
+    def write(
+        name: str, preset: str = "fedavg-digits", frozen: float = 0.0, finished: bool = True
+    ) -> Path:
+        folder = tmp_path / name
+        (folder / "logs").mkdir(parents=True)
+        experiment, _ = load(preset, sets=["rounds=10"], presets=presets.FOLDER)
+        (folder / "experiment.json").write_text(experiment.canonical())
+        rows = [row(number, frozen, tested=number % 2 == 0) for number in range(1, 11)]
+        if finished:
+            rows.append(row(10, frozen, final=True))
+            (folder / "model.safetensors").write_bytes(b"")
+        text = "".join(json.dumps(content) + "\n" for content in rows)
+        (folder / "metrics.jsonl").write_text(text)
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def write_rank() -> Callable[..., None]:
+    """Writes the record of a rank."""
+
+    def write(folder: Path, rank: int, status: str, **values: Any) -> None:
+        record = {
+            "rank": rank,
+            "pid": 2**22 - rank,
+            "status": status,
+            "exit": None,
+            "message": "",
+            "round": 0,
+            "metrics_port": None,
+        }
+        (folder / "logs").mkdir(parents=True, exist_ok=True)
+        (folder / "logs" / f"rank-{rank}.json").write_text(json.dumps(record | values))
+
+    return write

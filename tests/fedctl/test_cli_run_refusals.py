@@ -1,0 +1,133 @@
+"""What `fedctl run` refuses before it starts anything: one line, exit 2, and nothing on disk."""
+
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from fedctl import preflight
+from fedctl.errors import RunError
+
+Invoke = Callable[..., Result]
+WriteRun = Callable[..., Path]
+
+
+def refused(result: Result) -> str:
+    """The one line of a command that ended with 2."""
+    assert (result.exit_code, result.stdout) == (2, ""), result.output
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    return result.stderr.removeprefix("error: ").strip()
+
+
+@pytest.fixture(autouse=True)
+def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(*arguments: object) -> None:
+        raise AssertionError("started")
+
+    monkeypatch.setattr("fedctl.local.run", start)
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (
+            ["--set", "sync.treshold=0.1"],
+            "sync.treshold: unknown key; did you mean sync.threshold?",
+        ),
+        (["--set", "roundz=3"], "roundz: unknown key; did you mean rounds?"),
+        (["--set", "sync.quorum=2"], "sync.quorum: 2: input should be less than or equal to 1"),
+        (["--set", "rounds=many"], "rounds: 'many': input should be a valid integer"),
+        (["--set", "sync.name=gwfp"], "sync.name: 'gwfp' is not one of"),
+        (["--ranks", "0"], "ranks: 0: input should be greater than or equal to 1"),
+        (["--ranks", "11"], "ranks: 11 is more than clients (10)"),
+        (["--set", "clients=3", "--ranks", "4"], "ranks: 4 is more than clients (3)"),
+        (["--set", "data.name=npz"], "data: name npz needs path: set data.path"),
+        (["--set", "data.path=no.npz"], "data.path: no.npz does not exist"),
+        (["--set", "metrics.port=65535", "--ranks", "2"], "metrics.port: 65535 leaves no port for"),
+        (
+            ["--set", "metrics.host=no.such.host.invalid", "--set", "metrics.port=9"],
+            "metrics.host:",
+        ),
+        (["--ranks", "two"], "Invalid value for '--ranks': 'two' is not a valid integer"),
+        (["--resume", "runs/a"], "--resume continues a run as it is: give no PRESET or FILE"),
+    ],
+)
+def test_refusals(fedctl: Invoke, tmp_path: Path, words: list[str], problem: str) -> None:
+    assert refused(fedctl("run", "gwpf-digits", "--out", "out", *words)).startswith(problem)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_something_to_run_must_be_named(fedctl: Invoke) -> None:
+    assert refused(fedctl("run")) == (
+        "name a PRESET or FILE to run; `fedctl list` shows the presets"
+    )
+    assert refused(fedctl("run", "gwpf-digit")) == (
+        "gwpf-digit: neither a preset nor a file; did you mean gwpf-digits?"
+    )
+
+
+def test_a_folder_with_something_in_it_is_left_alone(fedctl: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/precious").write_text("mine")
+    assert refused(fedctl("run", "gwpf-digits", "--out", "out")) == (
+        "--out out: exists and is not empty; name another folder, "
+        "or continue its run with --resume out"
+    )
+    assert refused(fedctl("run", "gwpf-digits", "--out", "out/precious")).startswith(
+        "--out out/precious: is a file"
+    )
+
+
+@pytest.fixture
+def busy_port() -> Iterator[int]:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        yield taken.getsockname()[1]
+
+
+def test_ports_in_use(fedctl: Invoke, tmp_path: Path, busy_port: int) -> None:
+    words = ["--set", f"metrics.port={busy_port - 1}", "--ranks", "2"]
+    line = refused(fedctl("run", "gwpf-digits", "--out", "out", *words))
+    if f"{busy_port - 1} on" not in line:  # the port below may belong to somebody too
+        assert line == (
+            f"metrics.port: {busy_port} on 127.0.0.1, where rank 1 would serve its metrics: "
+            "address already in use; choose another, or 0 for any free one"
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_trainer(fedctl: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = preflight.importlib.util.find_spec
+    monkeypatch.setattr(
+        preflight.importlib.util, "find_spec", lambda name: None if name == "torch" else find(name)
+    )
+    result = fedctl("run", "gwpf-digits")
+    assert (result.exit_code, result.stderr) == (
+        RunError.exit_code,
+        "error: training needs torch, which is not installed; pip install 'fedctl[trainer]'\n",
+    )
+
+
+def test_data_is_found_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.npz").write_bytes(b"")
+    plan = preflight.fresh("gwpf-mnist", ["data.path=mine.npz"], Path("out"))
+    assert plan.experiment.data.path == str(tmp_path / "mine.npz")
+    assert not plan.folder.exists()
+
+
+def test_resuming_what_cannot_be_resumed(fedctl: Invoke, write_run: WriteRun) -> None:
+    assert refused(fedctl("run", "--resume", "nowhere")) == (
+        "--resume nowhere: not a run folder, it has no experiment.json"
+    )
+    write_run("done")
+    assert refused(fedctl("run", "--resume", "done")) == (
+        "--resume done: has finished; `fedctl report done` shows it"
+    )
+    write_run("early", finished=False)
+    assert refused(fedctl("run", "--resume", "early")).startswith(
+        "--resume early: has no checkpoint; set checkpoint.every"
+    )

@@ -1,0 +1,156 @@
+"""Real runs on this machine: they finish, stop, die and go on, and leave no process behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fedctl import runs
+
+ROOT = Path(__file__).parent.parent.parent
+FEDCTL = [sys.executable, "-c", "from fedctl.cli import main; main(prog_name='fedctl')"]
+PATIENCE_SECONDS = 90
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts `fedctl` in an empty folder; whatever is left of it at the end is killed."""
+    started = []
+
+    def run(*words: object) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [*FEDCTL, *map(str, words)],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+    deadline = time.monotonic() + 10  # the launcher hears of its parent's death
+    while processes_of(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for pid in processes_of(tmp_path):
+        os.kill(pid, signal.SIGKILL)
+
+
+def processes_of(folder: Path) -> list[int]:
+    """Every process that has this folder in its command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if str(folder).encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def wait_for_round(folder: Path, number: int) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        metrics = folder / "metrics.jsonl"
+        if metrics.exists() and len(metrics.read_text().splitlines()) >= number:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"no round {number} within {PATIENCE_SECONDS} seconds")
+
+
+def ended(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
+    stdout, stderr = process.communicate(timeout=PATIENCE_SECONDS)
+    return process.returncode, stdout, stderr
+
+
+def test_a_run_finishes_and_is_reported(start: Start, tmp_path: Path) -> None:
+    words = ["run", "gwpf-digits", "--ranks", 2, "--set", "rounds=3", "--out", "out", "-o", "json"]
+    code, stdout, stderr = ended(start(*words))
+    assert code == 0, stderr
+    (result,) = json.loads(stdout)["runs"]
+    assert result["finished"] and result["rounds"] == 3
+    assert stderr.startswith("starting the ranks ...\n") and "\nround 1/3  accuracy " in stderr
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names >= {"experiment.json", "logs", "metrics.jsonl", "model.safetensors"}
+    assert names >= {"report.html", "report.png"}
+    assert [rank.status for rank in runs.ranks(tmp_path / "out")] == ["finished", "finished"]
+    assert processes_of(tmp_path) == []
+
+
+def test_unreadable_data_leaves_nothing_behind(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "broken.npz").write_bytes(b"not a zip file")
+    words = ["run", "gwpf-mnist", "--set", "data.path=broken.npz", "--out", "out"]
+    code, _, stderr = ended(start(*words))
+    assert code == 2 and stderr.startswith("error: data.path: ") and stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_killed_rank_ends_the_run_and_it_resumes(start: Start, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["--set", "rounds=60", "--set", "checkpoint.every=5", "--out", "out"]
+    process = start("run", "gwpf-digits", "--ranks", 2, *words)
+    wait_for_round(out, 6)
+    killed = time.monotonic()
+    os.kill(runs.ranks(out)[1].pid, signal.SIGKILL)
+    code, _, stderr = ended(process)
+    assert time.monotonic() - killed < 20
+    assert code == 1 and stderr.count("\n") == 1
+    assert stderr.startswith("error: rank 1 was killed in round ")
+    assert stderr.endswith("; the others stopped; continue with: fedctl run --resume out\n")
+    assert processes_of(tmp_path) == []
+
+    code, stdout, stderr = ended(start("run", "--resume", "out"))
+    assert code == 0, stderr
+    assert "round 60/60" in stdout and "round 1/60" not in stdout
+    assert [row["round"] for row in runs.read(out).rows] == list(range(1, 61))
+
+
+def test_ctrl_c_stops_after_the_round(start: Start, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = start("run", "fedavg-digits", "--set", "rounds=5000", "--out", "out")
+    wait_for_round(out, 3)
+    process.send_signal(signal.SIGINT)
+    code, stdout, stderr = ended(process)
+    assert code == 130
+    assert "stopping after this round; Ctrl-C again to kill" in stdout
+    assert stderr.startswith("stopped after round ")
+    assert stderr.endswith("; continue with: fedctl run --resume out\n")
+    assert runs.checkpoint_round(out) >= 3
+    assert processes_of(tmp_path) == []
+
+
+def test_ctrl_c_twice_kills(start: Start, tmp_path: Path) -> None:
+    process = start("run", "fedavg-digits", "--set", "rounds=5000", "--out", "out")
+    wait_for_round(tmp_path / "out", 1)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    code, _, stderr = ended(process)
+    assert code == 130 and stderr.count("\n") == 1
+    assert processes_of(tmp_path) == []
+
+
+def test_stopping_before_the_first_round_leaves_nothing(start: Start, tmp_path: Path) -> None:
+    process = start("run", "fedavg-digits", "--out", "out")
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (tmp_path / "out/logs/launcher.log").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    code, _, stderr = ended(process)
+    assert (code, stderr) == (130, "stopped before the first round ended; nothing was kept\n")
+    assert not (tmp_path / "out").exists()
+    assert processes_of(tmp_path) == []

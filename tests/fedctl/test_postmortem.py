@@ -1,0 +1,97 @@
+"""Why a run ended: the most specific cause in one line, from what was left behind."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fedctl import postmortem
+from fedctl.errors import RunError, UserError
+
+WriteRank = Callable[..., None]
+
+KILLED = """
+Root Cause (first observed failure):
+[0]:
+  rank      : 2 (local_rank: 2)
+  exitcode  : -9 (pid: 21)  (SIGKILL)
+"""
+PEER = {"exit": 1, "message": "lost another rank: Connection closed by peer"}
+
+
+def test_a_killed_rank_comes_before_those_who_lost_it(
+    tmp_path: Path, write_rank: WriteRank
+) -> None:
+    for rank in (0, 1, 3):
+        write_rank(tmp_path, rank, "failed", **PEER)
+    write_rank(tmp_path, 2, "running")
+    error = postmortem.cause(tmp_path, KILLED, rounds_done=16)
+    assert isinstance(error, RunError)
+    assert str(error) == (
+        "rank 2 was killed in round 17 (SIGKILL, out of memory?); the others stopped"
+    )
+
+
+def test_resume_is_offered_where_there_is_a_checkpoint(
+    tmp_path: Path, write_rank: WriteRank
+) -> None:
+    write_rank(tmp_path, 0, "running")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/latest.json").write_text('{"round": 3}')
+    assert str(postmortem.cause(tmp_path, "", rounds_done=4)) == (
+        "rank 0 was killed in round 5 (signal 9 or out of memory?); "
+        f"continue with: fedctl run --resume {tmp_path}"
+    )
+
+
+def test_a_rank_with_a_reason_comes_before_those_that_were_cut_off(
+    tmp_path: Path, write_rank: WriteRank
+) -> None:
+    write_rank(tmp_path, 0, "failed", **PEER)
+    write_rank(tmp_path, 1, "failed", exit=1, message="OSError: No space left on device")
+    write_rank(tmp_path, 2, "running")
+    terminated = KILLED.replace("-9", "-15")
+    assert str(postmortem.cause(tmp_path, terminated, rounds_done=2)) == (
+        f"rank 1 in round 3: OSError: No space left on device; see {tmp_path}/logs/rank-1.log"
+    )
+
+
+def test_a_wrong_setting_is_the_users(tmp_path: Path, write_rank: WriteRank) -> None:
+    write_rank(tmp_path, 0, "failed", **PEER)
+    write_rank(tmp_path, 1, "failed", exit=2, message="data.path: x.npz has no x_train")
+    error = postmortem.cause(tmp_path, KILLED, rounds_done=0)
+    assert isinstance(error, UserError) and str(error) == "data.path: x.npz has no x_train"
+
+
+def test_stopped_from_outside(tmp_path: Path, write_rank: WriteRank) -> None:
+    write_rank(tmp_path, 0, "stopped", exit=143)
+    assert str(postmortem.cause(tmp_path, "", rounds_done=4)) == (
+        "somebody else stopped the ranks (SIGTERM) in round 5"
+    )
+
+
+def test_ranks_that_never_started(tmp_path: Path) -> None:
+    output = "Traceback (most recent call last):\nModuleNotFoundError: No module named 'numpy'\n"
+    assert str(postmortem.cause(tmp_path, output, rounds_done=0)) == (
+        "the ranks did not start: ModuleNotFoundError: No module named 'numpy'; "
+        f"see {tmp_path}/logs/launcher.log"
+    )
+
+
+def test_a_killed_launcher(tmp_path: Path, write_rank: WriteRank) -> None:
+    write_rank(tmp_path, 0, "running")
+    assert str(postmortem.cause(tmp_path, "", rounds_done=4, launcher_signal=-9)) == (
+        "torchrun was killed in round 5 (SIGKILL, out of memory?); its ranks were stopped"
+    )
+
+
+@pytest.mark.parametrize(
+    ("rounds_done", "at_once", "text"),
+    [
+        (0, False, "stopped before the first round ended; nothing was kept"),
+        (3, True, "killed after round 3; no checkpoint was saved, its metrics are in {folder}"),
+    ],
+)
+def test_stopped_on_request(tmp_path: Path, rounds_done: int, at_once: bool, text: str) -> None:
+    error = postmortem.stopped(tmp_path, rounds_done, at_once)
+    assert (error.exit_code, str(error)) == (130, text.format(folder=tmp_path))

@@ -1,0 +1,178 @@
+"""The report: right numbers in the terminal, one page that needs nothing else, a picture."""
+
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from fedctl import runs
+from fedctl.summary import megabytes, percent, seconds
+
+Invoke = Callable[..., Result]
+WriteRun = Callable[..., Path]
+
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+
+
+class Page(HTMLParser):
+    """Collects what a page would fetch, and checks that its elements are closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.fetched: list[str] = []
+        self.names: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.append(tag)
+        for name, value in attrs:
+            local = (value or "").startswith("#")
+            if name in ("src", "href", "xlink:href", "srcset", "data") and not local:
+                self.fetched.append(value or "")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_one_run(fedctl: Invoke, write_run: WriteRun) -> None:
+    result = fedctl("report", write_run("a"))
+    assert result.exit_code == 0, result.output
+    lines = [re.split(r"\s{2,}", line.strip()) for line in result.stdout.splitlines()]
+    assert [
+        "run",
+        "accuracy",
+        "loss",
+        "rounds",
+        "time",
+        "sent MB",
+        "votes MB",
+        "saved",
+        "frozen",
+    ] in (lines)
+    row = ["fedavg-digits", "85.0 %", "0.100", "10", "5.0 s", "0.40", "0.00", "0.0 %", "0.0 %"]
+    assert row in lines
+    assert {path.name for path in Path("a").iterdir()} >= {"report.html", "report.png"}
+
+
+def test_several_runs_are_compared_with_the_first(fedctl: Invoke, write_run: WriteRun) -> None:
+    first, other = write_run("a"), write_run("b", "gwpf-digits", frozen=0.5)
+    result = fedctl("report", first, other, "--out", "both", "-o", "json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["page"] == "both/report.html" and Path("both/report.png").exists()
+    one, two = report["runs"]
+    assert (one["run"], two["run"]) == ("fedavg-digits", "gwpf-digits")
+    assert one["saved_against_first_ratio"] == 0
+    # 200,000 bytes of values and 6,250 of votes, of 400,000; the tests' traffic is not counted.
+    assert two["uploaded_bytes"] == 206_250
+    assert two["saved_against_first_ratio"] == two["saved_ratio"] == pytest.approx(0.484375)
+    assert two["frozen_parameters_ratio"] == 0.5
+
+
+def test_the_page_fetches_nothing(fedctl: Invoke, write_run: WriteRun) -> None:
+    runs = [write_run("a"), write_run("b", "gwpf-digits", 0.3), write_run("c", "apf-digits", 0.6)]
+    assert fedctl("report", *runs, "--out", "all").exit_code == 0
+    text = Path("all/report.html").read_text("utf-8")
+    page = Page(text)
+    assert page.open == [] and page.fetched == []
+    assert page.names.count("svg") == 5
+    assert not {"script", "link", "img", "iframe", "object"} & {*page.names}
+    assert not re.search(r"url\(\s*['\"]?(?!#)|@import", text)
+    for element in re.findall(r"<svg.*?</svg>", text, re.S):
+        ElementTree.fromstring(element)
+    for said in ("gwpf-digits", "sync.threshold", "prefers-color-scheme: dark", "currentColor"):
+        assert said in text
+
+
+def test_the_page_of_one_run_lists_its_settings(fedctl: Invoke, write_run: WriteRun) -> None:
+    assert fedctl("report", write_run("a")).exit_code == 0
+    text = Path("a/report.html").read_text("utf-8")
+    assert "<td>optimizer.lr</td><td>0.05</td>" in text
+
+
+def test_the_page_escapes_what_users_wrote(fedctl: Invoke, write_run: WriteRun) -> None:
+    folder = write_run("a")
+    experiment = json.loads((folder / "experiment.json").read_text())
+    experiment["description"] = "<script>alert(1)</script>"
+    (folder / "experiment.json").write_text(json.dumps(experiment))
+    assert fedctl("report", folder).exit_code == 0
+    assert "<script" not in (folder / "report.html").read_text("utf-8")
+
+
+def test_runs_of_the_same_name_go_by_their_folders(fedctl: Invoke, write_run: WriteRun) -> None:
+    result = fedctl("report", write_run("a"), write_run("b"), "--out", "both", "-o", "json")
+    assert [run["run"] for run in json.loads(result.stdout)["runs"]] == ["a", "b"]
+
+
+def test_an_unfinished_run_is_reported_as_such(fedctl: Invoke, write_run: WriteRun) -> None:
+    folder = write_run("a", finished=False)
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"round": 11, "time_sec')  # cut off by a kill
+    result = fedctl("report", folder)
+    assert result.exit_code == 0 and "10 (unfinished)" in result.stdout
+
+
+def test_rounds_played_again_after_a_resume_count_once(write_run: WriteRun) -> None:
+    folder = write_run("a", finished=False)
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_text("".join([*lines, *lines[-2:]]))
+    assert [row["round"] for row in runs.read(folder).rows] == list(range(1, 11))
+
+
+def spoil(folder: Path, how: str) -> None:
+    metrics = folder / "metrics.jsonl"
+    match how:
+        case "no experiment":
+            (folder / "experiment.json").unlink()
+        case "broken experiment":
+            (folder / "experiment.json").write_text("{")
+        case "no metrics":
+            metrics.unlink()
+        case "no rounds":
+            metrics.write_text("")
+        case "broken metrics":
+            metrics.write_text("nonsense\n")
+
+
+@pytest.mark.parametrize(
+    ("how", "problem"),
+    [
+        ("no experiment", "a: not a run folder, it has no experiment.json"),
+        ("broken experiment", "a/experiment.json: cannot be read: "),
+        ("no metrics", "a: incomplete, it has no metrics.jsonl yet"),
+        ("no rounds", "a: incomplete, no round of it was evaluated yet"),
+        ("broken metrics", "a/metrics.jsonl: line 1 is not a row of metrics"),
+    ],
+)
+def test_unreadable_folders(fedctl: Invoke, write_run: WriteRun, how: str, problem: str) -> None:
+    write_run("a")
+    spoil(Path("a"), how)
+    result = fedctl("report", "a", "--out", "report")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"error: {problem}") and result.stderr.count("\n") == 1
+    assert not Path("report").exists()
+
+
+def test_no_such_folder(fedctl: Invoke) -> None:
+    result = fedctl("report", "nowhere")
+    assert (result.exit_code, result.stderr) == (2, "error: nowhere: no such run folder\n")
+
+
+def test_numbers_for_people() -> None:
+    assert [megabytes(n) for n in (0, 123_456, 12_345_678, 1_234_567_890)] == [
+        "0.00",
+        "0.12",
+        "12.3",
+        "1,235",
+    ]
+    assert [percent(n) for n in (0.1234, -0.0000001, -0.5)] == ["12.3 %", "0.0 %", "−50.0 %"]
+    assert [seconds(n) for n in (4.21, 185, 3723)] == ["4.2 s", "3:05", "1:02:03"]
