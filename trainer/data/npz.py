@@ -31,6 +31,10 @@ def read(path: Path) -> Arrays:
 def _members(path: Path) -> list[npt.NDArray[Any]]:
     if not path.is_file():
         raise ConfigError("data.path", f"{path} is not a file; give the path of an .npz file")
+    if not zipfile.is_zipfile(path):  # numpy would take it for a pickle, and say how to load that
+        raise ConfigError(
+            "data.path", f"{path} is not an .npz file, or damaged; write it with numpy.savez"
+        )
     try:
         # Opened here, as numpy leaves a file that it can't read open.
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
@@ -42,8 +46,7 @@ def _members(path: Path) -> list[npt.NDArray[Any]]:
             return [file[name] for name in NAMES]
     except ConfigError:
         raise
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        # TypeError: a lone .npy array, which is no context manager and has no members.
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ConfigError(
             "data.path",
             f"{path} can't be read as an .npz file of plain arrays ({_line(error)}); "
