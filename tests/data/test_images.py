@@ -127,20 +127,29 @@ def test_mnist_is_downloaded_once(
         assert torch.equal(load(data, download=download).x_test, first.x_test)
 
 
-def test_emnist_balanced_is_downloaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, served: tuple[Path, str]
+@pytest.mark.parametrize(
+    ("name", "split", "classes"), [("emnist", "balanced", 47), ("emnist-digits", "digits", 10)]
+)
+def test_emnist_is_downloaded(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    served: tuple[Path, str],
+    name: Any,
+    split: str,
+    classes: int,
 ) -> None:
     folder, address = served
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
-        for name, content in idx_files("emnist-balanced-train", "emnist-balanced-test").items():
-            archive.writestr(f"gzip/{name}.gz", gzip.compress(content))
+        files = idx_files(f"emnist-{split}-train", f"emnist-{split}-test")
+        for file, content in files.items():
+            archive.writestr(f"gzip/{file}.gz", gzip.compress(content))
     (folder / "gzip.zip").write_bytes(packed.getvalue())
     emnist = torchvision().datasets.EMNIST
     monkeypatch.setattr(emnist, "url", address + "gzip.zip")
     monkeypatch.setattr(emnist, "md5", md5(packed.getvalue()))
-    data = load(Data(name="emnist", path=str(tmp_path / "root"), resize=32), download=True)
-    assert data.shape == (1, 32, 32) and data.classes == 47
+    data = load(Data(name=name, path=str(tmp_path / "root"), resize=32), download=True)
+    assert data.shape == (1, 32, 32) and data.classes == classes
     assert data.y_train.tolist() == LABELS.tolist()
 
 

@@ -108,7 +108,13 @@ def test_given_statistics_win(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "channels", "side"),
-    [("mnist", None, 28), ("emnist", None, 28), ("cifar10", 3, 32), ("cifar100", 3, 32)],
+    [
+        ("mnist", None, 28),
+        ("emnist", None, 28),
+        ("emnist-digits", None, 28),
+        ("cifar10", 3, 32),
+        ("cifar100", 3, 32),
+    ],
 )
 def test_named_set_from_a_file_has_its_own_customs(
     tmp_path: Path, name: str, channels: int | None, side: int
@@ -121,7 +127,7 @@ def test_named_set_from_a_file_has_its_own_customs(
 
 def test_published_class_counts_and_normalisations() -> None:
     assert {name: custom.classes for name, custom in CUSTOMS.items()} == {
-        "digits": 10, "mnist": 10, "emnist": 47, "cifar10": 10, "cifar100": 100
+        "digits": 10, "mnist": 10, "emnist": 47, "emnist-digits": 10, "cifar10": 10, "cifar100": 100
     }  # fmt: skip
     assert (CUSTOMS["mnist"].mean, CUSTOMS["mnist"].std) == ((0.1307,), (0.3081,))
     assert CUSTOMS["cifar10"].std == (0.2023, 0.1994, 0.2010)
@@ -212,7 +218,9 @@ def lone_array(_: bytes) -> bytes:
 def test_unreadable_files(tmp_path: Path, spoil: Any) -> None:
     path = Path(written(tmp_path, some()))
     path.write_bytes(spoil(path.read_bytes()))
-    with pytest.raises(ConfigError, match=r"data.path: .* (can't be read as an|is not an) .npz file"):
+    with pytest.raises(
+        ConfigError, match=r"data.path: .* (can't be read as an|is not an) .npz file"
+    ):
         load(Data(name="npz", path=str(path)), download=False)
 
 

@@ -56,9 +56,11 @@ Partition = Annotated[IID | Dirichlet | Shards | PercentageIID, Field(discrimina
 class Data(Section):
     """The samples, and how they are spread over the clients."""
 
-    name: Literal["digits", "mnist", "emnist", "cifar10", "cifar100", "npz", "folder"] = setting(
+    name: Literal[
+        "digits", "mnist", "emnist", "emnist-digits", "cifar10", "cifar100", "npz", "folder"
+    ] = setting(
         "digits",
-        help="digits ships with scikit-learn and needs no network; mnist, emnist (balanced), "
+        help="digits ships with scikit-learn and needs no network; mnist, emnist (balanced), emnist-digits, "
         "cifar10 and cifar100 are torchvision's; npz and folder are yours, by data.path",
     )
     path: str | None = setting(

@@ -23,8 +23,14 @@ from trainer.config.errors import ConfigError
 from trainer.data.arrays import Arrays, images, labels
 from trainer.data.torchvision_cpu import torchvision
 
-CLASSES = {"mnist": "MNIST", "emnist": "EMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
-OPTIONS = {"emnist": {"split": "balanced"}}
+CLASSES = {
+    "mnist": "MNIST",
+    "emnist": "EMNIST",
+    "emnist-digits": "EMNIST",
+    "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100",
+}
+OPTIONS = {"emnist": {"split": "balanced"}, "emnist-digits": {"split": "digits"}}
 
 STALLED_SECONDS = 60.0  # without it, a firewall that drops packets holds a job for ever
 

@@ -1,0 +1,76 @@
+"""What a run shows while it goes: the live picture, and the plain lines."""
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fedctl import presets
+from fedctl.progress import Live, Plain, View, view
+from trainer.config.load import load
+from trainer.config.schema import Experiment
+
+
+@pytest.fixture
+def experiment() -> Experiment:
+    return load("gwpf-digits", sets=["ranks=4"], presets=presets.FOLDER)[0]
+
+
+def row(number: int, accuracy: float | None) -> dict[str, Any]:
+    return {
+        "round": number,
+        "test_accuracy_ratio": accuracy,
+        "test_loss": None if accuracy is None else 0.25,
+        "frozen_parameters_ratio": 0.4,
+        "payload_bytes_total": {"values": 2_000_000, "votes": 100_000, "evaluation": 999},
+        "dense_equivalent_bytes_total": 4_000_000,
+    }
+
+
+def picture(live: Live) -> list[str]:
+    console = Console(file=io.StringIO(), width=100, color_system=None)
+    console.print(live._picture())
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+def test_the_live_picture(experiment: Experiment) -> None:
+    live = Live(experiment)
+    assert picture(live)[0] == "gwpf-digits  10 clients on 4 ranks"
+    assert "starting the ranks ..." in picture(live)[1]
+    live.preparing("12:00:00 rank 0: downloading 40 %")
+    assert "preparing data ... 12:00:00 rank 0: downloading 40 %" in picture(live)[1]
+    live.row(row(7, 0.9123))
+    live.row(row(8, None))  # keeps the accuracy of the last evaluation
+    live.notice("stopping")
+    _, bar, numbers, notice = picture(live)
+    assert bar.startswith("round   8/120  ━") and ", left " in bar
+    assert numbers == "accuracy 91.2 %  loss 0.250  frozen 40.0 %  sent 2.10 MB  saved 47.5 %"
+    assert notice == "stopping"
+
+
+def test_plain_lines_only_for_evaluations(experiment: Experiment) -> None:
+    stream = io.StringIO()
+    plain = Plain(experiment, stream)
+    plain.preparing("")
+    plain.preparing("")
+    plain.preparing("reading")
+    plain.row(row(1, None))
+    plain.row(row(2, 0.5))
+    plain.row(row(2, 0.6) | {"final": True})
+    starting, preparing, line = stream.getvalue().splitlines()
+    assert (starting, preparing) == ("starting the ranks ...", "preparing data ...")
+    assert line.startswith(
+        "round 2/120  accuracy 50.0 %  loss 0.250  frozen 40.0 %  sent 2.10 MB  saved 47.5 %  left "
+    )
+
+
+def test_the_view_fits_the_place(
+    experiment: Experiment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert type(view(experiment, quiet=True, output="text")) is View
+    with view(experiment, quiet=False, output="json") as beside_json:
+        beside_json.notice("hello")
+    with view(experiment, quiet=False, output="text") as in_a_pipe:
+        in_a_pipe.notice("world")
+    assert capsys.readouterr() == ("world\n", "hello\n")
