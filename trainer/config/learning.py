@@ -60,8 +60,8 @@ class Data(Section):
         "digits", "mnist", "emnist", "emnist-digits", "cifar10", "cifar100", "npz", "folder"
     ] = setting(
         "digits",
-        help="digits ships with scikit-learn and needs no network; mnist, emnist (balanced), emnist-digits, "
-        "cifar10 and cifar100 are torchvision's; npz and folder are yours, by data.path",
+        help="digits ships with scikit-learn and needs no network; mnist, emnist (balanced), "
+        "emnist-digits, cifar10 and cifar100 are torchvision's; npz and folder are yours, by data.path",
     )
     path: str | None = setting(
         None,

@@ -34,7 +34,7 @@ class Loop:
     def train(self) -> bool:
         """Play the remaining rounds; False: stopped before the end, with a checkpoint."""
         experiment = self.run.experiment
-        self.run.comm.barrier()  # or the first round's time includes how long others load their data
+        self.run.comm.barrier()  # or round 1 pays for the others' loading of data
         every, save_every = experiment.evaluation.every, experiment.checkpoint.every
         while self.done < experiment.rounds:
             played = play(self.run, self.done + 1, self.stop_requested)
