@@ -61,7 +61,8 @@ class Data(Section):
     ] = setting(
         "digits",
         help="digits ships with scikit-learn and needs no network; mnist, emnist (balanced), "
-        "emnist-digits, cifar10 and cifar100 are torchvision's; npz and folder are yours, by data.path",
+        "emnist-digits, cifar10 and cifar100 are torchvision's; npz and folder are yours, by "
+        "data.path",
     )
     path: str | None = setting(
         None,
