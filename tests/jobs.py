@@ -10,7 +10,8 @@ from trainer.config.load import load
 from trainer.engine import build as build_module
 from trainer.engine.build import build
 from trainer.engine.evaluate import evaluate, reconcile
-from trainer.engine.round import Run, play
+from trainer.engine.round import play
+from trainer.engine.run import Run
 from trainer.models.cnn import DigitsCNN
 from trainer.sync.codec import BFloat16, Float32
 from trainer.sync.comm import Comm

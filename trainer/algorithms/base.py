@@ -6,7 +6,7 @@ and says what their means do. Every vector is as long as the model, so one mask 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -29,7 +29,12 @@ class Round:
     scratch: Tensor  # free for the algorithm's use within one move
     optimizer: torch.optim.Optimizer
     clip_norm: float | None = None
+    batch: int = 0  # samples in the latest batch
+    lr: float = 0.0  # eta, of this round
     steps: int = 0  # K, local steps that this client takes
+    sampled: float = 1.0  # m / N, the share of all clients that takes part in this round
+    gradient: Tensor | None = None  # G_i, the client's whole gradient at x, if asked for
+    mean_gradient: Tensor | None = None  # G, its mean over this round's clients, if asked for
     memory: Memory = field(default_factory=dict)
 
 
@@ -37,6 +42,9 @@ class Algorithm:
     """FedAvg's client: every default is what FedAvg does."""
 
     vectors: tuple[str, ...] = ("delta",)  # names of what `update` returns
+    # Does it need each client's whole gradient at x, and its mean (exchanged) before training?
+    needs: Literal["nothing", "gradient", "mean gradient"] = "nothing"
+    gradient_samples: int | None = None  # cap on the samples of a whole gradient
 
     def weight(self, samples: int) -> float:
         """A client's weight in the mean, before normalisation."""

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from trainer.algorithms.base import Algorithm, Memory, Round
-from trainer.config.learning import FedAvg as Settings
+from trainer.config.learning import SGD, Server
 
 
 class FedAvg(Algorithm):
     """The server's step is an SGD step along the mean update, taken alike on every rank."""
 
-    def __init__(self, settings: Settings, anchor: Tensor) -> None:
+    def __init__(self, settings: Server, optimizer: SGD, anchor: Tensor) -> None:
         self.uniform = settings.weighting == "uniform"
         self.anchor = torch.nn.Parameter(anchor)  # the same memory
         self.server = torch.optim.SGD(

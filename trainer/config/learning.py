@@ -140,10 +140,9 @@ class SGD(Section):
 # algorithm, schedule
 
 
-class FedAvg(Section):
-    """McMahan et al. 2017; with server momentum, FedAvgM (Hsu et al. 2019)."""
+class Server(Section):
+    """What algorithms share whose server steps along the mean update of the clients."""
 
-    name: Literal["fedavg"] = "fedavg"
     weighting: Literal["samples", "uniform"] = setting(
         "samples", help="a client's weight in the mean: its number of samples, or 1"
     )
@@ -152,10 +151,59 @@ class FedAvg(Section):
     server_nesterov: bool = setting(False, help="Nesterov momentum at the server")
 
     @model_validator(mode="after")
-    def _nesterov_needs_momentum(self) -> "FedAvg":
+    def _nesterov_needs_momentum(self) -> "Server":
         if self.server_nesterov and self.server_momentum == 0:
             raise ValueError("server_nesterov needs algorithm.server_momentum above 0")
         return self
+
+
+class FedAvg(Server):
+    """McMahan et al. 2017; with server momentum, FedAvgM (Hsu et al. 2019)."""
+
+    name: Literal["fedavg"] = "fedavg"
+
+
+class FedProx(Server):
+    """Li et al. 2020: local losses with a pull back to the agreed model."""
+
+    name: Literal["fedprox"] = "fedprox"
+    prox: float = setting(0.01, help="mu; each local gradient grows by mu (y - x)", ge=0)
+
+
+class FedGA(Server):
+    """Dandi, Barba, Jaggi 2022: clients start displaced, so that their gradients align."""
+
+    name: Literal["fedga"] = "fedga"
+    beta: float = setting(0.1, help="displacement along G_i - G; 0 is FedAvg", ge=0)
+    gradient_samples: int | None = setting(
+        None, help="cap on the samples of a client's whole gradient", unit="samples", ge=1
+    )
+
+
+class Scaffold(Server):
+    """Karimireddy et al. 2020: control variates correct each local gradient."""
+
+    name: Literal["scaffold"] = "scaffold"
+    controls: Literal["fresh", "option-1", "option-2"] = setting(
+        "option-2",
+        help="fresh: the whole gradients of this round's clients, no state; option-1 and option-2: "
+        "the paper's, each client keeps its own (whole gradient, or mean local step)",
+    )
+    gradient_samples: int | None = setting(
+        None, help="cap on the samples of a client's whole gradient", unit="samples", ge=1
+    )
+
+
+class FedSGD(Section):
+    """Large-batch SGD: clients send gradients, the server steps with the optimizer's settings."""
+
+    name: Literal["fedsgd"] = "fedsgd"
+    weighting: Literal["samples", "uniform"] = setting(
+        "samples", help="a client's weight in the mean: its number of samples, or 1"
+    )
+
+
+Algorithm = Annotated[FedAvg | FedProx | FedGA | Scaffold | FedSGD, Field(discriminator="name")]
 
 
 class Phase(Section):

@@ -9,7 +9,7 @@ from pydantic import field_validator, model_validator
 
 from trainer.config.base import Section, setting
 from trainer.config.communication import FP32, Codec, Full, Sync
-from trainer.config.learning import SGD, Data, FedAvg, Model, Schedule
+from trainer.config.learning import SGD, Algorithm, Data, FedAvg, Model, Schedule
 from trainer.config.operation import Checkpoint, Cluster, Evaluation, Metrics
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?")
@@ -37,7 +37,7 @@ class Experiment(Section):
     data: Data = setting(Data(), help="the samples and their partition")
     model: Model = setting(Model(), help="the network")
     optimizer: SGD = setting(SGD(), help="the clients' optimizer")
-    algorithm: FedAvg = setting(FedAvg(), help="what clients do and what their means do")
+    algorithm: Algorithm = setting(FedAvg(), help="what clients do and what their means do")
     schedule: Schedule = setting(Schedule(), help="local work between synchronisations")
     sync: Sync = setting(Full(), help="which parameters are exchanged")
     codec: Codec = setting(FP32(), help="how values travel")
@@ -61,6 +61,15 @@ class Experiment(Section):
             raise ValueError(
                 f"ranks: {self.ranks} is more than clients ({self.clients}); every rank needs a "
                 f"client: set ranks to at most {self.clients}, or raise clients"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _parts_fit_each_other(self) -> "Experiment":
+        if self.algorithm.name == "fedsgd" and self.sync.name.startswith("gwpf"):
+            raise ValueError(
+                f"sync.name: {self.sync.name} judges frozen parameters by their local training, "
+                "and fedsgd has none; use sync.name=apf or full, or algorithm.name=fedavg"
             )
         return self
 

@@ -11,11 +11,16 @@ from torch import Tensor, nn
 
 from trainer.algorithms.base import Algorithm
 from trainer.algorithms.fedavg import FedAvg
+from trainer.algorithms.fedga import FedGA
+from trainer.algorithms.fedprox import FedProx
+from trainer.algorithms.fedsgd import FedSGD
+from trainer.algorithms.scaffold import scaffold
+from trainer.config.learning import SGD
 from trainer.config.schema import Experiment
 from trainer.data.batches import Normalise
 from trainer.data.load import Dataset, load
 from trainer.engine.clients import Clients
-from trainer.engine.round import Clock, Run
+from trainer.engine.run import Clock, Run
 from trainer.flat import Flat
 from trainer.models.cnn import DigitsCNN, LeNet, MnistCNN
 from trainer.models.resnet import ResNet18
@@ -37,7 +42,13 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet18": ResNet18,
     "vgg11": VGG11,
 }
-ALGORITHMS: dict[str, Callable[[Any, Tensor], Algorithm]] = {"fedavg": FedAvg}
+ALGORITHMS: dict[str, Callable[[Any, SGD, Tensor], Algorithm]] = {
+    "fedavg": FedAvg,
+    "fedprox": FedProx,
+    "fedga": FedGA,
+    "scaffold": scaffold,
+    "fedsgd": FedSGD,
+}
 POLICIES: dict[str, Callable[[Any, int, torch.device], Policy]] = {
     "full": Policy,
     "apf": APF,
@@ -75,13 +86,14 @@ def build(experiment: Experiment, device: torch.device) -> Run:
             nesterov=sgd.nesterov,
             weight_decay=sgd.weight_decay,
         ),
-        algorithm=ALGORITHMS[experiment.algorithm.name](experiment.algorithm, anchor),
+        algorithm=ALGORITHMS[experiment.algorithm.name](experiment.algorithm, sgd, anchor),
         policy=POLICIES[experiment.sync.name](experiment.sync, flat.size, device),
         codec=CODECS[experiment.codec.name](experiment.codec),
         comm=comm,
         exchange=Exchange(
             flat.size, flat.buffers.numel() * (experiment.model.buffers == "mean"), device
         ),
+        survey=Exchange(flat.size, 0, device),
         clients=Clients(experiment, data, comm.rank, comm.size, device),
         x_test=data.x_test[comm.rank :: comm.size].to(device),
         y_test=data.y_test[comm.rank :: comm.size].to(device),

@@ -17,7 +17,7 @@ import torch
 from trainer.config.errors import ConfigError
 from trainer.data.batches import Position
 from trainer.engine.clients import ClientState
-from trainer.engine.round import Run
+from trainer.engine.run import Run
 
 
 def write_atomically(path: Path, text: str) -> None:

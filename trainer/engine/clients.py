@@ -16,7 +16,7 @@ from trainer.data.batches import Position, Sampler, generator
 from trainer.data.load import Dataset
 from trainer.data.partition import partition
 
-SAMPLING, TURN = 101, 102  # purposes that key the random streams
+SAMPLING, TURN, SURVEY = 101, 102, 103  # purposes that key the random streams
 
 
 @dataclass
@@ -100,6 +100,15 @@ class Clients:
             indices = self.samplers[client].next_batch(position)
             yield self.x[indices], self.y[indices]
 
-    def randomness(self, client: int, round_number: int) -> torch.Generator:
+    def whole(self, client: int, cap: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+        """All of the client's samples in batches, in a fixed order; ends once `cap` were seen."""
+        seen = 0
+        for indices in self.samplers[client].indices.split(self.experiment.schedule.batch_size):
+            yield self.x[indices], self.y[indices]
+            seen += len(indices)
+            if cap is not None and seen >= cap:
+                return
+
+    def randomness(self, client: int, round_number: int, purpose: int) -> torch.Generator:
         """The stream of one client's turn: its augmentation; its dropout is seeded from it."""
-        return generator(self.experiment.seed, TURN, client, round_number)
+        return generator(self.experiment.seed, purpose, client, round_number)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from trainer.config.communication import FP32
-from trainer.engine.round import Run
+from trainer.engine.run import Run
 from trainer.sync.codec import Float32
 
 

@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 
 from trainer.engine import checkpoint
 from trainer.engine.evaluate import Result, evaluate, load_agreed, reconcile
-from trainer.engine.round import Played, Run, play
+from trainer.engine.round import play
+from trainer.engine.run import Played, Run
 from trainer.engine.status import Status, log
 from trainer.metrics.recorder import Recorder
 

@@ -1,95 +1,12 @@
 """Owns one round: the order in which clients, algorithm, policy and exchange take their turns."""
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from trainer.algorithms.base import Algorithm, Round
-from trainer.config.schema import Experiment
 from trainer.data.batches import augment
-from trainer.engine.clients import Clients, ClientState
-from trainer.flat import Flat
-from trainer.metrics.catalog import PHASES
-from trainer.parallel.single import SingleDevice
-from trainer.sync.codec import Codec
-from trainer.sync.comm import Comm
-from trainer.sync.exchange import Exchange
-from trainer.sync.policy import Electorate, Policy, Selection
-from trainer.sync.tally import Tally
-
-
-@dataclass
-class Clock:
-    """Seconds spent in each phase since the start of the run."""
-
-    device: torch.device
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        if self.device.type == "cuda":  # or its queue's work is charged to a later phase
-            torch.cuda.synchronize(self.device)
-        self.seconds[name] += time.perf_counter() - start
-
-    @property
-    def training(self) -> float:
-        """Seconds of everything but evaluation."""
-        return sum(s for name, s in self.seconds.items() if name != "evaluate")
-
-
-@dataclass
-class Run:
-    """Everything that a rank trains with, assembled by engine/build.py."""
-
-    experiment: Experiment
-    flat: Flat
-    anchor: Tensor  # (P,) the agreed model, bit-identical on all ranks
-    buffers: Tensor  # (B,) the agreed BatchNorm statistics
-    gradient: SingleDevice
-    augment: bool
-    optimizer: torch.optim.Optimizer
-    algorithm: Algorithm
-    policy: Policy
-    codec: Codec
-    comm: Comm
-    exchange: Exchange
-    clients: Clients
-    x_test: Tensor  # this rank's share of the test set
-    y_test: Tensor
-    clock: Clock
-    tally: Tally  # of the whole run
-    own: Tally  # of this rank's clients; wire bytes are counted for the whole run only
-    round: Round = field(init=False)
-    loss: Tensor = field(init=False)  # sum of the losses of this rank's samples, on the device
-    samples: int = 0  # ... and how many samples those are, since the last evaluation
-
-    def __post_init__(self) -> None:
-        self.loss = torch.zeros((), device=self.anchor.device)
-        self.round = Round(
-            number=0,
-            anchor=self.anchor,
-            params=self.flat.values.data,
-            grads=self.flat.grads,
-            scratch=torch.empty_like(self.anchor),
-            optimizer=self.optimizer,
-            clip_norm=self.experiment.optimizer.clip_norm,
-        )
-        self.dropout = any(isinstance(m, nn.Dropout) for m in self.flat.model.modules())
-
-
-@dataclass(frozen=True)
-class Played:
-    """What a round did."""
-
-    selection: Selection
-    clients: int
-    stop: bool  # some rank was asked to
+from trainer.engine.clients import SURVEY, TURN, ClientState
+from trainer.engine.run import Played, Run
+from trainer.sync.policy import Electorate, Selection
 
 
 def play(run: Run, number: int, stop: bool) -> Played:
@@ -101,10 +18,14 @@ def play(run: Run, number: int, stop: bool) -> Played:
     weights = {c: run.algorithm.weight(clients.sizes[c]) for c in sampled}
     total = sum(weights.values())
 
+    run.round.sampled = len(sampled) / run.experiment.clients
+    surveyed = survey(run, here, {c: weights[c] / total for c in here})
+
     # each client: begin, (gradient, step, after_step) x steps, update
     run.exchange.expect(run.algorithm.vectors)
     with run.clock.phase("local"):
         for client in here:
+            run.round.gradient = surveyed.pop(client, None)
             train(run, client)
             changed = None if run.experiment.model.buffers == "local" else run.flat.buffers
             run.exchange.add(
@@ -136,12 +57,49 @@ def play(run: Run, number: int, stop: bool) -> Played:
     return Played(selection, len(sampled), stop)
 
 
+def survey(run: Run, here: list[int], weights: dict[int, float]) -> dict[int, Tensor]:
+    """Each client's whole gradient at the agreed model; their mean goes to `run.round`.
+
+    Only where the algorithm asks. A frozen coordinate is not exchanged, so it counts as 0 in both.
+    """
+    needs, round = run.algorithm.needs, run.round
+    if needs == "nothing":
+        return {}
+    live = run.policy.live()
+    with run.clock.phase("local"):
+        gradients = {client: whole_gradient(run, client) for client in here}
+        if live is not None:
+            for gradient in gradients.values():
+                gradient.mul_(live)
+    if needs == "mean gradient":
+        with run.clock.phase("reduce"):
+            run.survey.expect(("gradient",))
+            for client in here:
+                run.survey.add({"gradient": gradients[client]}, None, weights[client])
+            count = run.flat.size if live is None else int(live.sum())
+            mean, _, _ = run.survey.mean(live, count, run.comm, run.codec, stop=False)
+            round.mean_gradient = mean["gradient"]
+    return gradients
+
+
+def whole_gradient(run: Run, client: int) -> Tensor:
+    """G_i (P,): the mean gradient over the client's samples, or over about as many as the cap."""
+    _load(run, run.clients.state(client))
+    total, seen = torch.zeros_like(run.anchor), 0
+    if run.augment or run.dropout:
+        stream = run.clients.randomness(client, run.round.number, SURVEY)
+        torch.manual_seed(stream.initial_seed())
+    for x, y in run.clients.whole(client, run.algorithm.gradient_samples):
+        run.gradient.gradient(augment(x, stream) if run.augment else x, y)
+        total.add_(run.round.grads, alpha=len(y))
+        seen += len(y)
+    return total.div_(seen)
+
+
 def train(run: Run, client: int) -> None:
     """One client's local training, from the agreed model to `run.round.params`."""
     round, state = run.round, run.clients.state(client)
-    own_buffers = state.buffers if run.experiment.model.buffers == "local" else None
-    round.params.copy_(run.anchor)
-    run.flat.buffers.copy_(run.buffers if own_buffers is None else own_buffers)
+    _load(run, state)
     run.policy.enter(round.params, state.sync)
     # the optimizer works in the client's own dictionary, or in one that is thrown away
     kept = run.experiment.optimizer.state == "keep"
@@ -149,7 +107,7 @@ def train(run: Run, client: int) -> None:
     round.memory = state.algorithm
     round.steps = run.clients.steps(client, round.number)
     if run.augment or run.dropout:
-        stream = run.clients.randomness(client, round.number)
+        stream = run.clients.randomness(client, round.number, TURN)
         torch.manual_seed(stream.initial_seed())
 
     run.algorithm.begin(round)
@@ -158,10 +116,18 @@ def train(run: Run, client: int) -> None:
             x = augment(x, stream)
         loss = run.gradient.gradient(x, y)
         torch.add(run.loss, loss, alpha=len(y), out=run.loss)
+        round.batch = len(y)
         run.algorithm.step(round)
         run.policy.after_step(round.params, run.anchor)
     run.policy.leave(round.params, run.anchor, state.sync, round.number)
     _keep_buffers(run, state)
+
+
+def _load(run: Run, state: ClientState) -> None:
+    """The agreed model into the network, with the client's own buffers where it keeps them."""
+    own_buffers = state.buffers if run.experiment.model.buffers == "local" else None
+    run.round.params.copy_(run.anchor)
+    run.flat.buffers.copy_(run.buffers if own_buffers is None else own_buffers)
 
 
 def _keep_buffers(run: Run, state: ClientState) -> None:
@@ -181,6 +147,8 @@ def _count(run: Run, client: int, selection: Selection) -> None:
         tally.samples += samples
         tally.dense += 4 * (run.flat.size + buffers)
         tally.payload["values"] += len(run.algorithm.vectors) * value * selection.count
+        if run.algorithm.needs == "mean gradient":
+            tally.payload["values"] += value * (run.flat.size - selection.labelled)
         tally.payload["votes"] += run.policy.vote_bytes
         tally.payload["buffers"] += value * buffers * exchanged
     run.samples += samples * here

@@ -38,6 +38,9 @@ class APF(Policy):
         if self.frozen_count:
             torch.where(self.frozen, anchor, params, out=params)
 
+    def live(self) -> Tensor | None:
+        return ~self.frozen if self.frozen_count else None
+
     def select(self, round_number: int, electorate: Electorate, comm: Comm) -> Selection:
         if not self.frozen_count:
             return Selection(None, self.size)

@@ -92,6 +92,9 @@ class GWPF(Policy):
 
     # ------------------------------------------------------------------ on every rank alike
 
+    def live(self) -> Tensor | None:
+        return ~self.frozen if self.frozen_count else None
+
     def select(self, round_number: int, electorate: Electorate, comm: Comm) -> Selection:
         self.vote_bytes = -(-self.frozen_count // 8)
         if not self.frozen_count:

@@ -79,6 +79,9 @@ class GWPFReleased(Policy):
     def drifted(self) -> Tensor | None:
         return None if self.sent is None else ~self.sent
 
+    def live(self) -> Tensor | None:
+        return ~self.frozen if self.frozen_count else None
+
     def select(self, round_number: int, electorate: Electorate, comm: Comm) -> Selection:
         self.vote_bytes = 4 * self.frozen_count
         if not self.frozen_count:

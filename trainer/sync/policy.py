@@ -65,6 +65,10 @@ class Policy:
     ) -> None:
         """The agreed model went from `before` to `anchor`: judge the coordinates anew."""
 
+    def live(self) -> Tensor | None:
+        """Coordinates (bool, P) that are not frozen as the round begins; None: all of them."""
+        return None
+
     def displacement(self, anchor: Tensor, memory: Memory) -> Tensor | None:
         """anchor - local (P,) of a client where it drifted from the agreed model, or None."""
         return None
