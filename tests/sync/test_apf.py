@@ -36,7 +36,7 @@ def test_a_coordinate_sleeps_and_wakes_as_the_reference_says():
         selection = policy.select(number, Electorate(1, 1), Comm(Tally(), CPU))
         mask = torch.ones(64, dtype=torch.bool) if selection.mask is None else selection.mask
         active.append(mask)
-        policy.observe(delta, torch.zeros(64), selection, number)
+        policy.observe(delta.clone(), torch.zeros(64), selection, number)
     ours = torch.stack(active)
     assert 0.1 < (~ours).float().mean() < 0.9, "the test needs both sleep and waking"
     for i in range(64):

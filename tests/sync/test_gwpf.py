@@ -23,6 +23,7 @@ def frozen_gwpf(**settings: float) -> GWPF:
     policy = GWPF(Settings(**settings), SIZE, CPU)
     policy.frozen.fill_(True)
     policy.frozen_count = SIZE
+    policy.age.fill_(9)  # for longer than any memory of these tests goes back
     return policy
 
 
@@ -32,7 +33,7 @@ def share_thawed_by_noise(policy: GWPF, steps: int) -> float:
     anchor = torch.zeros(SIZE)
     for _ in range(CLIENTS):
         params, memory = anchor.clone(), {}
-        policy.enter(params, memory)
+        policy.enter(params, torch.empty_like(params), memory)
         for _ in range(steps):
             params += torch.randn(SIZE, generator=stream)
             policy.after_step(params, anchor)
@@ -73,7 +74,7 @@ def test_a_frozen_coordinate_keeps_training_and_its_drift_survives_the_round():
     anchor, memory = torch.zeros(SIZE), {}
     for round_number in (1, 2, 3):
         params = anchor.clone()
-        policy.enter(params, memory)
+        policy.enter(params, torch.empty_like(params), memory)
         assert torch.equal(params, torch.full((SIZE,), float(round_number - 1)))
         params += 1.0
         policy.after_step(params, anchor)
@@ -89,11 +90,12 @@ def test_what_thawed_while_a_client_was_away_starts_anew():
     params = anchor + 1.0
     policy.leave(params, anchor, memory, round_number=1)
     policy.votes = policy.votes[:0]
-    policy.since[0] = 1  # thawed in round 1 and frozen again at its end
+    policy.rounds = 1
+    policy.age[0] = 0  # thawed in round 1 and frozen again at its end
     policy.frozen = policy.frozen.clone()
     policy.frozen[1] = False  # active again
     params = anchor.clone()
-    policy.enter(params, memory)
+    policy.enter(params, torch.empty_like(params), memory)
     assert params[0] == 0 and params[1] == 0
     assert bool((params[2:] == 1).all())
     assert policy.travel[0] == 0
@@ -146,7 +148,7 @@ def test_the_released_code_never_records_the_last_step_of_a_round():
     policy.frozen.fill_(True)
     policy.frozen_count = 1
     params, anchor = torch.zeros(1), torch.zeros(1)
-    policy.enter(params, {})
+    policy.enter(params, torch.empty_like(params), {})
     for value in (1.0, 3.0, 103.0):
         params.fill_(value)
         policy.after_step(params, anchor)

@@ -60,7 +60,11 @@ class GWPF(Freezing):
         le=1,
     )
     max_frozen_rounds: int = setting(
-        50, help="thaw at the latest after this long: staleness stays bounded", unit="rounds", ge=1
+        50,
+        help="thaw at the latest after this long: staleness stays bounded",
+        unit="rounds",
+        ge=1,
+        le=32767,
     )
 
 

@@ -100,7 +100,7 @@ def train(run: Run, client: int) -> None:
     """One client's local training, from the agreed model to `run.round.params`."""
     round, state = run.round, run.clients.state(client)
     _load(run, state)
-    run.policy.enter(round.params, state.sync)
+    run.policy.enter(round.params, round.scratch, state.sync)
     # the optimizer works in the client's own dictionary, or in one that is thrown away
     kept = run.experiment.optimizer.state == "keep"
     run.optimizer.state[run.flat.values] = state.optimizer if kept else {}

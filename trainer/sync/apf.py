@@ -30,7 +30,7 @@ class APF(Policy):
         self.threshold = settings.threshold
         self.ratio = DriftRatio(size, settings.ema, device)
         self.period = torch.zeros(size, dtype=torch.int16, device=device)  # L
-        self.until = torch.zeros(size, dtype=torch.int32, device=device)  # first round awake again
+        self.asleep = torch.zeros_like(self.period)  # rounds left out from now on
         self.frozen = torch.zeros(size, dtype=torch.bool, device=device)
         self.frozen_count = 0
 
@@ -51,13 +51,12 @@ class APF(Policy):
         self, before: Tensor, anchor: Tensor, selection: Selection, round_number: int
     ) -> None:
         awake = ~self.frozen
-        self.ratio.update(before - anchor, selection.mask)
+        self.ratio.update(before.sub_(anchor), selection.mask)
         stable = self.ratio.below(self.threshold)
         judged = torch.where(stable, self.period + 1, self.period // 2)
         self.period = torch.where(awake, judged, self.period)
-        wake = self.period.to(torch.int32) + (round_number + 1)
-        self.until = torch.where(awake, wake, self.until)
-        self.frozen = self.until > round_number + 1
+        self.asleep = torch.where(awake, self.period, self.asleep - 1)
+        self.frozen = self.asleep > 0
         self.frozen_count = int(self.frozen.sum())
         if self.frozen_count > self.settings.tighten_at * self.size:
             self.threshold = max(self.threshold / 2, self.settings.threshold_floor)
@@ -68,12 +67,12 @@ class APF(Policy):
             "signed": self.ratio.signed,
             "absolute": self.ratio.absolute,
             "period": self.period,
-            "until": self.until,
+            "asleep": self.asleep,
             "frozen": self.frozen,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
         self.threshold = state["threshold"]
         self.ratio.signed, self.ratio.absolute = state["signed"], state["absolute"]
-        self.period, self.until, self.frozen = state["period"], state["until"], state["frozen"]
+        self.period, self.asleep, self.frozen = state["period"], state["asleep"], state["frozen"]
         self.frozen_count = int(self.frozen.sum())

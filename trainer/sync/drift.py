@@ -17,11 +17,13 @@ class DriftRatio:
         self.absolute = torch.zeros(size, device=device)
 
     def update(self, g: Tensor, mask: Tensor | None) -> None:
-        """Add the sample `g` (P,) where mask is true; elsewhere both averages keep their value."""
-        # lerp with a weight of zero leaves a value as it is, bit for bit
+        """Add the sample `g` (P,) where mask is true, and leave |g| in `g`.
+
+        Elsewhere both averages keep their value: a lerp of weight zero changes no bit.
+        """
         weight = 1 - self.ema if mask is None else mask * (1 - self.ema)
         self.signed.lerp_(g, weight)
-        self.absolute.lerp_(g.abs(), weight)
+        self.absolute.lerp_(g.abs_(), weight)
 
     def below(self, threshold: float) -> Tensor:
         """Where the ratio is below the threshold: bool (P,); 0/0, never moved, is not."""

@@ -57,7 +57,11 @@ class Exchange:
             tail = self.sum[len(self.names) * self.size :]
         else:
             tail = self.sum[len(self.names) * self.size :]
-            total = comm.sum(torch.cat([*(row[mask] for row in named), tail]), codec, kinds)
+            compact = self.sum.new_empty(len(self.names) * count + tail.numel())
+            for index, row in enumerate(named):
+                torch.masked_select(row, mask, out=compact[index * count : (index + 1) * count])
+            compact[len(self.names) * count :] = tail
+            total = comm.sum(compact, codec, kinds)
             values = total[: len(self.names) * count].view(len(self.names), count)
             named.zero_()
             for row, piece in zip(named, values, strict=True):

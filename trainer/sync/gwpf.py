@@ -26,8 +26,8 @@ from trainer.sync.policy import Electorate, Memory, Policy, Selection
 class GWPF(Policy):
     """Frozen coordinates train on at each client and stay out of the mean until clients vote.
 
-    Extra memory in model lengths: E, Ea, travel, previous, and small integers; per client, its
-    frozen coordinates twice.
+    Extra memory in model lengths: E, Ea, travel, and a half for age; per client, its frozen
+    coordinates twice.
     """
 
     partial = True
@@ -37,20 +37,22 @@ class GWPF(Policy):
         self.threshold = settings.threshold
         self.ratio = DriftRatio(size, settings.ema, device)
         self.frozen = torch.zeros(size, dtype=torch.bool, device=device)
-        self.since = torch.zeros(size, dtype=torch.int32, device=device)  # round that froze it
+        self.age = torch.zeros(size, dtype=torch.int16, device=device)  # rounds it was left out
         self.frozen_count = 0
+        self.rounds = 0  # that have ended
         self.crowded = False  # was the frozen share above tighten_at?
         # one client's, while it trains:
         self.travel = torch.zeros(size, device=device)  # sum of |step| since the freeze
-        self.previous = torch.zeros(size, device=device)  # params before the step
+        self.previous = self.travel  # params before the step: the engine's scratch, from `enter`
         # this round's, over the clients of this rank:
-        self.votes = torch.zeros(0, dtype=torch.int32, device=device)
+        self.votes = torch.zeros(0, dtype=torch.int16, device=device)
 
     # ------------------------------------------------------------------ at each client
 
-    def enter(self, params: Tensor, memory: Memory) -> None:
+    def enter(self, params: Tensor, scratch: Tensor, memory: Memory) -> None:
         if not self.frozen_count:
             return
+        self.previous = scratch
         self.travel.zero_()
         if memory:
             # a coordinate that thawed since then starts anew from the agreed value
@@ -69,16 +71,19 @@ class GWPF(Policy):
         if not self.frozen_count:
             memory.clear()
             return
-        local, travel = params[self.frozen], self.travel[self.frozen]
-        displacement = anchor[self.frozen].sub_(local).abs_()
+        local = params.masked_select(self.frozen)
+        travel = self.travel.masked_select(self.frozen)
+        displacement = anchor.masked_select(self.frozen).sub_(local).abs_()
         vote = (displacement >= self.settings.thaw_threshold * travel) & (travel > 0)
         if not self.votes.numel():
-            self.votes = torch.zeros(self.frozen_count, dtype=torch.int32, device=params.device)
+            self.votes = torch.zeros(self.frozen_count, dtype=torch.int16, device=params.device)
         self.votes += vote
         memory.update(mask=self.frozen, local=local, travel=travel, round=round_number)
 
     def _still_frozen(self, memory: Memory) -> Tensor:
-        kept: Tensor = self.frozen & memory["mask"] & (self.since < memory["round"])
+        """Frozen now and, without a break, since before the round that the memory is of."""
+        away = self.rounds - int(memory["round"])  # rounds that have ended since then, beside it
+        kept: Tensor = self.frozen & memory["mask"] & (self.age > away)
         return kept
 
     def displacement(self, anchor: Tensor, memory: Memory) -> Tensor | None:
@@ -101,10 +106,10 @@ class GWPF(Policy):
             return Selection(None, self.size)
         votes = self.votes
         if not votes.numel():  # no client of this rank was sampled
-            votes = torch.zeros(self.frozen_count, dtype=torch.int32, device=self.frozen.device)
+            votes = torch.zeros(self.frozen_count, dtype=torch.int16, device=self.frozen.device)
         quorum = max(1, ceil(self.settings.quorum * electorate.clients - 1e-9))
         thaw = comm.decide(votes, most=electorate.most, quorum=quorum)
-        thaw |= self.since[self.frozen] + self.settings.max_frozen_rounds <= round_number
+        thaw |= self.age.masked_select(self.frozen) + 1 >= self.settings.max_frozen_rounds
         self.votes = self.votes[:0]
         mask = ~self.frozen
         mask.masked_scatter_(self.frozen, thaw)
@@ -115,14 +120,15 @@ class GWPF(Policy):
     def observe(
         self, before: Tensor, anchor: Tensor, selection: Selection, round_number: int
     ) -> None:
-        self.ratio.update(before - anchor, selection.mask)
+        self.rounds = round_number
+        self.ratio.update(before.sub_(anchor), selection.mask)
         freeze = self.ratio.below(self.threshold)
         if selection.mask is None:
             self.frozen = freeze
         else:
             freeze &= selection.mask
             self.frozen = (self.frozen & ~selection.mask) | freeze
-        self.since.masked_fill_(freeze, round_number)
+        self.age.add_(self.frozen).masked_fill_(freeze | ~self.frozen, 0)
         self.frozen_count = int(self.frozen.sum())
         crowded = self.frozen_count > self.settings.tighten_at * self.size
         if crowded and not self.crowded:
@@ -135,12 +141,14 @@ class GWPF(Policy):
             "signed": self.ratio.signed,
             "absolute": self.ratio.absolute,
             "frozen": self.frozen,
-            "since": self.since,
+            "age": self.age,
+            "rounds": self.rounds,
             "crowded": self.crowded,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
         self.threshold, self.crowded = state["threshold"], state["crowded"]
         self.ratio.signed, self.ratio.absolute = state["signed"], state["absolute"]
-        self.frozen, self.since = state["frozen"], state["since"]
+        self.frozen, self.age = state["frozen"], state["age"]
+        self.rounds = state["rounds"]
         self.frozen_count = int(self.frozen.sum())

@@ -38,7 +38,7 @@ class GWPFReleased(Policy):
         self.current = torch.zeros(size, device=device)  # its values after the latest step
         self.votes = torch.zeros(0, dtype=torch.int32, device=device)
 
-    def enter(self, params: Tensor, memory: Memory) -> None:
+    def enter(self, params: Tensor, scratch: Tensor, memory: Memory) -> None:
         if not self.frozen_count:
             return
         self.last.copy_(params)
@@ -104,7 +104,7 @@ class GWPFReleased(Policy):
         self, before: Tensor, anchor: Tensor, selection: Selection, round_number: int
     ) -> None:
         active = ~self.frozen
-        self.ratio.update(anchor if self.settings.aliased else before - anchor, active)
+        self.ratio.update(anchor.clone() if self.settings.aliased else before - anchor, active)
         self.frozen = self.frozen | (active & self.ratio.below(self.threshold))
         self.frozen_count = int(self.frozen.sum())
         if self.frozen_count > self.settings.tighten_at * self.size:

@@ -47,8 +47,11 @@ class Policy:
     def __init__(self, settings: Full, size: int, device: torch.device) -> None:
         self.size = size
 
-    def enter(self, params: Tensor, memory: Memory) -> None:
-        """A client starts from the agreed model in `params` (P,): restore what it kept."""
+    def enter(self, params: Tensor, scratch: Tensor, memory: Memory) -> None:
+        """A client starts from the agreed model in `params` (P,): restore what it kept.
+
+        `scratch` (P,) is the policy's until `leave`.
+        """
 
     def after_step(self, params: Tensor, anchor: Tensor) -> None:
         """One local step was taken."""
@@ -63,7 +66,10 @@ class Policy:
     def observe(
         self, before: Tensor, anchor: Tensor, selection: Selection, round_number: int
     ) -> None:
-        """The agreed model went from `before` to `anchor`: judge the coordinates anew."""
+        """The agreed model went from `before` to `anchor`: judge the coordinates anew.
+
+        May overwrite `before`.
+        """
 
     def live(self) -> Tensor | None:
         """Coordinates (bool, P) that are not frozen as the round begins; None: all of them."""
