@@ -1,0 +1,28 @@
+"""Owns the list of benchmarks: `python -m bench` makes tables and figures from raw results.
+
+It measures nothing; with --check it writes nothing and says which tables are out of date.
+"""
+
+import argparse
+import sys
+
+from bench import gwpf_emnist, overhead, policy_overhead
+from bench.harness import publish, stale
+
+BENCHMARKS = (overhead.BENCHMARK, policy_overhead.BENCHMARK, gwpf_emnist.BENCHMARK)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="bench", description="Tables and figures from raw results"
+    )
+    parser.add_argument("--check", action="store_true", help="only compare")
+    if parser.parse_args().check:
+        old = [path.name for benchmark in BENCHMARKS for path in stale(benchmark)]
+        sys.exit(f"out of date: {', '.join(old)}; run python -m bench" if old else 0)
+    for benchmark in BENCHMARKS:
+        publish(benchmark)
+
+
+if __name__ == "__main__":
+    main()
