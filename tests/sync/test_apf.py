@@ -45,8 +45,7 @@ def test_a_coordinate_sleeps_and_wakes_as_the_reference_says():
 
 def test_frozen_values_are_rolled_back_after_each_step():
     policy = APF(Settings(), 4, CPU)
-    policy.frozen = torch.tensor([True, False, True, False])
-    policy.frozen_count = 2
+    policy.freeze(torch.tensor([True, False, True, False]))
     params, anchor = torch.ones(4), torch.zeros(4)
     policy.after_step(params, anchor)
     assert params.tolist() == [0, 1, 0, 1]

@@ -21,8 +21,7 @@ def comm() -> Comm:
 
 def frozen_gwpf(**settings: float) -> GWPF:
     policy = GWPF(Settings(**settings), SIZE, CPU)
-    policy.frozen.fill_(True)
-    policy.frozen_count = SIZE
+    policy.freeze(torch.ones(SIZE, dtype=torch.bool))
     policy.age.fill_(9)  # for longer than any memory of these tests goes back
     return policy
 
@@ -79,7 +78,6 @@ def test_a_frozen_coordinate_keeps_training_and_its_drift_survives_the_round():
         params += 1.0
         policy.after_step(params, anchor)
         policy.leave(params, anchor, memory, round_number)
-        policy.votes = policy.votes[:0]
     assert torch.equal(memory["travel"], torch.full((SIZE,), 3.0))
     assert torch.equal(policy.displacement(anchor, memory), torch.full((SIZE,), -3.0))
 
@@ -87,18 +85,21 @@ def test_a_frozen_coordinate_keeps_training_and_its_drift_survives_the_round():
 def test_what_thawed_while_a_client_was_away_starts_anew():
     policy = frozen_gwpf(quorum=1.0)
     anchor, memory = torch.zeros(SIZE), {}
-    params = anchor + 1.0
+    params = anchor.clone()
+    policy.enter(params, torch.empty_like(params), memory)
+    params += 1.0
+    policy.after_step(params, anchor)
     policy.leave(params, anchor, memory, round_number=1)
-    policy.votes = policy.votes[:0]
     policy.rounds = 1
     policy.age[0] = 0  # thawed in round 1 and frozen again at its end
-    policy.frozen = policy.frozen.clone()
-    policy.frozen[1] = False  # active again
+    frozen = policy.frozen.clone()
+    frozen[1] = False  # active again
+    policy.freeze(frozen)
     params = anchor.clone()
     policy.enter(params, torch.empty_like(params), memory)
     assert params[0] == 0 and params[1] == 0
     assert bool((params[2:] == 1).all())
-    assert policy.travel[0] == 0
+    assert policy.travel[0] == 0 and bool((policy.travel[1:] == 1).all())
 
 
 def test_the_threshold_is_halved_once_per_crossing_and_not_below_its_floor():

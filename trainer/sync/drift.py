@@ -4,8 +4,12 @@ g is the change of the agreed value. 1: it moves one way; near 0: it oscillates 
 The EMAs start at 0 and need no bias correction, since the factor cancels in the ratio.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
+
+CHUNK = 1 << 18
 
 
 class DriftRatio:
@@ -21,13 +25,21 @@ class DriftRatio:
 
         Elsewhere both averages keep their value: a lerp of weight zero changes no bit.
         """
-        weight = 1 - self.ema if mask is None else mask * (1 - self.ema)
-        self.signed.lerp_(g, weight)
-        self.absolute.lerp_(g.abs_(), weight)
+        for part in self._chunks():
+            weight = 1 - self.ema if mask is None else mask[part] * (1 - self.ema)
+            self.signed[part].lerp_(g[part], weight)
+            self.absolute[part].lerp_(g[part].abs_(), weight)
 
     def below(self, threshold: float) -> Tensor:
         """Where the ratio is below the threshold: bool (P,); 0/0, never moved, is not."""
-        return self.signed.abs() < self.absolute * threshold
+        below = torch.empty_like(self.signed, dtype=torch.bool)
+        for part in self._chunks():
+            torch.lt(self.signed[part].abs(), self.absolute[part] * threshold, out=below[part])
+        return below
+
+    def _chunks(self) -> Iterator[slice]:
+        """The vectors in pieces that fit a cache, so that no temporary is as long as the model."""
+        return (slice(i, i + CHUNK) for i in range(0, len(self.signed), CHUNK))
 
     def clear(self) -> None:
         self.signed.zero_()

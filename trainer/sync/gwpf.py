@@ -26,8 +26,9 @@ from trainer.sync.policy import Electorate, Memory, Policy, Selection
 class GWPF(Policy):
     """Frozen coordinates train on at each client and stay out of the mean until clients vote.
 
-    Extra memory in model lengths: E, Ea, travel, and a half for age; per client, its frozen
-    coordinates twice.
+    Extra memory in model lengths: E and Ea, a half for age, a quarter for the mask, and for each
+    client three numbers per frozen coordinate. Masks are only for whole rounds; what happens at
+    each client or step goes by index, which is faster by an order of magnitude.
     """
 
     partial = True
@@ -36,61 +37,64 @@ class GWPF(Policy):
         self.settings, self.size = settings, size
         self.threshold = settings.threshold
         self.ratio = DriftRatio(size, settings.ema, device)
-        self.frozen = torch.zeros(size, dtype=torch.bool, device=device)
         self.age = torch.zeros(size, dtype=torch.int16, device=device)  # rounds it was left out
-        self.frozen_count = 0
         self.rounds = 0  # that have ended
         self.crowded = False  # was the frozen share above tighten_at?
-        # one client's, while it trains:
-        self.travel = torch.zeros(size, device=device)  # sum of |step| since the freeze
-        self.previous = self.travel  # params before the step: the engine's scratch, from `enter`
-        # this round's, over the clients of this rank:
-        self.votes = torch.zeros(0, dtype=torch.int16, device=device)
+        self.freeze(torch.zeros(size, dtype=torch.bool, device=device))
+
+    def freeze(self, frozen: Tensor) -> None:
+        """Leave these coordinates (bool, P) out from now on."""
+        self.frozen = frozen
+        self.index = frozen.nonzero()[:, 0]  # (F,)
+        self.frozen_count = len(self.index)
+        empty = self.ratio.signed[:0]
+        # this round's votes, over the clients of this rank; and one client's, while it trains:
+        self.votes = torch.zeros(self.frozen_count, dtype=torch.int16, device=frozen.device)
+        self.travel, self.previous = empty, empty  # (F,) sum of |step|; params before the step
 
     # ------------------------------------------------------------------ at each client
 
     def enter(self, params: Tensor, scratch: Tensor, memory: Memory) -> None:
         if not self.frozen_count:
             return
-        self.previous = scratch
-        self.travel.zero_()
+        scratch.zero_()
         if memory:
             # a coordinate that thawed since then starts anew from the agreed value
             still = self._still_frozen(memory)
-            self.previous.copy_(params).masked_scatter_(memory["mask"], memory["local"])
-            torch.where(still, self.previous, params, out=params)
-            self.travel.masked_scatter_(memory["mask"], memory["travel"]).mul_(still)
-        self.previous.copy_(params)
+            kept = memory["index"][still]
+            params.scatter_(0, kept, memory["local"][still])
+            scratch.scatter_(0, kept, memory["travel"][still])
+        self.travel = scratch.index_select(0, self.index)
+        self.previous = params.index_select(0, self.index)
 
     def after_step(self, params: Tensor, anchor: Tensor) -> None:
-        if self.frozen_count:  # active coordinates are added too: cheaper than leaving them out
-            self.travel.add_(self.previous.sub_(params).abs_())
-            self.previous.copy_(params)
+        if self.frozen_count:
+            now = params.index_select(0, self.index)
+            self.travel.add_(self.previous.sub_(now).abs_())
+            self.previous = now
 
     def leave(self, params: Tensor, anchor: Tensor, memory: Memory, round_number: int) -> None:
         if not self.frozen_count:
             memory.clear()
             return
-        local = params.masked_select(self.frozen)
-        travel = self.travel.masked_select(self.frozen)
-        displacement = anchor.masked_select(self.frozen).sub_(local).abs_()
-        vote = (displacement >= self.settings.thaw_threshold * travel) & (travel > 0)
-        if not self.votes.numel():
-            self.votes = torch.zeros(self.frozen_count, dtype=torch.int16, device=params.device)
-        self.votes += vote
-        memory.update(mask=self.frozen, local=local, travel=travel, round=round_number)
+        local, travel = self.previous, self.travel
+        displacement = anchor.index_select(0, self.index).sub_(local).abs_()
+        self.votes += (displacement >= self.settings.thaw_threshold * travel) & (travel > 0)
+        memory.update(index=self.index, local=local, travel=travel, round=round_number)
 
     def _still_frozen(self, memory: Memory) -> Tensor:
-        """Frozen now and, without a break, since before the round that the memory is of."""
+        """Of the remembered coordinates (bool, F then): frozen ever since, without a break."""
         away = self.rounds - int(memory["round"])  # rounds that have ended since then, beside it
-        kept: Tensor = self.frozen & memory["mask"] & (self.age > away)
+        index = memory["index"]
+        kept: Tensor = self.frozen.index_select(0, index) & (self.age.index_select(0, index) > away)
         return kept
 
     def displacement(self, anchor: Tensor, memory: Memory) -> Tensor | None:
         if not memory or not self.frozen_count:
             return None
-        local = anchor.clone().masked_scatter_(memory["mask"], memory["local"])
-        return (anchor - local).mul_(self._still_frozen(memory))
+        index = memory["index"]
+        apart = (anchor.index_select(0, index) - memory["local"]).mul_(self._still_frozen(memory))
+        return torch.zeros_like(anchor).scatter_(0, index, apart)
 
     def drifted(self) -> Tensor | None:
         return self.frozen if self.frozen_count else None
@@ -104,16 +108,11 @@ class GWPF(Policy):
         self.vote_bytes = -(-self.frozen_count // 8)
         if not self.frozen_count:
             return Selection(None, self.size)
-        votes = self.votes
-        if not votes.numel():  # no client of this rank was sampled
-            votes = torch.zeros(self.frozen_count, dtype=torch.int16, device=self.frozen.device)
         quorum = max(1, ceil(self.settings.quorum * electorate.clients - 1e-9))
-        thaw = comm.decide(votes, most=electorate.most, quorum=quorum)
-        thaw |= self.age.masked_select(self.frozen) + 1 >= self.settings.max_frozen_rounds
-        self.votes = self.votes[:0]
-        mask = ~self.frozen
-        mask.masked_scatter_(self.frozen, thaw)
-        thawed = int(thaw.sum())
+        thaw = comm.decide(self.votes, most=electorate.most, quorum=quorum)
+        thaw |= self.age.index_select(0, self.index) + 1 >= self.settings.max_frozen_rounds
+        mask = (~self.frozen).scatter_(0, self.index, thaw)
+        thawed = int(thaw.count_nonzero())
         count = self.size - self.frozen_count + thawed
         return Selection(mask, count, thawed, labelled=self.frozen_count)
 
@@ -123,13 +122,12 @@ class GWPF(Policy):
         self.rounds = round_number
         self.ratio.update(before.sub_(anchor), selection.mask)
         freeze = self.ratio.below(self.threshold)
-        if selection.mask is None:
-            self.frozen = freeze
-        else:
+        if selection.mask is not None:
             freeze &= selection.mask
-            self.frozen = (self.frozen & ~selection.mask) | freeze
-        self.age.add_(self.frozen).masked_fill_(freeze | ~self.frozen, 0)
-        self.frozen_count = int(self.frozen.sum())
+            self.age += self.frozen
+            self.age.masked_fill_(selection.mask, 0)
+            freeze |= self.frozen & ~selection.mask
+        self.freeze(freeze)
         crowded = self.frozen_count > self.settings.tighten_at * self.size
         if crowded and not self.crowded:
             self.threshold = max(self.threshold / 2, self.settings.threshold_floor)
@@ -149,6 +147,5 @@ class GWPF(Policy):
     def load(self, state: Mapping[str, Any]) -> None:
         self.threshold, self.crowded = state["threshold"], state["crowded"]
         self.ratio.signed, self.ratio.absolute = state["signed"], state["absolute"]
-        self.frozen, self.age = state["frozen"], state["age"]
-        self.rounds = state["rounds"]
-        self.frozen_count = int(self.frozen.sum())
+        self.age, self.rounds = state["age"], state["rounds"]
+        self.freeze(state["frozen"])
