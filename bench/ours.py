@@ -34,7 +34,7 @@ class Ours:
 
     def round(self) -> Played:
         self.number += 1
-        return play(self.run, self.number, False)
+        return play(self.run, self.number)
 
     def parameters(self) -> Tensor:
         """The agreed model, (P,)."""

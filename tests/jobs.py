@@ -1,5 +1,7 @@
 """What tests ask ranks to do: play an experiment for some rounds, and tell all about each."""
 
+import signal
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,10 +10,14 @@ import torch.distributed as dist
 from trainer.config.communication import BF16, FP32
 from trainer.config.load import load
 from trainer.engine import build as build_module
+from trainer.engine import checkpoint
 from trainer.engine.build import build
 from trainer.engine.evaluate import evaluate, reconcile
+from trainer.engine.loop import Loop
 from trainer.engine.round import play
 from trainer.engine.run import Run
+from trainer.engine.status import Status
+from trainer.metrics.recorder import Recorder
 from trainer.models.cnn import DigitsCNN
 from trainer.sync.codec import BFloat16, Float32
 from trainer.sync.comm import Comm
@@ -33,7 +39,7 @@ def history(tree: dict[str, Any], rounds: int) -> list[dict[str, Any]]:
     rows = [{"anchor": run.anchor.numpy().copy(), "buffers": run.buffers.numpy().copy()}]
     for number in range(1, rounds + 1):
         before = run.tally.state()
-        played = play(run, number, stop=False)
+        played = play(run, number)
         after = run.tally.state()
         mask = played.selection.mask
         frozen = getattr(run.policy, "frozen", torch.zeros(run.flat.size, dtype=torch.bool))
@@ -61,7 +67,7 @@ def final_model(tree: dict[str, Any], rounds: int) -> dict[str, Any]:
     """Train, test the mean model, reconcile, test what is left."""
     run = experiment_run(tree)
     for number in range(1, rounds + 1):
-        play(run, number, stop=False)
+        play(run, number)
     mean = evaluate(run)
     apart = run.policy.drifted() is not None
     reconcile(run)
@@ -102,22 +108,92 @@ def agreement(same: bool) -> bool:
 
 def normalised(tree: dict[str, Any], rounds: int) -> dict[str, Any]:
     """Train a small network with BatchNorm; what became of its statistics."""
-    build_module.MODELS["digits-cnn"] = lambda classes, in_shape: torch.nn.Sequential(
-        torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten(),
-        torch.nn.Linear(144, classes),
-    )  # fmt: skip
-    try:
-        run = experiment_run(tree)
-    finally:
-        build_module.MODELS["digits-cnn"] = DigitsCNN
+    run = with_norm(tree)
     initial = run.buffers.numpy().copy()
     for number in range(1, rounds + 1):
-        play(run, number, stop=False)
+        play(run, number)
     states = run.clients.states.items()
     return {
         "initial_buffers": initial,
         "buffers": run.buffers.numpy().copy(),
         "payload": dict(run.tally.payload),
+        "dense": run.tally.dense,
+        "size": run.flat.size,
         "client_buffers": {c: s.buffers.numpy() for c, s in states if s.buffers is not None},
         "accuracy": evaluate(run).accuracy,
+    }
+
+
+def restored(tree: dict[str, Any], folder: str) -> dict[str, Any]:
+    """Play 12 rounds; save after 6, go on from there in a fresh run; what differs at the end."""
+    saved = with_norm(tree)
+    for number in range(1, 13):
+        play(saved, number)
+        if number == 6:
+            checkpoint.save(saved, number, Path(folder))
+            frozen = int(getattr(saved.policy, "frozen_count", 0))
+    again = with_norm(tree)
+    assert checkpoint.restore(again, Path(folder)) == 6
+    for number in range(7, 13):
+        play(again, number)
+    evaluate(saved), evaluate(again)
+    differing: list[str] = []
+    states = [checkpoint._state(run, 12) for run in (saved, again)]
+    compare(*states, "", differing)
+    return {"frozen": frozen, "differing": differing}
+
+
+def compare(a: Any, b: Any, key: str, differing: list[str]) -> None:
+    """The keys at which two states differ; times are no part of a state."""
+    if key in ("/clock", "/tally/wire/control"):
+        return
+    if isinstance(a, dict):
+        for name in sorted({*a, *b}, key=str):
+            compare(a.get(name), b.get(name), f"{key}/{name}", differing)
+    elif isinstance(a, list) and isinstance(b, list):
+        for index, (x, y) in enumerate(zip(a, b, strict=True)):
+            compare(x, y, f"{key}/{index}", differing)
+    elif not (torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b):
+        differing.append(key)
+
+
+def with_norm(tree: dict[str, Any]) -> Run:
+    """A run whose network has BatchNorm and dropout."""
+    build_module.MODELS["digits-cnn"] = lambda classes, in_shape: torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten(),
+        torch.nn.Dropout(0.1), torch.nn.Linear(144, classes),
+    )  # fmt: skip
+    try:
+        return experiment_run(tree)
+    finally:
+        build_module.MODELS["digits-cnn"] = DigitsCNN
+
+
+def to_the_end(tree: dict[str, Any], folder: str) -> None:
+    """The whole life of a run, in this process."""
+    run, out = with_norm(tree), Path(folder)
+    status, recorder = Status(out, run.comm.rank), Recorder(None, {}, 0)
+    before = signal.getsignal(signal.SIGTERM)
+    assert Loop(run, out, status, recorder, 0).train()
+    signal.signal(signal.SIGTERM, before)
+
+
+def own_models(tree: dict[str, Any], rounds: int) -> dict[str, Any]:
+    """What each client of this rank holds at the end, and what reconciliation makes of it."""
+    run = experiment_run(tree)
+    for number in range(1, rounds + 1):
+        play(run, number)
+    own = {}
+    for client, state in run.clients.states.items():
+        run.round.params.copy_(run.anchor)
+        run.policy.enter(run.round.params, run.round.scratch, state.sync)
+        own[client] = run.round.params.double().numpy().copy()
+    frozen = int(run.policy.frozen.sum())
+    reconcile(run)
+    return {
+        "own": own,
+        "sizes": run.clients.sizes,
+        "reconciled": run.anchor.numpy().copy(),
+        "frozen": frozen,
+        "payload": run.tally.payload["reconcile"],
     }

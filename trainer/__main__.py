@@ -10,7 +10,9 @@ import sys
 import traceback
 from pathlib import Path
 
-from trainer.config.errors import ConfigError
+import torch
+
+from trainer.config.errors import ConfigError, EnvironmentFault
 from trainer.config.load import validate
 from trainer.config.schema import Experiment
 from trainer.engine import checkpoint, distributed
@@ -18,7 +20,7 @@ from trainer.engine.build import build
 from trainer.engine.loop import Loop
 from trainer.engine.status import Status, log, start_logging
 from trainer.metrics.recorder import Recorder
-from trainer.sync.comm import PeerLost
+from trainer.sync.comm import first_sentence
 
 FAILED, WRONG, STOPPED = 1, 2, 143
 
@@ -37,10 +39,10 @@ def main() -> int:
         finished = train(options.experiment, options.out, options.resume, status)
     except ConfigError as error:
         return _end(status, "failed", WRONG, str(error))
-    except PeerLost as error:
-        return _end(status, "failed", FAILED, f"lost another rank: {error}")
-    except (OSError, MemoryError) as error:
-        return _end(status, "failed", FAILED, f"{type(error).__name__}: {error}")
+    except EnvironmentFault as error:
+        return _end(status, "failed", FAILED, str(error))
+    except (OSError, MemoryError, torch.OutOfMemoryError) as error:
+        return _end(status, "failed", FAILED, f"{type(error).__name__}: {first_sentence(error)}")
     except Exception as error:
         log.error("%s", traceback.format_exc())
         return _end(status, "failed", FAILED, f"{type(error).__name__}: {error} (this is a bug)")
@@ -51,12 +53,19 @@ def main() -> int:
 
 def train(path: Path, out: Path, resume: bool, status: Status) -> bool:
     """Assemble this rank and train; False if it was stopped before the end."""
-    experiment = validate(json.loads(path.read_text()))
+    try:
+        experiment = validate(json.loads(path.read_text()))
+    except ValueError as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(str(path), f"not the JSON of an experiment ({error})") from None
     device = distributed.device(experiment.cluster)
     distributed.join(experiment.cluster, experiment.ranks, device)
     try:
         run = build(experiment, device)
         rank, ranks = run.comm.rank, run.comm.size
+        if not resume and rank == 0:
+            checkpoint.forget(out / "checkpoints")
         done = checkpoint.restore(run, out / "checkpoints") if resume else 0
         labels = {
             "run": experiment.name,

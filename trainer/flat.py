@@ -20,7 +20,8 @@ class Flat:
         parameters = list(model.parameters())
         assert all(p.dtype == torch.float32 for p in parameters), "parameters must be float32"
         self.model = model
-        self.values = nn.Parameter(_joined(parameters))
+        device = parameters[0].device
+        self.values = nn.Parameter(_joined(parameters, device))
         self.grads = torch.zeros_like(self.values.data)
         self.values.grad = self.grads
         for parameter, value, grad in zip(
@@ -32,7 +33,7 @@ class Flat:
             parameter.data = value
             parameter.grad = grad  # autograd adds in place to a gradient that is there already
         buffers = [b for b in model.buffers() if b.is_floating_point()]
-        self.buffers = _joined(buffers)
+        self.buffers = _joined(buffers, device)
         for buffer, view in zip(buffers, _views(self.buffers, buffers), strict=True):
             buffer.data = view
 
@@ -42,9 +43,8 @@ class Flat:
         return self.values.numel()
 
 
-def _joined(tensors: Iterable[Tensor]) -> Tensor:
-    pieces = [t.detach().reshape(-1) for t in tensors]
-    return torch.cat(pieces) if pieces else torch.empty(0)
+def _joined(tensors: Iterable[Tensor], device: torch.device) -> Tensor:
+    return torch.cat([torch.empty(0, device=device), *(t.detach().reshape(-1) for t in tensors)])
 
 
 def _views(vector: Tensor, like: Iterable[Tensor]) -> list[Tensor]:

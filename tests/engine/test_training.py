@@ -9,6 +9,7 @@ from tests import jobs
 from tests.ranks import ranks
 from trainer.config.keys import settings
 from trainer.engine.build import ALGORITHMS, CODECS, MODELS, POLICIES
+from trainer.engine.evaluate import load_agreed
 from trainer.engine.loop import save_model
 from trainer.engine.round import play
 
@@ -25,6 +26,7 @@ def test_mean_buffers_are_the_same_on_all_ranks_and_their_bytes_count():
     assert np.array_equal(first["buffers"], other["buffers"])
     assert not np.array_equal(first["buffers"], first["initial_buffers"])
     assert first["payload"]["buffers"] == 3 * 4 * 4 * first["buffers"].size
+    assert first["dense"] == 3 * 4 * 4 * (first["size"] + first["buffers"].size)
 
 
 def test_local_buffers_stay_with_their_clients_and_cost_nothing():
@@ -60,7 +62,7 @@ def test_memory_is_flat_in_the_number_of_clients():
     """A thousand clients keep no model; only where they stand in their data."""
     tree = {"clients": 1000, "schedule": {"batch_size": 8, "phases": [{"steps": 1}]}}
     run = jobs.experiment_run(tree)
-    play(run, 1, stop=False)
+    play(run, 1)
     assert len(run.clients.states) == 1000
     for state in run.clients.states.values():
         assert not state.sync and not state.algorithm and not state.optimizer
@@ -80,7 +82,8 @@ def test_samples_are_counted_as_they_are_drawn():
 
 def test_the_saved_model_loads_into_the_plain_network(tmp_path):
     run = jobs.experiment_run(BASE)
-    play(run, 1, stop=False)
+    play(run, 1)
+    load_agreed(run)
     save_model(run, tmp_path / "model.safetensors")
     network = MODELS["digits-cnn"](classes=10, in_shape=(1, 8, 8))
     network.load_state_dict(load_file(tmp_path / "model.safetensors"))

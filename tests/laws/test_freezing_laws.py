@@ -78,6 +78,14 @@ def test_bytes_are_those_of_active_and_thawed_values_and_of_votes(policy, codec,
     rows = ranks(4).run(history, experiment(policy, codec={"name": codec}), ROUNDS)[0]
     size, clients = rows[0]["anchor"].size, BASE["clients"]
     vote = {"apf": lambda f: 0, "gwpf": lambda f: -(-f // 8), "gwpf-released": lambda f: 4 * f}
+    # six clients on four ranks: at most two on one, so counts need two bits; decisions need one
+    share = lambda f: -(-f // 32) * 8  # of an owner, in whole bytes  # noqa: E731
+    wire = {
+        "apf": lambda f: 0,
+        "gwpf": lambda f: 3 * share(f) + 3 * share(f) // 2,
+        "gwpf-released": lambda f: 2 * 3 * 4 * f,
+    }
+    assert any(row["labelled"] for row in rows[1:]), "nothing froze"
     for before, row in pairwise(rows[1:]):
         frozen = int(before["frozen"].sum())  # F, as judged after the round before
         active = size - frozen
@@ -87,6 +95,8 @@ def test_bytes_are_those_of_active_and_thawed_values_and_of_votes(policy, codec,
         assert row["payload"]["values"] == clients * value * (active + thawed)
         assert row["payload"]["votes"] == clients * vote[policy](frozen)
         assert row["dense"] == clients * 4 * size
+        assert row["wire"]["values"] == 2 * 3 * value * sent
+        assert row["wire"]["votes"] == wire[policy](frozen)
 
 
 def test_gwpf_sends_less_than_fedavg_and_its_released_code_never_does():
@@ -119,4 +129,4 @@ def test_a_frozen_period_ends_at_its_cap():
     for row in rows[1:]:
         run = np.zeros_like(run) if row["mask"] is None else np.where(row["mask"], 0, run + 1)
         longest = max(longest, int(run.max()))
-    assert longest == 1  # frozen after round r: out of r + 1, back in r + 2
+    assert longest == 2  # frozen after round r: out of r + 1 and r + 2, back in r + 3

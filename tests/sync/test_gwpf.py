@@ -3,12 +3,15 @@
 import pytest
 import torch
 
+from trainer.config.communication import APF as APFSettings
 from trainer.config.communication import GWPF as Settings
 from trainer.config.communication import GWPFReleased as ReleasedSettings
+from trainer.sync.apf import APF
 from trainer.sync.comm import Comm
+from trainer.sync.drift import halved
 from trainer.sync.gwpf import GWPF
 from trainer.sync.gwpf_released import GWPFReleased
-from trainer.sync.policy import Electorate
+from trainer.sync.policy import Electorate, Selection
 from trainer.sync.tally import Tally
 
 CPU = torch.device("cpu")
@@ -102,17 +105,35 @@ def test_what_thawed_while_a_client_was_away_starts_anew():
     assert policy.travel[0] == 0 and bool((policy.travel[1:] == 1).all())
 
 
-def test_the_threshold_is_halved_once_per_crossing_and_not_below_its_floor():
-    policy = GWPF(Settings(threshold=1.0, ema=0.5, tighten_at=0.5, threshold_floor=0.2), 4, CPU)
-    back_and_forth = [torch.tensor([1.0, 1, 1, 1]) * sign for sign in (1, -1, 1, -1, 1, -1)]
-    seen = []
-    for number, g in enumerate(back_and_forth, start=1):
+@pytest.mark.parametrize("policy", [GWPF, APF])
+def test_the_threshold_is_halved_down_to_its_floor(policy):
+    settings = {GWPF: Settings, APF: APFSettings}[policy]
+    policy = policy(settings(threshold=1.0, ema=0.9, tighten_at=0.5, threshold_floor=0.2), 4, CPU)
+    seen, number = [], 0
+    for _ in range(5):  # each time: all freeze, and then all are active again
+        for g in (torch.ones(4), -torch.ones(4)):
+            number += 1
+            mask = torch.ones(4, dtype=torch.bool)
+            policy.observe(g, torch.zeros(4), Selection(mask, 4), number)
+        seen.append(policy.threshold)
+        policy.load(policy.state() | {"crowded": False, "asleep": torch.zeros(4).short()})
+        policy.freeze(torch.zeros(4, dtype=torch.bool))
+        policy.ratio.clear()
+    assert seen == [0.5, 0.25, 0.2, 0.2, 0.2]
+
+
+def test_halving_never_raises_a_threshold():
+    assert halved(0.0005, 0.001) == 0.0005
+    assert halved(0.0, 0.001) == 0.0
+
+
+def test_a_threshold_is_halved_once_per_crossing():
+    policy = GWPF(Settings(threshold=1.0, ema=0.5, tighten_at=0.5, threshold_floor=0.1), 4, CPU)
+    for number, sign in enumerate((1, -1, 1, -1, 1, -1), start=1):
         selection = policy.select(number, Electorate(1, 1), comm())
-        policy.observe(g, torch.zeros(4), selection, number)
-        seen.append((policy.frozen_count, policy.threshold))
-    assert seen[0] == (0, 1.0)
-    assert seen[1] == (4, 0.5)
-    assert all(threshold == 0.5 for count, threshold in seen[2:] if count == 4)
+        policy.observe(torch.full((4,), float(sign)), torch.zeros(4), selection, number)
+    assert policy.frozen_count == 4
+    assert policy.threshold == 0.5
 
 
 def test_aliasing_hides_an_oscillation_that_the_statistic_of_updates_sees():

@@ -61,7 +61,7 @@ class GWPF(Freezing):
     )
     max_frozen_rounds: int = setting(
         50,
-        help="thaw at the latest after this long: staleness stays bounded",
+        help="left out of at most so many rounds in a row: staleness stays bounded",
         unit="rounds",
         ge=1,
         le=32767,
@@ -98,7 +98,11 @@ class FP32(Section):
 
 
 class BF16(Section):
-    """Values travel as bfloat16, 2 bytes each; owners sum in fp32, so rounding happens twice."""
+    """Values travel as bfloat16, 2 bytes each.
+
+    A rank adds its clients in fp32 and rounds their sum; the owner of a value adds the ranks' in
+    fp32 and rounds again. So the last digits depend on the number of ranks.
+    """
 
     name: Literal["bf16"] = "bf16"
 

@@ -8,3 +8,7 @@ class ConfigError(ValueError):
         super().__init__(f"{key}: {problem}")
         self.key = key
         self.problem = problem
+
+
+class EnvironmentFault(RuntimeError):
+    """What no setting mends, in one line: a lost rank, a taken port, a damaged checkpoint."""

@@ -10,8 +10,8 @@ class Evaluation(Section):
 
     model: Literal["mean", "agreed"] = setting(
         "mean",
-        help="mean: over clients, with what they hold apart (the model a run ends with; its bytes "
-        "count as evaluation); agreed: what all ranks hold already. Differs under gwpf only",
+        help="mean: over clients, with what they hold apart (the model a run ends with; the test "
+        "costs wire bytes); agreed: what all ranks hold already, which differs under gwpf",
     )
 
     every: int = setting(
@@ -48,7 +48,10 @@ class Cluster(Section):
         "auto", help="collectives: nccl on GPUs, gloo otherwise"
     )
     timeout: float = setting(
-        60.0, help="a collective that hears nothing for so long fails the run", unit="seconds", gt=0
+        600.0,
+        help="a collective that waits for so long fails the run; a dead rank fails it at once",
+        unit="seconds",
+        gt=0,
     )
     threads: int = setting(
         1, help="compute threads of a rank on CPU; 0: PyTorch's choice", unit="threads", ge=0

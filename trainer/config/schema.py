@@ -66,6 +66,11 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _parts_fit_each_other(self) -> "Experiment":
+        if self.sync.name == "gwpf-released" and self.participation < 1:
+            raise ValueError(
+                "participation: gwpf-released has no rule for clients that sit out a round; set "
+                "participation to 1, or use sync.name=gwpf"
+            )
         if self.algorithm.name == "fedsgd" and self.sync.name.startswith("gwpf"):
             raise ValueError(
                 f"sync.name: {self.sync.name} judges frozen parameters by their local training, "

@@ -4,6 +4,7 @@ The only place that asks which name was chosen.
 """
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -34,6 +35,8 @@ from trainer.sync.gwpf import GWPF
 from trainer.sync.gwpf_released import GWPFReleased
 from trainer.sync.policy import Policy
 from trainer.sync.tally import Tally
+
+DOWNLOAD = timedelta(hours=6)  # that rank 0 may take to load the data, and download it first
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "digits-cnn": DigitsCNN,
@@ -107,7 +110,7 @@ def _load_in_turn(experiment: Experiment, comm: Comm) -> Dataset:
     """Rank 0 first, since it may have to download what the others then find."""
     if comm.rank == 0:
         data = load(experiment.data, download=True)
-        comm.barrier()
+        comm.barrier(DOWNLOAD)
         return data
-    comm.barrier()
+    comm.barrier(DOWNLOAD)
     return load(experiment.data, download=False)

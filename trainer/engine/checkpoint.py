@@ -10,11 +10,12 @@ import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
-from trainer.config.errors import ConfigError
+from trainer.config.errors import ConfigError, EnvironmentFault
 from trainer.data.batches import Position
 from trainer.engine.clients import ClientState
 from trainer.engine.run import Run
@@ -51,6 +52,11 @@ def save(run: Run, number: int, folder: Path) -> None:
     run.comm.barrier()
 
 
+def forget(folder: Path) -> None:
+    """Remove what an earlier run in the same folder saved."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def restore(run: Run, folder: Path) -> int:
     """Load the latest complete checkpoint; returns its round, 0 where there is none."""
     if not (folder / "latest.json").exists():
@@ -59,7 +65,10 @@ def restore(run: Run, folder: Path) -> int:
     path = latest / f"rank-{run.comm.rank}.pt"
     if not path.exists():
         raise ConfigError("--resume", f"{path} is missing; the checkpoint was made by fewer ranks")
-    state = torch.load(path, map_location=run.anchor.device, weights_only=True)
+    try:
+        state = torch.load(path, map_location=run.anchor.device, weights_only=True)
+    except (RuntimeError, EOFError, UnpicklingError) as error:
+        raise EnvironmentFault(f"{path} is damaged; start a new run") from error
     if (state["digest"], state["ranks"]) != (run.experiment.digest(), run.comm.size):
         raise ConfigError(
             "--resume",

@@ -6,8 +6,9 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from trainer.config.errors import ConfigError
+from trainer.config.errors import ConfigError, EnvironmentFault
 from trainer.config.operation import Cluster
+from trainer.sync.comm import first_sentence
 
 
 def world() -> tuple[int, int]:
@@ -40,11 +41,17 @@ def join(cluster: Cluster, ranks: int, device: torch.device) -> None:
     if size != ranks:
         raise ConfigError("ranks", f"{ranks} in the experiment, but {size} processes were started")
     if size > 1:
-        dist.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo",
-            timeout=timedelta(seconds=cluster.timeout),
-            device_id=device if device.type == "cuda" else None,
-        )
+        try:
+            dist.init_process_group(
+                "nccl" if device.type == "cuda" else "gloo",
+                timeout=timedelta(seconds=cluster.timeout),
+                device_id=device if device.type == "cuda" else None,
+            )
+        except (dist.DistError, RuntimeError, ValueError) as error:
+            where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+            raise EnvironmentFault(
+                f"can't meet the other ranks at {where}: {first_sentence(error)}"
+            ) from error
 
 
 def leave() -> None:

@@ -67,9 +67,9 @@ def reconcile(run: Run) -> None:
 def clients_apart(run: Run, kind: str) -> tuple[Tensor | None, Tensor]:
     """Where clients may differ (bool, P; None: nowhere), and there the mean of anchor - local."""
     apart = run.policy.drifted()
-    change, weights = torch.zeros_like(run.anchor), _weights(run)
     if apart is None:
-        return None, change
+        return None, run.anchor[:0]
+    change, weights = torch.zeros_like(run.anchor), _weights(run)
     for client, state in sorted(run.clients.states.items()):
         displacement = run.policy.displacement(run.anchor, state.sync)
         if displacement is not None:
@@ -80,4 +80,5 @@ def clients_apart(run: Run, kind: str) -> tuple[Tensor | None, Tensor]:
 
 def _weights(run: Run) -> list[float]:
     weights = [run.algorithm.weight(size) for size in run.clients.sizes]
-    return [weight / sum(weights) for weight in weights]
+    total = sum(weights)
+    return [weight / total for weight in weights]

@@ -38,7 +38,7 @@ class Loop:
         self.run.comm.barrier()  # or round 1 pays for the others' loading of data
         every, save_every = experiment.evaluation.every, experiment.checkpoint.every
         while self.done < experiment.rounds:
-            played = play(self.run, self.done + 1, self.stop_requested)
+            played = play(self.run, self.done + 1, lambda: self.stop_requested)
             self.done += 1
             last = self.done == experiment.rounds
             result = evaluate(self.run) if last or self.done % every == 0 else None
@@ -61,6 +61,7 @@ class Loop:
             result = replace(evaluate(self.run), train_loss=result.train_loss)
         self._record(self._row(played, result) | {"final": True}, result)
         assert self.run.comm.agree(self.run.anchor), "ranks end with different models; a bug"
+        load_agreed(self.run)  # every rank: it may have to average the clients' buffers
         if self.run.comm.rank == 0:
             save_model(self.run, self.out / "model.safetensors")
         self.run.comm.barrier()
@@ -106,8 +107,7 @@ class Loop:
 
 
 def save_model(run: Run, path: Path) -> None:
-    """The agreed model as safetensors, in the network's own names."""
-    load_agreed(run)
+    """The network as it is loaded, as safetensors, in its own names."""
     tensors = {
         name: tensor.detach().cpu().clone()  # out of the flat vector: one storage per tensor
         for name, tensor in run.flat.model.state_dict().items()

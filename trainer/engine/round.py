@@ -1,5 +1,7 @@
 """Owns one round: the order in which clients, algorithm, policy and exchange take their turns."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -9,8 +11,8 @@ from trainer.engine.run import Played, Run
 from trainer.sync.policy import Electorate, Selection
 
 
-def play(run: Run, number: int, stop: bool) -> Played:
-    """Round `number`, from 1. `stop`: this rank was asked to; the answer says if any was."""
+def play(run: Run, number: int, stop: Callable[[], bool] = lambda: False) -> Played:
+    """Round `number`, from 1. `stop`: was this rank asked to? The answer says if any was."""
     clients, anchor = run.clients, run.anchor
     run.round.number = number
     sampled = clients.sampled(number)
@@ -40,8 +42,8 @@ def play(run: Run, number: int, stop: bool) -> Played:
         electorate = Electorate(len(sampled), max(owners.count(rank) for rank in set(owners)))
         selection = run.policy.select(number, electorate, run.comm)
     with run.clock.phase("reduce"):
-        mean, buffers, stop = run.exchange.mean(
-            selection.mask, selection.count, run.comm, run.codec, stop
+        mean, buffers, stopping = run.exchange.mean(
+            selection.mask, selection.count, run.comm, run.codec, stop()
         )
     with run.clock.phase("apply"):
         before = run.round.scratch.copy_(anchor) if run.policy.partial else anchor
@@ -54,7 +56,7 @@ def play(run: Run, number: int, stop: bool) -> Played:
 
     for client in sampled:
         _count(run, client, selection)
-    return Played(selection, len(sampled), stop)
+    return Played(selection, len(sampled), stopping)
 
 
 def survey(run: Run, here: list[int], weights: dict[int, float]) -> dict[int, Tensor]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from trainer.config.errors import ConfigError
 
-LEAST = 8  # pixels: three strides of 2 must leave something to average
+LEAST = 9  # pixels: after three strides of 2, BatchNorm needs more than one value per image
 
 
 class Block(nn.Module):

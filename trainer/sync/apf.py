@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trainer.config.communication import APF as Settings
 from trainer.sync.comm import Comm
-from trainer.sync.drift import DriftRatio
+from trainer.sync.drift import DriftRatio, halved
 from trainer.sync.policy import Electorate, Memory, Policy, Selection
 
 
@@ -66,7 +66,7 @@ class APF(Policy):
         self.asleep = torch.where(awake, self.period, self.asleep - 1)
         self.freeze(self.asleep > 0)
         if self.frozen_count > self.settings.tighten_at * self.size:
-            self.threshold = max(self.threshold / 2, self.settings.threshold_floor)
+            self.threshold = halved(self.threshold, self.settings.threshold_floor)
 
     def state(self) -> Memory:
         return {

@@ -9,13 +9,16 @@ in a run on one process too. Counts what each collective makes all ranks send to
 """
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from trainer.config.errors import EnvironmentFault
 from trainer.sync.codec import Codec
 from trainer.sync.tally import Tally
 
@@ -23,7 +26,7 @@ from trainer.sync.tally import Tally
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
-class PeerLost(RuntimeError):
+class PeerLost(EnvironmentFault):
     """A collective failed: another rank is gone, or the network between them is."""
 
 
@@ -31,9 +34,16 @@ class PeerLost(RuntimeError):
 def _together() -> Iterator[None]:
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:  # gloo's and NCCL's own errors, timeouts among them
-        first = str(error).strip().splitlines()[0]
-        raise PeerLost(first.rpartition("] ")[2] or first) from error
+        raise PeerLost(f"lost another rank: {first_sentence(error)}") from error
+
+
+def first_sentence(error: Exception) -> str:
+    """What a collective's error says, without where in its source it was raised."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return re.split(r"\. | \(this is", re.sub(r"^(\[[^\]]*\] )+", "", line))[0].rstrip(".")
 
 
 class Comm:
@@ -51,6 +61,7 @@ class Comm:
 
         kinds: what the n values are, as {kind of traffic: number of values}.
         """
+        assert sum(kinds.values()) == vector.numel(), "every value that is sent has a kind"
         copies = 2 * (self.size - 1)  # both ways below send as much as a ring all-reduce
         for kind, values in kinds.items():
             self.tally.wire[kind] += copies * values * codec.value_bytes
@@ -133,11 +144,15 @@ class Comm:
             self.tally.wire["control"] += 2 * (self.size - 1) * 16
         return bool(extremes[0] == -extremes[1])
 
-    def barrier(self) -> None:
-        """Wait until every rank has come here."""
-        if self.size > 1:
-            with _together():
-                dist.barrier()
+    def barrier(self, patience: timedelta | None = None) -> None:
+        """Wait until every rank has come here; with `patience` for longer than for a collective."""
+        if self.size == 1:
+            return
+        with _together():
+            group = dist.new_group(backend="gloo", timeout=patience) if patience else None
+            dist.barrier(group=group)
+            if group is not None:
+                dist.destroy_process_group(group)
 
 
 def lane_bits(most: int) -> int:

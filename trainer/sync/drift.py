@@ -12,6 +12,11 @@ from torch import Tensor
 CHUNK = 1 << 18
 
 
+def halved(threshold: float, floor: float) -> float:
+    """Half the threshold, but not below the floor; one that starts below it stays."""
+    return min(threshold, max(threshold / 2, floor))
+
+
 class DriftRatio:
     """E (signed) and Ea (absolute) of the papers, each (P,)."""
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from trainer.config.communication import GWPF as Settings
 from trainer.sync.comm import Comm
-from trainer.sync.drift import DriftRatio
+from trainer.sync.drift import DriftRatio, halved
 from trainer.sync.policy import Electorate, Memory, Policy, Selection
 
 
@@ -110,7 +110,7 @@ class GWPF(Policy):
             return Selection(None, self.size)
         quorum = max(1, ceil(self.settings.quorum * electorate.clients - 1e-9))
         thaw = comm.decide(self.votes, most=electorate.most, quorum=quorum)
-        thaw |= self.age.index_select(0, self.index) + 1 >= self.settings.max_frozen_rounds
+        thaw |= self.age.index_select(0, self.index) >= self.settings.max_frozen_rounds
         mask = (~self.frozen).scatter_(0, self.index, thaw)
         thawed = int(thaw.count_nonzero())
         count = self.size - self.frozen_count + thawed
@@ -130,7 +130,7 @@ class GWPF(Policy):
         self.freeze(freeze)
         crowded = self.frozen_count > self.settings.tighten_at * self.size
         if crowded and not self.crowded:
-            self.threshold = max(self.threshold / 2, self.settings.threshold_floor)
+            self.threshold = halved(self.threshold, self.settings.threshold_floor)
         self.crowded = crowded
 
     def state(self) -> Memory:

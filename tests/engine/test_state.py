@@ -1,0 +1,74 @@
+"""Checkpoints hold everything: saved and restored in the middle, a run ends with the same bits."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from tests import jobs
+from tests.ranks import ranks
+from trainer.engine.build import ALGORITHMS, POLICIES
+
+FREEZE = {"threshold": 0.3, "ema": 0.6}
+SYNC = {
+    "full": {"name": "full"},
+    "apf": {"name": "apf"} | FREEZE,
+    "gwpf": {"name": "gwpf"} | FREEZE,
+    "gwpf-released": {"name": "gwpf-released", "aliased": False, "ema": 0.6},
+}
+
+
+def tree(policy: str, buffers: str, **changes: object) -> dict[str, object]:
+    return {
+        "seed": 8,
+        "clients": 4,
+        "participation": 1.0 if policy == "gwpf-released" else 0.75,
+        "data": {"augment": True},
+        "model": {"buffers": buffers},
+        "optimizer": {"momentum": 0.9, "state": "keep", "lr": 0.02},
+        "schedule": {"batch_size": 16, "phases": [{"steps": 2}]},
+        "sync": SYNC[policy],
+        "codec": {"name": "bf16"},
+    } | changes
+
+
+@pytest.mark.parametrize("policy,buffers", [*product(POLICIES, ["mean", "local"])])
+def test_any_policy_and_buffers(policy, buffers, tmp_path):
+    for result in ranks(2).run(jobs.restored, tree(policy, buffers), str(tmp_path)):
+        assert result["frozen"] > 0 or policy == "full", "the policy's state was not put to a test"
+        assert result["differing"] == []
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_any_algorithm(algorithm, tmp_path):
+    changes = {"algorithm": {"name": algorithm} | SERVER.get(algorithm, {})}
+    for result in ranks(2).run(jobs.restored, tree("apf", "mean", **changes), str(tmp_path)):
+        assert result["differing"] == []
+
+
+SERVER = {name: {"server_momentum": 0.5} for name in ("fedavg", "fedprox", "fedga", "scaffold")}
+
+
+def test_a_run_with_local_buffers_ends_with_a_model_on_several_ranks(tmp_path):
+    tree_ = tree("full", "local") | {"rounds": 2}
+    ranks(2).run(jobs.to_the_end, tree_, str(tmp_path))
+    assert (tmp_path / "model.safetensors").exists()
+
+
+def test_the_mean_model_is_the_weighted_mean_of_the_clients_own():
+    """Against what the clients hold, averaged here in plain numpy."""
+    experiment = {
+        "seed": 3,
+        "clients": 5,
+        "data": {"partition": {"name": "dirichlet", "alpha": 0.5}},
+        "sync": SYNC["gwpf"] | {"quorum": 1.0},
+    }
+    results = ranks(2).run(jobs.own_models, experiment, 10)
+    own = results[0]["own"] | results[1]["own"]
+    sizes = np.array(results[0]["sizes"], dtype=np.float64)
+    expected = sum(own[c] * (n / sizes.sum()) for c, n in enumerate(sizes))
+    apart = max(np.abs(own[a] - own[b]).max() for a in own for b in own)
+    assert apart > 1e-3, "no client drifted: the mean was not put to a test"
+    for result in results:
+        assert np.abs(result["reconciled"] - expected).max() < 1e-6
+        assert result["payload"] == 4 * result["frozen"] * 5
