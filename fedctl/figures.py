@@ -111,7 +111,7 @@ def _traffic(axes: Axes, runs: list[Run]) -> None:
     axes.set(title="Uploaded, by kind", xlabel="MB")
     axes.grid(False, axis="y")
     axes.legend(
-        loc="upper left", bbox_to_anchor=(-0.02, -0.2), ncols=3, fontsize=9, markerscale=0.6
+        loc="upper left", bbox_to_anchor=(-0.02, -0.28), ncols=3, fontsize=9, markerscale=0.6
     )
 
 

@@ -46,7 +46,7 @@ def saved(row: Row) -> float:
 
 
 def tested(row: Row) -> bool:
-    """Whether the agreed model was evaluated in this row."""
+    """Whether the model was evaluated in this row."""
     return row.get("test_accuracy_ratio") is not None
 
 

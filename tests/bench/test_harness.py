@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
+
 from bench import harness
 from bench.__main__ import BENCHMARKS
 from bench.harness import Benchmark, by_case, markdown, publish, read, recording, spread, stale
-from matplotlib.figure import Figure
 
-PRIVATE = ("/work", "/tmp", "/home", "/root", "://")
+PRIVATE = ("/tmp", "/home", "/root", "://")
 
 
 def table(rows: list[harness.Row]) -> str:

@@ -35,12 +35,12 @@ CATALOG: tuple[Metric, ...] = (
     Metric("local_steps_total", "counter", "steps", "Gradient steps taken by clients"),
     Metric("samples_total", "counter", "samples", "Training samples processed"),
     Metric("train_loss", "gauge", "nats", "Mean training loss since the last evaluation"),
-    Metric("test_loss", "gauge", "nats", "Loss of the agreed model on the whole test set"),
+    Metric("test_loss", "gauge", "nats", "Loss of the mean model on the whole test set"),
     Metric(
         "test_accuracy_ratio",
         "gauge",
         "ratio",
-        "Accuracy of the agreed model on the whole test set",
+        "Accuracy of the mean model on the whole test set",
     ),
     Metric("parameters", "gauge", "parameters", "Scalar parameters of the model"),
     Metric(
