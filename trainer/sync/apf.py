@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trainer.config.communication import APF as Settings
 from trainer.sync.comm import Comm
-from trainer.sync.drift import DriftRatio, halved
+from trainer.sync.drift import DriftRatio, chunks, halved
 from trainer.sync.policy import Electorate, Memory, Policy, Selection
 
 
@@ -58,12 +58,13 @@ class APF(Policy):
     def observe(
         self, before: Tensor, anchor: Tensor, selection: Selection, round_number: int
     ) -> None:
-        awake = ~self.frozen
         self.ratio.update(before.sub_(anchor), selection.mask)
         stable = self.ratio.below(self.threshold)
-        judged = torch.where(stable, self.period + 1, self.period // 2)
-        self.period = torch.where(awake, judged, self.period)
-        self.asleep = torch.where(awake, self.period, self.asleep - 1)
+        for part in chunks(self.size):
+            period, asleep, frozen = self.period[part], self.asleep[part], self.frozen[part]
+            judged = torch.where(stable[part], period + 1, period // 2)
+            period.copy_(torch.where(frozen, period, judged))
+            asleep.copy_(torch.where(frozen, asleep - 1, period))
         self.freeze(self.asleep > 0)
         if self.frozen_count > self.settings.tighten_at * self.size:
             self.threshold = halved(self.threshold, self.settings.threshold_floor)

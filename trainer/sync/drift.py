@@ -9,7 +9,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 18
+CHUNK = 1 << 18  # values: a megabyte of float32, so that temporaries stay in the cache
+
+
+def chunks(size: int) -> Iterator[slice]:
+    """A vector in pieces, so that no temporary is as long as the model."""
+    return (slice(i, i + CHUNK) for i in range(0, size, CHUNK))
 
 
 def halved(threshold: float, floor: float) -> float:
@@ -30,7 +35,7 @@ class DriftRatio:
 
         Elsewhere both averages keep their value: a lerp of weight zero changes no bit.
         """
-        for part in self._chunks():
+        for part in chunks(len(self.signed)):
             weight = 1 - self.ema if mask is None else mask[part] * (1 - self.ema)
             self.signed[part].lerp_(g[part], weight)
             self.absolute[part].lerp_(g[part].abs_(), weight)
@@ -38,13 +43,9 @@ class DriftRatio:
     def below(self, threshold: float) -> Tensor:
         """Where the ratio is below the threshold: bool (P,); 0/0, never moved, is not."""
         below = torch.empty_like(self.signed, dtype=torch.bool)
-        for part in self._chunks():
+        for part in chunks(len(self.signed)):
             torch.lt(self.signed[part].abs(), self.absolute[part] * threshold, out=below[part])
         return below
-
-    def _chunks(self) -> Iterator[slice]:
-        """The vectors in pieces that fit a cache, so that no temporary is as long as the model."""
-        return (slice(i, i + CHUNK) for i in range(0, len(self.signed), CHUNK))
 
     def clear(self) -> None:
         self.signed.zero_()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trainer.sync.codec import Codec
 from trainer.sync.comm import Comm
+from trainer.sync.drift import CHUNK
 
 
 class Exchange:
@@ -59,7 +60,7 @@ class Exchange:
             tail = self.sum[len(self.names) * self.size :]
             compact = self.sum.new_empty(len(self.names) * count + tail.numel())
             for index, row in enumerate(named):
-                torch.masked_select(row, mask, out=compact[index * count : (index + 1) * count])
+                gather(row, mask, compact[index * count : (index + 1) * count])
             compact[len(self.names) * count :] = tail
             total = comm.sum(compact, codec, kinds)
             values = total[: len(self.names) * count].view(len(self.names), count)
@@ -69,3 +70,15 @@ class Exchange:
             tail = total[len(self.names) * count :]
         means = dict(zip(self.names, named, strict=True))
         return means, tail[: self.buffers], bool(tail[-1] > 0)
+
+
+def gather(vector: Tensor, mask: Tensor, out: Tensor) -> None:
+    """The selected values of `vector` (P,) into `out`, in pieces.
+
+    In one go it would first count the mask in int64, which takes twice the model's memory.
+    """
+    done = 0
+    for values, chosen in zip(vector.split(CHUNK), mask.split(CHUNK), strict=True):
+        piece = values.masked_select(chosen)
+        out[done : done + len(piece)] = piece
+        done += len(piece)
