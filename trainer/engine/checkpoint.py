@@ -10,7 +10,6 @@ import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -67,7 +66,7 @@ def restore(run: Run, folder: Path) -> int:
         raise ConfigError("--resume", f"{path} is missing; the checkpoint was made by fewer ranks")
     try:
         state = torch.load(path, map_location=run.anchor.device, weights_only=True)
-    except (RuntimeError, EOFError, UnpicklingError) as error:
+    except Exception as error:  # what a damaged file raises depends on where it is damaged
         raise EnvironmentFault(f"{path} is damaged; start a new run") from error
     if (state["digest"], state["ranks"]) != (run.experiment.digest(), run.comm.size):
         raise ConfigError(
