@@ -48,7 +48,7 @@ def dirichlet_over_clients(labels: Labels, clients: int, seed: int, alpha: float
     """
     numbers = _numbers(seed)
     indices, owners = [], []
-    for label in range(int(labels.max()) + 1):
+    for label in range(int(np.max(labels)) + 1):
         of_class = np.flatnonzero(labels == label)
         shares = _dirichlet(numbers, alpha, clients)
         cuts = (np.cumsum(shares)[:-1] * len(of_class)).astype(int)
@@ -65,7 +65,7 @@ def dirichlet_over_classes(labels: Labels, clients: int, seed: int, alpha: float
     Classes run out: the mix is then renormalised over those with stock left.
     """
     numbers = _numbers(seed)
-    classes = int(labels.max()) + 1
+    classes = int(np.max(labels)) + 1
     pools = [numbers.permutation(np.flatnonzero(labels == label)) for label in range(classes)]
     stock = np.array([len(pool) for pool in pools])
     parts: Parts = []
