@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
+PAUSE_SECONDS = 1.0  # between two plain lines
 STARTING, PREPARING = "starting the ranks ...", "preparing data ..."
 
 
@@ -48,13 +49,14 @@ def view(experiment: Experiment, quiet: bool, output: str) -> View:
 
 
 class Plain(View):
-    """A line for every evaluation, for logs and pipes."""
+    """A line for an evaluation, at most one a second and always the last; for logs and pipes."""
 
     def __init__(self, experiment: Experiment, stream: TextIO) -> None:
         self._rounds = experiment.rounds
         self._stream = stream
         self._eta = Eta(experiment.rounds)
         self._doing = ""
+        self._said = -PAUSE_SECONDS
 
     def preparing(self, hint: str) -> None:
         doing = PREPARING if hint else STARTING
@@ -66,6 +68,10 @@ class Plain(View):
         self._eta.row(row)
         if not tested(row) or row.get("final"):
             return
+        now = time.monotonic()
+        if now - self._said < PAUSE_SECONDS and row["round"] < self._rounds:
+            return
+        self._said = now
         self.notice(
             f"round {row['round']}/{self._rounds}  accuracy {percent(row['test_accuracy_ratio'])}  "
             f"loss {row['test_loss']:.3f}  frozen {percent(row['frozen_parameters_ratio'])}  "

@@ -74,3 +74,17 @@ def test_the_view_fits_the_place(
     with view(experiment, quiet=False, output="text") as in_a_pipe:
         in_a_pipe.notice("world")
     assert capsys.readouterr() == ("world\n", "hello\n")
+
+
+def test_plain_lines_are_spread_over_time_and_end_with_the_last_round(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("fedctl.progress.time.monotonic", lambda: now[0])
+    stream = io.StringIO()
+    plain = Plain(experiment, stream)
+    for number, after in ((1, 0.0), (2, 0.1), (3, 1.2), (119, 0.1), (120, 0.1)):
+        now[0] += after
+        plain.row(row(number, 0.9))
+    lines = [line.split()[1] for line in stream.getvalue().splitlines()]
+    assert lines == ["1/120", "3/120", "120/120"]
