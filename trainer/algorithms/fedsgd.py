@@ -10,32 +10,29 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from trainer.algorithms.base import Algorithm, Memory, Round
+from trainer.algorithms.base import Round
+from trainer.algorithms.server import ServerSGD
 from trainer.config.learning import SGD
 from trainer.config.learning import FedSGD as Settings
 
 
-class FedSGD(Algorithm):
+class FedSGD(ServerSGD):
     """Clients only accumulate; the one step of a round is the server's."""
 
     vectors = ("grad",)
 
     def __init__(self, settings: Settings, optimizer: SGD, anchor: Tensor) -> None:
-        self.uniform = settings.weighting == "uniform"
-        self.clip_norm = optimizer.clip_norm
-        self.sum = torch.zeros_like(anchor)  # sum over batches of samples x gradient
-        self.samples = 0
-        self.anchor = torch.nn.Parameter(anchor)  # the same memory
-        self.server = torch.optim.SGD(
-            [self.anchor],
+        super().__init__(
+            settings.weighting,
+            anchor,
             lr=optimizer.lr,
             momentum=optimizer.momentum,
             nesterov=optimizer.nesterov,
             weight_decay=optimizer.weight_decay,
         )
-
-    def weight(self, samples: int) -> float:
-        return 1.0 if self.uniform else float(samples)
+        self.clip_norm = optimizer.clip_norm
+        self.sum = torch.zeros_like(anchor)  # sum over batches of samples x gradient
+        self.samples = 0
 
     def begin(self, round: Round) -> None:
         self.sum.zero_()
@@ -49,14 +46,4 @@ class FedSGD(Algorithm):
         return {"grad": self.sum.div_(max(1, self.samples))}
 
     def apply(self, round: Round, mean: Mapping[str, Tensor]) -> None:
-        self.anchor.grad = mean["grad"]
-        if self.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_([self.anchor], self.clip_norm)
-        self.server.step()
-        self.anchor.grad = None
-
-    def state(self) -> Memory:
-        return {"server": self.server.state_dict()}
-
-    def load(self, state: Memory) -> None:
-        self.server.load_state_dict(state["server"])
+        self.move(mean["grad"], self.clip_norm)
