@@ -144,8 +144,7 @@ def test_aliasing_hides_an_oscillation_that_the_statistic_of_updates_sees():
         for number in range(1, 400):
             after = weights + 0.01 * (-1) ** number
             selection = policy.select(number, Electorate(1, 1), comm())
-            policy.frozen.zero_()  # judge only, so that every round is a sample
-            policy.frozen_count = 0
+            policy.freeze(torch.zeros(4, dtype=torch.bool))  # judge only: every round is a sample
             policy.observe(before, after, selection, number)
             before = after
         measured = policy.ratio.signed.abs() / policy.ratio.absolute
@@ -154,8 +153,7 @@ def test_aliasing_hides_an_oscillation_that_the_statistic_of_updates_sees():
 
 def test_the_released_label_is_permanent_and_one_vote_of_ten_sends_it():
     policy = GWPFReleased(ReleasedSettings(), 3, CPU)
-    policy.frozen = torch.tensor([True, True, False])
-    policy.frozen_count = 2
+    policy.freeze(torch.tensor([True, True, False]))
     policy.votes = torch.tensor([1, 0], dtype=torch.int32)
     selection = policy.select(1, Electorate(10, 10), comm())
     assert selection.mask.tolist() == [True, False, True]
@@ -167,8 +165,7 @@ def test_the_released_label_is_permanent_and_one_vote_of_ten_sends_it():
 
 def test_the_released_code_never_records_the_last_step_of_a_round():
     policy = GWPFReleased(ReleasedSettings(ema=0.0), 1, CPU)
-    policy.frozen.fill_(True)
-    policy.frozen_count = 1
+    policy.freeze(torch.tensor([True]))
     params, anchor = torch.zeros(1), torch.zeros(1)
     policy.enter(params, torch.empty_like(params), {})
     for value in (1.0, 3.0, 103.0):

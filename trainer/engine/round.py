@@ -1,5 +1,6 @@
 """Owns one round: the order in which clients, algorithm, policy and exchange take their turns."""
 
+from collections import Counter
 from collections.abc import Callable
 
 import torch
@@ -19,9 +20,9 @@ def play(run: Run, number: int, stop: Callable[[], bool] = lambda: False) -> Pla
     here = [c for c in sampled if clients.owner(c) == clients.rank]
     weights = {c: run.algorithm.weight(clients.sizes[c]) for c in sampled}
     total = sum(weights.values())
-
+    shares = {c: weights[c] / total for c in here}
     run.round.sampled = len(sampled) / run.experiment.clients
-    surveyed = survey(run, here, {c: weights[c] / total for c in here})
+    surveyed = survey(run, here, shares)
 
     # each client: begin, (gradient, step, after_step) x steps, update
     run.exchange.expect(run.algorithm.vectors)
@@ -29,20 +30,16 @@ def play(run: Run, number: int, stop: Callable[[], bool] = lambda: False) -> Pla
         for client in here:
             run.round.gradient = surveyed.pop(client, None)
             train(run, client)
-            changed = None if run.experiment.model.buffers == "local" else run.flat.buffers
-            run.exchange.add(
-                run.algorithm.update(run.round),
-                None if changed is None else run.buffers - changed,
-                weights[client] / total,
-            )
+            buffers = run.buffers - run.flat.buffers if run.exchange.buffers else None
+            run.exchange.add(run.algorithm.update(run.round), buffers, shares[client])
 
     # all ranks: which coordinates, what is their mean, what does it do
     with run.clock.phase("select"):
-        owners = [clients.owner(c) for c in sampled]
-        electorate = Electorate(len(sampled), max(owners.count(rank) for rank in set(owners)))
+        per_rank = Counter(clients.owner(c) for c in sampled)
+        electorate = Electorate(len(sampled), max(per_rank.values()))
         selection = run.policy.select(number, electorate, run.comm)
     with run.clock.phase("reduce"):
-        mean, buffers, stopping = run.exchange.mean(
+        mean, changed, stopping = run.exchange.mean(
             selection.mask, selection.count, run.comm, run.codec, stop()
         )
     with run.clock.phase("apply"):
@@ -50,8 +47,8 @@ def play(run: Run, number: int, stop: Callable[[], bool] = lambda: False) -> Pla
         run.algorithm.apply(run.round, mean)
         if selection.mask is not None:  # server momentum must not move what was not exchanged
             torch.where(selection.mask, anchor, before, out=anchor)
-        if buffers.numel():  # not where clients keep their own
-            run.buffers -= buffers
+        if changed.numel():  # not where clients keep their own
+            run.buffers -= changed
         run.policy.observe(before, anchor, selection, number)
 
     for client in sampled:
@@ -78,7 +75,7 @@ def survey(run: Run, here: list[int], weights: dict[int, float]) -> dict[int, Te
             run.survey.expect(("gradient",))
             for client in here:
                 run.survey.add({"gradient": gradients[client]}, None, weights[client])
-            count = run.flat.size if live is None else int(live.sum())
+            count = run.flat.size if live is None else int(live.count_nonzero())
             mean, _, _ = run.survey.mean(live, count, run.comm, run.codec, stop=False)
             round.mean_gradient = mean["gradient"]
     return gradients

@@ -13,17 +13,15 @@ from torch import Tensor
 from trainer.config.communication import APF as Settings
 from trainer.sync.comm import Comm
 from trainer.sync.drift import DriftRatio, chunks, halved
-from trainer.sync.policy import Electorate, Memory, Policy, Selection
+from trainer.sync.policy import Electorate, FreezingPolicy, Memory, Selection
 
 
-class APF(Policy):
+class APF(FreezingPolicy):
     """Additive increase, multiplicative decrease of each coordinate's frozen period.
 
     A coordinate that is stable when judged sleeps one round longer than the last time; one that is
     not sleeps half as long. Asleep, it is rolled back after each local step and not exchanged.
     """
-
-    partial = True
 
     def __init__(self, settings: Settings, size: int, device: torch.device) -> None:
         self.settings, self.size = settings, size
@@ -34,10 +32,7 @@ class APF(Policy):
         self.freeze(self.asleep > 0)
 
     def freeze(self, frozen: Tensor) -> None:
-        """Hold these coordinates (bool, P) still from now on."""
-        self.frozen = frozen
-        self.index = frozen.nonzero()[:, 0]  # (F,), far faster than a mask at each step
-        self.frozen_count = len(self.index)
+        super().freeze(frozen)
         self.values: Tensor | None = None  # (F,) the agreed values there, in this round
 
     def after_step(self, params: Tensor, anchor: Tensor) -> None:
@@ -45,9 +40,6 @@ class APF(Policy):
             if self.values is None:
                 self.values = anchor.index_select(0, self.index)
             params.scatter_(0, self.index, self.values)
-
-    def live(self) -> Tensor | None:
-        return ~self.frozen if self.frozen_count else None
 
     def select(self, round_number: int, electorate: Electorate, comm: Comm) -> Selection:
         if not self.frozen_count:

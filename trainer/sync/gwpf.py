@@ -20,18 +20,16 @@ from torch import Tensor
 from trainer.config.communication import GWPF as Settings
 from trainer.sync.comm import Comm
 from trainer.sync.drift import DriftRatio, halved
-from trainer.sync.policy import Electorate, Memory, Policy, Selection
+from trainer.sync.policy import Electorate, FreezingPolicy, Memory, Selection
 
 
-class GWPF(Policy):
+class GWPF(FreezingPolicy):
     """Frozen coordinates train on at each client and stay out of the mean until clients vote.
 
     Extra memory in model lengths: E and Ea, a half for age, a quarter for the mask, and for each
     client three numbers per frozen coordinate. Masks are only for whole rounds; what happens at
     each client or step goes by index, which is faster by an order of magnitude.
     """
-
-    partial = True
 
     def __init__(self, settings: Settings, size: int, device: torch.device) -> None:
         self.settings, self.size = settings, size
@@ -43,10 +41,7 @@ class GWPF(Policy):
         self.freeze(torch.zeros(size, dtype=torch.bool, device=device))
 
     def freeze(self, frozen: Tensor) -> None:
-        """Leave these coordinates (bool, P) out from now on."""
-        self.frozen = frozen
-        self.index = frozen.nonzero()[:, 0]  # (F,)
-        self.frozen_count = len(self.index)
+        super().freeze(frozen)
         empty = self.ratio.signed[:0]
         # this round's votes, over the clients of this rank; and one client's, while it trains:
         self.votes = torch.zeros(self.frozen_count, dtype=torch.int16, device=frozen.device)
@@ -100,9 +95,6 @@ class GWPF(Policy):
         return self.frozen if self.frozen_count else None
 
     # ------------------------------------------------------------------ on every rank alike
-
-    def live(self) -> Tensor | None:
-        return ~self.frozen if self.frozen_count else None
 
     def select(self, round_number: int, electorate: Electorate, comm: Comm) -> Selection:
         self.vote_bytes = -(-self.frozen_count // 8)

@@ -17,26 +17,27 @@ from torch import Tensor
 from trainer.config.communication import GWPFReleased as Settings
 from trainer.sync.comm import Comm
 from trainer.sync.drift import DriftRatio
-from trainer.sync.policy import Electorate, Memory, Policy, Selection
+from trainer.sync.policy import Electorate, FreezingPolicy, Memory, Selection
 
 
-class GWPFReleased(Policy):
+class GWPFReleased(FreezingPolicy):
     """Clients' statistics of frozen coordinates are EMAs over the first H - 1 steps of a round."""
-
-    partial = True
 
     def __init__(self, settings: Settings, size: int, device: torch.device) -> None:
         self.settings, self.size = settings, size
         self.threshold = settings.threshold
         self.ratio = DriftRatio(size, settings.ema, device)
-        self.frozen = torch.zeros(size, dtype=torch.bool, device=device)
         self.persistence = torch.zeros(size, dtype=torch.int32, device=device)
-        self.frozen_count = 0
         self.sent: Tensor | None = None  # the last round's exchanged coordinates
         self.local = DriftRatio(size, settings.ema, device)  # one client's, while it trains
         self.last = torch.zeros(size, device=device)  # its values at the last recorded step
         self.current = torch.zeros(size, device=device)  # its values after the latest step
-        self.votes = torch.zeros(0, dtype=torch.int32, device=device)
+        self.freeze(torch.zeros(size, dtype=torch.bool, device=device))
+
+    def freeze(self, frozen: Tensor) -> None:
+        super().freeze(frozen)
+        # this round's votes, over the clients of this rank
+        self.votes = torch.zeros(self.frozen_count, dtype=torch.int32, device=frozen.device)
 
     def enter(self, params: Tensor, scratch: Tensor, memory: Memory) -> None:
         if not self.frozen_count:
@@ -64,10 +65,7 @@ class GWPFReleased(Policy):
             memory.clear()
             return
         moved = self.local.absolute > 0
-        vote = (moved & ~self.local.below(self.threshold))[self.frozen]
-        if not self.votes.numel():
-            self.votes = torch.zeros(self.frozen_count, dtype=torch.int32, device=params.device)
-        self.votes += vote
+        self.votes += (moved & ~self.local.below(self.threshold))[self.frozen]
         memory.update(mask=self.frozen, local=params[self.frozen], last=self.last[self.frozen])
 
     def displacement(self, anchor: Tensor, memory: Memory) -> Tensor | None:
@@ -79,19 +77,12 @@ class GWPFReleased(Policy):
     def drifted(self) -> Tensor | None:
         return None if self.sent is None else ~self.sent
 
-    def live(self) -> Tensor | None:
-        return ~self.frozen if self.frozen_count else None
-
     def select(self, round_number: int, electorate: Electorate, comm: Comm) -> Selection:
         self.vote_bytes = 4 * self.frozen_count
         if not self.frozen_count:
             self.sent = None
             return Selection(None, self.size)
-        votes = self.votes
-        if not votes.numel():
-            votes = torch.zeros(self.frozen_count, dtype=torch.int32, device=self.frozen.device)
-        wanted = comm.sum_int32(votes, "votes") > 0
-        self.votes = self.votes[:0]
+        wanted = comm.sum_int32(self.votes, "votes") > 0
         persistence = self.persistence[self.frozen]
         persistence = torch.where(wanted, persistence + 1, persistence // 2)
         self.persistence.masked_scatter_(self.frozen, persistence)
@@ -105,8 +96,7 @@ class GWPFReleased(Policy):
     ) -> None:
         active = ~self.frozen
         self.ratio.update(anchor.clone() if self.settings.aliased else before - anchor, active)
-        self.frozen = self.frozen | (active & self.ratio.below(self.threshold))
-        self.frozen_count = int(self.frozen.sum())
+        self.freeze(self.frozen | (active & self.ratio.below(self.threshold)))
         if self.frozen_count > self.settings.tighten_at * self.size:
             self.threshold /= 2
 
@@ -123,5 +113,5 @@ class GWPFReleased(Policy):
     def load(self, state: Mapping[str, Any]) -> None:
         self.threshold, self.sent = state["threshold"], state["sent"]
         self.ratio.signed, self.ratio.absolute = state["signed"], state["absolute"]
-        self.frozen, self.persistence = state["frozen"], state["persistence"]
-        self.frozen_count = int(self.frozen.sum())
+        self.persistence = state["persistence"]
+        self.freeze(state["frozen"])

@@ -89,3 +89,18 @@ class Policy:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take over what `state` returned."""
+
+
+class FreezingPolicy(Policy):
+    """What all policies share that leave frozen coordinates out."""
+
+    partial = True
+
+    def freeze(self, frozen: Tensor) -> None:
+        """Leave these coordinates (bool, P) out from now on."""
+        self.frozen = frozen
+        self.index = frozen.nonzero()[:, 0]  # (F,), far faster than a mask at each client or step
+        self.frozen_count = len(self.index)
+
+    def live(self) -> Tensor | None:
+        return ~self.frozen if self.frozen_count else None
