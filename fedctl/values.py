@@ -74,6 +74,8 @@ def release(
     for key, value in (options or {}).items():
         if value is not None:
             put(given, key, value)
+    if get(given, "resources.gpus") == 0:
+        _lay_below(given, on_cpus(experiment))
     if name is not None and not NAME.fullmatch(name):  # Helm's own limits too
         raise ConfigError(
             f"--name {name}",
@@ -87,16 +89,34 @@ def follows_from(experiment: Experiment) -> Tree:
     """What the chart's defaults would get wrong for this experiment."""
     given: Tree = {"experiment": experiment.canonical()}
     cluster, data = experiment.cluster, experiment.data
+    threads = cluster.threads + (data.threads or 0)
     if cluster.backend == "gloo":  # the trainer then uses no GPU that it is given
         put(given, "resources.gpus", 0)
     if cluster.threads:  # as `fedctl run` does
         put(given, "env.OMP_NUM_THREADS", str(cluster.threads))
-    threads = cluster.threads + (data.threads or 0)
     if threads > Values().resources.cpus:
         put(given, "resources.cpus", threads)
     if experiment.ranks == 1:  # nobody to share checkpoints with, and every cluster has this
         put(given, "storage.runs.accessMode", "ReadWriteOnce")
     return given
+
+
+def on_cpus(experiment: Experiment) -> Tree:
+    """What a rank asks for without a GPU, where nobody says otherwise.
+
+    The chart's defaults are a share of a GPU node; four ranks on CPUs fit on a laptop's cluster.
+    """
+    resources: Tree = {"memoryMiB": 4096, "sharedMemoryMiB": 512}
+    if experiment.cluster.threads:
+        resources["cpus"] = experiment.cluster.threads + (experiment.data.threads or 0)
+    return {"resources": resources}
+
+
+def _lay_below(tree: Tree, layer: Mapping[str, Any]) -> None:
+    """The layer's values where the tree says nothing."""
+    for key, value in flatten(layer):
+        if get(tree, key) is None:
+            put(tree, key, value)
 
 
 def _lay(tree: Tree, layer: Mapping[str, Any]) -> None:

@@ -61,7 +61,8 @@ def test_what_follows_from_the_experiment(values_of):
     given = values_of(
         "fedavg-digits", "--set", "cluster.backend=gloo", "--set", "cluster.threads=6"
     )
-    assert given["resources"] == {"gpus": 0, "cpus": 6}
+    on_cpus = {"cpus": 6, "memoryMiB": 4096, "sharedMemoryMiB": 512}
+    assert given["resources"] == {"gpus": 0, **on_cpus}
     assert given["env"] == {"OMP_NUM_THREADS": "6"}
     assert given["storage"] == {"runs": {"accessMode": "ReadWriteOnce"}}
     assert "env" not in values_of("fedavg-digits", "--set", "cluster.threads=0")
@@ -85,7 +86,7 @@ def test_every_option_sets_a_value_and_the_last_word_is_the_option_s(values_of, 
         "network": {"profile": "infiniband"},
         "podSecurity": "privileged",
         "queue": {"kind": "volcano", "name": "q"},
-        "resources": {"gpus": 0},
+        "resources": {"gpus": 0, "cpus": 1, "memoryMiB": 4096, "sharedMemoryMiB": 512},
         "restart": {"limit": 8},
         "storage": {"runs": {"accessMode": "ReadWriteOnce", "storageClass": "fast"}},
     }
