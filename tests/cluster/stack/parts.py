@@ -1,0 +1,132 @@
+"""Owns what the cluster is made of: programs and manifests, built from the Go modules in tools/.
+
+Built once per change of those modules, into .tools/cluster; from an empty cache that takes minutes.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.cluster.stack.processes import Failed, run
+
+ROOT = Path(__file__).parents[3]
+TOOLS = ROOT / "tools"
+FOLDER = ROOT / ".tools" / "cluster"
+PROGRAMS, MANIFESTS = FOLDER / "bin", FOLDER / "manifests"
+MODULES = {  # folder in tools/ -> what is built there
+    "kubernetes": ["tool"],
+    "node": ["tool", "./pause"],
+    "coredns": ["tool"],
+}
+# operator -> (module, its kustomization, program)
+OPERATORS = {
+    "training-operator": (
+        "github.com/kubeflow/training-operator",
+        "manifests/overlays/standalone",
+        "training-operator.v1",
+    ),
+    "trainer": (
+        "github.com/kubeflow/trainer/v2",
+        "manifests/overlays/manager",
+        "trainer-controller-manager",
+    ),
+    "jobset": ("sigs.k8s.io/jobset", "config/default", "jobset"),
+    "kueue": ("sigs.k8s.io/kueue", "config/default", "kueue"),
+}
+# Trainer's kustomization fetches JobSet's manifests; ours are JobSet's own.
+FETCHED = "  - ../../third-party/jobset"
+PYTORCHJOB = ('# - "kubeflow.org/pytorchjob"', '- "kubeflow.org/pytorchjob"')
+
+
+def ensure() -> None:
+    """Build what is not there, or not of these modules; raise `Failed` where that can't be."""
+    stamp, wanted = FOLDER / "built", _digest()
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    if shutil.which("go") is None:
+        raise Failed(
+            "the cluster is built from Go modules, and go (1.26 or newer) is not installed"
+        )
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    PROGRAMS.mkdir(parents=True)
+    MANIFESTS.mkdir()
+    for module, packages in MODULES.items():
+        _install(module, packages)
+    shutil.copy(run(ROOT / "scripts/tools", "runc").strip(), PROGRAMS / "runc")
+    for operator in OPERATORS:
+        (MANIFESTS / f"{operator}.json").write_text(json.dumps(_manifest(operator)))
+    shutil.rmtree(FOLDER / "kustomize")
+    stamp.write_text(wanted)
+
+
+def _digest() -> str:
+    parts = [Path(__file__), *sorted(p for p in TOOLS.rglob("*") if p.is_file())]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in parts)).hexdigest()
+
+
+def _install(module: str, packages: list[str]) -> None:
+    where = TOOLS / module
+    flags = "-s -w"
+    if module == "kubernetes":  # else its programs call themselves v0.0.0
+        version = _go(where, "list", "-m", "-f", "{{.Version}}", "k8s.io/kubernetes").strip()
+        major, minor = version.removeprefix("v").split(".")[:2]
+        named = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
+        flags += "".join(f" -X k8s.io/component-base/version.{k}={v}" for k, v in named.items())
+    print(f"building tools/{module} ...", flush=True)
+    for package in packages:
+        _go(where, "install", "-trimpath", "-ldflags", flags, package)
+
+
+def _manifest(operator: str) -> dict[str, Any]:
+    """The operator's own manifests, as its kustomization builds them, fit for a small machine."""
+    module, overlay, _program = OPERATORS[operator]
+    origin = Path(_go(TOOLS / "kubernetes", "list", "-m", "-f", "{{.Dir}}", module).strip())
+    top = overlay.split("/")[0]
+    copy = FOLDER / "kustomize" / operator
+    shutil.copytree(origin / top, copy / top, copy_function=shutil.copyfile)
+    for path in [copy / top, *(copy / top).rglob("*")]:  # modules are read-only
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    file = copy / overlay / "kustomization.yaml"
+    lines = file.read_text("utf-8").splitlines()
+    file.write_text("\n".join(line for line in lines if not line.startswith(FETCHED)) + "\n")
+    text = run(PROGRAMS / "kubectl", "kustomize", copy / overlay)
+    objects = list(yaml.load_all(text, Loader=yaml.CSafeLoader))
+    for item in objects:
+        if item["kind"] == "Deployment":
+            _fit(item["spec"]["template"]["spec"]["containers"][0], operator)
+        if operator == "kueue" and item["kind"] == "ConfigMap":  # off by default since 0.19
+            item["data"] = {k: v.replace(*PYTORCHJOB) for k, v in item["data"].items()}
+    return {"apiVersion": "v1", "kind": "List", "items": objects}
+
+
+def _fit(container: dict[str, Any], operator: str) -> None:
+    """Our image of the same program; seconds saved on probes; room left for the runs."""
+    container |= {"image": image(operator), "imagePullPolicy": "Never", "resources": {}}
+    container["readinessProbe"] |= {"initialDelaySeconds": 1, "periodSeconds": 2}
+
+
+def image(operator: str) -> str:
+    return f"localhost/{operator}:1"
+
+
+def _go(where: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["go", *words],
+        cwd=where,
+        env={**os.environ, "CGO_ENABLED": "0", "GOBIN": str(PROGRAMS)},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise Failed(f"go {words[0]} in tools/{where.name}: {done.stderr.strip()[-2000:]}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    ensure()
