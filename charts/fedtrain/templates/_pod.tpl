@@ -81,7 +81,7 @@ spec:
 name: trainer
 image: {{ .Values.image.reference | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
-command: [python, -m, trainer]
+{{- /* No command: the image's entrypoint is the trainer under an init, which passes SIGTERM on from the first moment. */}}
 args: [/etc/fedctl/experiment.json, --out, /runs/{{ .Release.Name }}, --resume=auto]
 workingDir: /tmp
 env:
