@@ -32,8 +32,8 @@ class Image(Part):
 
     reference: str = setting(
         "fedctl-trainer:0.1.0",
-        help="Image that has the trainer, with tag or digest; a digest (`name@sha256:...`) makes "
-        "restarts run the same code",
+        help="Image whose entrypoint is the trainer (docs/image.md), with tag or digest; a digest "
+        "(`name@sha256:...`) makes restarts run the same code",
         min_length=1,
     )
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = setting(
