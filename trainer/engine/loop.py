@@ -78,12 +78,22 @@ class Loop:
         if drifted and self.run.experiment.evaluation.model == "agreed":
             result = replace(evaluate(self.run), train_loss=result.train_loss)
         self._record(self._row(played, result) | {"final": True}, result)
+        self.status.write(final=self._final(result))
         assert self.run.comm.agree(self.run.anchor), "ranks end with different models; a bug"
         load_agreed(self.run)  # every rank: it may have to average the clients' buffers
         estimate_buffers(self.run)
         if self.run.comm.rank == 0:
             save_model(self.run, self.out / "model.safetensors")
         self.run.comm.barrier()
+
+    def _final(self, result: Result) -> dict[str, float]:
+        """What the run came to, for who reads no metrics: a pod's last words hold few numbers."""
+        payload = self.run.tally.payload
+        return {
+            "test_accuracy_ratio": result.accuracy,
+            "uploaded_bytes": sum(n for kind, n in payload.items() if kind != "evaluation"),
+            "dense_equivalent_bytes": self.run.tally.dense,
+        }
 
     def _row(self, played: Played, result: Result | None) -> dict[str, Any]:
         """The round under the catalogue's names, over all ranks (phases: this rank's)."""

@@ -76,7 +76,8 @@ def leave_message(path: Path, record: Mapping[str, object]) -> None:
 
     Outside a pod there is no such file, and none is made.
     """
-    kept = {name: record[name] for name in ("rank", "status", "exit", "round", "message")}
+    names = ("rank", "status", "exit", "round", "message", "final")
+    kept = {name: record[name] for name in names if name in record}
     message = str(kept["message"])
     while len(
         line := json.dumps(kept | {"message": message}, ensure_ascii=False).encode(
