@@ -6,7 +6,8 @@ runs, so that help appears at once.
 
 import click
 
-from fedctl.commands import experiments, manifests, runs
+from fedctl.commands import cluster, experiments, manifests, observe, runs, upkeep
+from fedctl.commands import submit as submitting
 from fedctl.commands.group import Commands
 
 
@@ -22,6 +23,7 @@ def main() -> None:
     Example:
       fedctl run gwpf-digits --ranks 4
       fedctl report runs/*
+      fedctl submit gwpf-digits --ranks 4 --namespace team-a
 
     \b
     Exit codes of every command:
@@ -43,5 +45,18 @@ for command in (
     manifests.print_values,
     manifests.render,
     manifests.lint_run,
+    submitting.submit,
+    submitting.diff_run,
+    cluster.list_runs,
+    cluster.status,
+    cluster.wait,
+    observe.logs,
+    observe.top,
+    observe.fetch,
+    cluster.suspend,
+    cluster.resume,
+    cluster.cancel,
+    upkeep.gc,
+    upkeep.doctor,
 ):
     main.add_command(command)

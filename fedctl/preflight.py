@@ -40,7 +40,7 @@ def plan(
             )
         return resumed(resume)
     if source is None:
-        raise UserError("name a PRESET or FILE to run; `fedctl list` shows the presets")
+        raise UserError("name a PRESET or FILE to run; `fedctl presets` shows them")
     return fresh(source, [*sets, *([] if ranks is None else [f"ranks={ranks}"])], out)
 
 

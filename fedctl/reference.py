@@ -14,7 +14,8 @@ What `--help` prints, written by scripts/regenerate; not edited by hand.
 
 def page() -> str:
     """The reference, in the order in which `fedctl --help` lists the commands."""
-    with click.Context(main, info_name="fedctl", terminal_width=WIDTH) as top:
+    settings = main.context_settings  # an invocation has them, and click remembers who was first
+    with click.Context(main, info_name="fedctl", terminal_width=WIDTH, **settings) as top:
         parts = [INTRODUCTION, _section("fedctl", main.get_help(top))]
         for name, command in main.commands.items():
             with click.Context(command, top, info_name=name, terminal_width=WIDTH) as context:

@@ -136,7 +136,7 @@ def _find(source: str) -> Path:
     if source in presets.names():
         raise ConfigError(source, f"is a preset, one run; start it with: fedctl run {source}")
     close = get_close_matches(source, names(), n=1)
-    hint = f"did you mean {close[0]}?" if close else "`fedctl list` shows the sweeps"
+    hint = f"did you mean {close[0]}?" if close else "`fedctl presets` shows the sweeps"
     raise ConfigError(source, f"neither a sweep nor a file; {hint}")
 
 

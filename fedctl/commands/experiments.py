@@ -1,4 +1,4 @@
-"""Owns the commands about experiments: list, show, explain, validate, schema."""
+"""Owns the commands about experiments: presets, show, explain, validate, schema."""
 
 import json
 from typing import TYPE_CHECKING
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from trainer.config.schema import Experiment
 
 
-@click.command("list")
+@click.command("presets")
 @output_option
 def list_presets(output: str) -> None:
     """List the presets (experiments) and sweeps that ship with fedctl.
 
     \b
     Example:
-      fedctl list
-      fedctl list -o json
+      fedctl presets
+      fedctl presets -o json
     """
     from fedctl import shipped
 

@@ -32,7 +32,19 @@ VALUES = {
 
 
 def release_options(command: Any) -> Any:
-    """What all commands take that are about a run on a cluster; `release_of` reads it."""
+    """What all commands take that describe a run for a cluster they do not ask."""
+    option = click.option(
+        "-n",
+        "--namespace",
+        default="default",
+        metavar="NS",
+        help="Where the run goes.  [default: default]",
+    )
+    return run_options(option(command))
+
+
+def run_options(command: Any) -> Any:
+    """What describes a run, but for its namespace; `release_of` reads it."""
     for option in reversed(
         [
             click.argument("source", metavar="PRESET|FILE"),
@@ -49,13 +61,6 @@ def release_options(command: Any) -> Any:
                 "--gpus", type=int, metavar="N", help="GPUs of a rank, 0 or 1.  [default: 1]"
             ),
             click.option("--name", metavar="NAME", help="Of the run.  [default: the experiment's]"),
-            click.option(
-                "-n",
-                "--namespace",
-                default="default",
-                metavar="NS",
-                help="Where the run goes.  [default: default]",
-            ),
             click.option("--queue", metavar="NAME", help="Queue that the run waits in."),
             click.option(
                 "--queueing",

@@ -66,6 +66,17 @@ def test_no_role_reaches_secrets_or_shells_or_everything(default):
                 assert verb not in {"deletecollection", "escalate", "bind", "impersonate"}
 
 
+def test_fetching_run_folders_is_a_right_of_its_own(default):
+    fetching = render({"access": {"fetch": True}}, apis=PROMETHEUS_OPERATOR)
+    assert rights(fetching["Role/platform-viewer"]) == rights(default["Role/platform-viewer"])
+    assert rights(fetching["Role/platform-user"]) - rights(default["Role/platform-user"]) == {
+        ("", "pods", "create"),
+        ("", "pods", "delete"),
+        ("", "pods/exec", "get"),
+        ("", "pods/exec", "create"),
+    }
+
+
 def test_checkpoints_can_be_asked_for_but_not_deleted(default):
     assert ("", "persistentvolumeclaims", "delete") not in rights(default["Role/platform-user"])
 

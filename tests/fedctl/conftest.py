@@ -10,6 +10,8 @@ from click.testing import CliRunner, Result
 
 from fedctl import presets
 from fedctl.cli import main
+from tests.fedctl.apiserver import ApiServer, serving
+from tests.fedctl.podserver import PodServer, serving_pods
 from tests.fedctl.processes import Start, starting_in
 from trainer.config.load import load
 
@@ -33,6 +35,14 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Starts `fedctl` in an empty folder, as a process of its own."""
     with starting_in(tmp_path) as start:
         yield start
+
+
+@pytest.fixture
+def apiserver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
+    """A cluster as KUBECONFIG names it: context `test`, at namespace `lab`."""
+    with serving(tmp_path) as (server, kubeconfig):
+        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+        yield server
 
 
 def row(number: int, frozen: float, *, final: bool = False, tested: bool = True) -> dict[str, Any]:
@@ -109,3 +119,19 @@ def write_rank() -> Callable[..., None]:
         (folder / "logs" / f"rank-{rank}.json").write_text(json.dumps(record | values))
 
     return write
+
+
+@pytest.fixture
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PodServer]:
+    """An API server with pods, which the kubeconfig of this test names; namespace lab."""
+    with serving_pods(tmp_path) as (server, kubeconfig):
+        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+        yield server
+
+
+@pytest.fixture
+def cluster(api: PodServer) -> Any:
+    """That server, as fedctl asks it."""
+    from fedctl.cluster.client import connect
+
+    return connect()

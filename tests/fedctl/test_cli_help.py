@@ -14,7 +14,17 @@ from fedctl.cli import main
 from fedctl.explain import schema
 
 ROOT = Path(__file__).parent.parent.parent
-HEAVY = {"jinja2", "matplotlib", "numpy", "pydantic", "rich", "torch", "yaml"}
+HEAVY = {
+    "jinja2",
+    "kubernetes",
+    "matplotlib",
+    "numpy",
+    "pydantic",
+    "rich",
+    "torch",
+    "urllib3",
+    "yaml",
+}
 
 
 def loaded_by(code: str) -> set[str]:

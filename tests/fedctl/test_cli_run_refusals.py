@@ -60,9 +60,7 @@ def test_refusals(fedctl: Invoke, tmp_path: Path, words: list[str], problem: str
 
 
 def test_something_to_run_must_be_named(fedctl: Invoke) -> None:
-    assert refused(fedctl("run")) == (
-        "name a PRESET or FILE to run; `fedctl list` shows the presets"
-    )
+    assert refused(fedctl("run")) == ("name a PRESET or FILE to run; `fedctl presets` shows them")
     assert refused(fedctl("run", "gwpf-digit")) == (
         "gwpf-digit: neither a preset nor a file; did you mean gwpf-digits?"
     )

@@ -29,7 +29,7 @@ def test_presets_are_valid_and_say_what_they_show(name: str) -> None:
 
 
 def test_list_names_every_preset_and_sweep(fedctl: Invoke) -> None:
-    text, listed = fedctl("list"), json.loads(fedctl("list", "-o", "json").stdout)
+    text, listed = fedctl("presets"), json.loads(fedctl("presets", "-o", "json").stdout)
     found = {
         kind: [entry["name"] for entry in listed if entry["kind"] == kind]
         for kind in ("preset", "sweep")
@@ -162,7 +162,7 @@ def test_schema_is_json(fedctl: Invoke) -> None:
         (["rum"], "rum: no such command; did you mean run?"),
         (["xyzzy"], "xyzzy: no such command; `fedctl --help` lists the commands"),
         (["show"], "Missing argument 'PRESET|FILE'; see fedctl show --help"),
-        (["list", "-o", "xml"], "Invalid value for '-o' / '--output': 'xml' is not one of "),
+        (["presets", "-o", "xml"], "Invalid value for '-o' / '--output': 'xml' is not one of "),
         (["show", "nothing.yaml"], "nothing.yaml: no such file"),
         (
             ["show", "gwpf-digit"],

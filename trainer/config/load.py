@@ -114,7 +114,7 @@ def _find(source: str, presets: Path | None) -> tuple[Path, str]:
         raise ConfigError(source, "no such file")
     names = sorted(p.stem for p in presets.glob("*.yaml")) if presets else []
     close = get_close_matches(source, names, n=1)
-    hint = f"did you mean {close[0]}?" if close else "`fedctl list` shows the presets"
+    hint = f"did you mean {close[0]}?" if close else "`fedctl presets` shows them"
     raise ConfigError(source, f"neither a preset nor a file; {hint}")
 
 

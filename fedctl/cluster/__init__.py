@@ -1,0 +1,1 @@
+"""What asks a cluster: each module is one thing that is asked of it."""

@@ -1,0 +1,123 @@
+"""Owns which cluster is meant, as whom: the kubeconfig's context, or a pod's service account.
+
+The official client reads the file, with every way of logging in that it knows.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedctl.errors import RunError
+
+HOW = "set KUBECONFIG or name one with --context; `kubectl config get-contexts` lists them"
+IN_POD = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+
+@dataclass(frozen=True)
+class Access:
+    """A cluster, ready to be asked; `configuration` is the official client's."""
+
+    context: str
+    namespace: str
+    configuration: Any
+
+
+def read(context: str | None, namespace: str | None) -> Access:
+    """The context's cluster; without a name the current one's, or the one around this pod."""
+    from kubernetes.client import Configuration
+
+    configuration = Configuration()
+    files = _files()
+    if not files and context is None and os.environ.get("KUBERNETES_SERVICE_HOST"):
+        return _of_the_pod(namespace, configuration)
+    if not files:
+        asked = os.environ.get("KUBECONFIG")
+        where = f"KUBECONFIG={asked}: no such file" if asked else "there is no ~/.kube/config"
+        raise RunError(f"no cluster to ask: {where}; set KUBECONFIG to a file that names one")
+    return _of_the_file(files, context, namespace, configuration)
+
+
+def _files() -> str:
+    """The kubeconfig's files that exist, joined as KUBECONFIG has them."""
+    asked = os.environ.get("KUBECONFIG") or "~/.kube/config"
+    paths = [os.path.expanduser(path) for path in asked.split(os.pathsep) if path]
+    return os.pathsep.join(path for path in paths if os.path.exists(path))
+
+
+def _of_the_pod(namespace: str | None, configuration: Any) -> Access:
+    from kubernetes import config
+
+    try:
+        config.load_incluster_config(client_configuration=configuration)
+        own = (IN_POD / "namespace").read_text("utf-8").strip()
+    except (config.ConfigException, OSError) as error:
+        raise RunError(
+            f"no cluster to ask: this pod has no service account ({_line(error)}); {HOW}"
+        ) from None
+    return Access("in-cluster", namespace or own, configuration)
+
+
+def _of_the_file(
+    files: str, context: str | None, namespace: str | None, configuration: Any
+) -> Access:
+    from kubernetes import config
+    from kubernetes.config.kube_config import KubeConfigMerger
+
+    with _told(files) as complaints:
+        tree = KubeConfigMerger(files).config.value
+    names = [entry["name"] for entry in tree.get("contexts") or []]
+    chosen = context or tree.get("current-context")
+    if not chosen:
+        raise RunError(f"{files} has no current context; {HOW}")
+    if chosen not in names:
+        there = ", ".join(sorted(names)) or "none"
+        asked = f"--context {chosen}" if context else f"current-context {chosen}"
+        raise RunError(f"{asked}: {files} has no such context; there are: {there}")
+    with _told(files) as complaints:
+        config.load_kube_config(
+            config_file=files, context=chosen, client_configuration=configuration
+        )
+    if complaints:  # a login plugin failed; the client only logs it, and goes on as nobody
+        raise RunError(f"context {chosen}: logging in failed: {complaints[0]}; log in again")
+    entry = next(entry for entry in tree["contexts"] if entry["name"] == chosen)
+    own = _value(entry).get("context", {}).get("namespace")
+    return Access(chosen, namespace or own or "default", configuration)
+
+
+def _value(node: Any) -> Any:
+    """The plain tree behind the client's own kind of node."""
+    return getattr(node, "value", node)
+
+
+@contextmanager
+def _told(files: str) -> Iterator[list[str]]:
+    """Collects what the official client logs, and makes one line of what it raises."""
+    from yaml import YAMLError
+
+    complaints: list[str] = []
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            complaints.append(" ".join(record.getMessage().split()))
+
+    # It logs to the root logger, which would print.
+    root, handler = logging.getLogger(), Collect(logging.ERROR)
+    root.addHandler(handler)
+    try:
+        yield complaints
+    except YAMLError as error:
+        problem = getattr(error, "problem", None) or error
+        raise RunError(f"{files} is no kubeconfig: not YAML: {problem}") from None
+    # The client indexes into the tree as it comes, so any of these is a file of another shape.
+    except Exception as error:
+        raise RunError(f"{files} is no kubeconfig that works: {_line(error)}; {HOW}") from None
+    finally:
+        root.removeHandler(handler)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

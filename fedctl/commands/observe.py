@@ -1,0 +1,277 @@
+"""Owns the commands that look at runs on a cluster and bring them here: logs, top, fetch."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fedctl.commands.options import Duration, cluster_options, output_option, path_type
+from fedctl.errors import FedctlError, RunError, Stopped, UserError
+
+if TYPE_CHECKING:
+    from fedctl.cluster.client import Cluster
+    from fedctl.cluster.logs import Line
+    from fedctl.cluster.top import RunView
+
+COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")  # of ranks, over and over
+
+
+@click.command("logs")
+@click.argument("run")
+@click.option(
+    "-f", "--follow", is_flag=True, help="Go on until the run has ended; wait for its start."
+)
+@click.option("--rank", type=click.IntRange(min=0), metavar="N", help="Whose.  [default: 0]")
+@click.option("--all", "every", is_flag=True, help="All ranks, each line with its rank before it.")
+@click.option("--previous", is_flag=True, help="What the rank said before its last restart.")
+@click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines.")
+@click.option("--since", type=Duration(), metavar="TIME", help="Only what is younger: 90s, 10m.")
+@cluster_options
+@output_option
+def logs(
+    run: str,
+    follow: bool,
+    rank: int | None,
+    every: bool,
+    previous: bool,
+    tail: int | None,
+    since: float | None,
+    context: str | None,
+    namespace: str | None,
+    output: str,
+) -> None:
+    """Print what a rank of a run says, or all of them.
+
+    With -f it waits for pods that are not there yet, and says why; it goes on through restarts,
+    replaced pods and lost connections until the run has ended, and its exit code is the run's.
+
+    \b
+    Example:
+      fedctl logs digits
+      fedctl logs digits -f --all
+      fedctl logs digits --rank 3 --previous --tail 50
+
+    \b
+    Exit codes:
+      0    printed; with -f: the run has finished
+      1    the cluster failed; with -f: the run has
+      2    the command is wrong
+      130  with -f: Ctrl-C; the run goes on
+    """
+    from fedctl.cluster import job
+    from fedctl.cluster import logs as log
+    from fedctl.cluster.client import connect
+
+    if every and rank is not None:
+        raise UserError(f"--rank {rank}: --all has it already; leave one out")
+    if follow and previous:
+        raise UserError("--previous: has ended, so there is nothing to follow; leave -f out")
+    cluster, part = connect(context, namespace), log.Part(tail, since)
+    only = None if every else [rank or 0]
+    write = writer(output, every)
+    if not follow:
+        for line in log.read(cluster, run, only, part, previous):
+            write(line)
+        return
+    size = job.size(job.required(cluster, run))
+    if rank is not None and rank >= size:
+        raise UserError(f"--rank {rank}: {run} has {size} ranks, 0 to {size - 1}")
+    try:
+        for line in log.follow(cluster, run, only, part, notice):
+            write(line)
+    except KeyboardInterrupt:
+        raise Stopped(f"{run} goes on; `fedctl logs {run} -f` follows it again") from None
+    raise_if_failed(cluster, run)
+
+
+def writer(output: str, labelled: bool) -> "Callable[[Line], None]":
+    """Prints a line of a log: as written, with its rank before it, or as JSON."""
+
+    def write(line: "Line") -> None:
+        if output == "json":
+            click.echo(json.dumps({"rank": line.rank, "pod": line.pod, "line": line.text}))
+        elif labelled:
+            label = click.style(f"{line.rank} │", fg=COLOURS[line.rank % len(COLOURS)])
+            click.echo(f"{label} {line.text}")  # click leaves colours out where no terminal is
+        else:
+            click.echo(line.text)
+
+    return write
+
+
+def notice(text: str) -> None:
+    """Something to know that is no result."""
+    click.echo(text, err=True)
+
+
+def raise_if_failed(cluster: "Cluster", run: str) -> None:
+    """A command that has seen a run to its end has the run's exit code."""
+    from fedctl.cluster import job
+
+    mine = job.find(cluster, run)
+    end = job.ended(mine) if mine else None
+    if end is None:
+        raise RunError(f"{run} was deleted before it had ended")
+    if not end.succeeded:
+        raise RunError(f"{run} has failed: {end.message}")
+
+
+@click.command("top")
+@click.argument("names", metavar="[RUN]...", nargs=-1)
+@click.option("--ranks", "each", is_flag=True, help="A line for each rank too.")
+@click.option("--once", is_flag=True, help="Print the table once; so it is in a pipe anyway.")
+@click.option(
+    "--every", "pause", type=Duration(), default="2s", metavar="TIME",
+    help="Between two looks.  [default: 2s]",
+)  # fmt: skip
+@cluster_options
+@output_option
+def top(
+    names: tuple[str, ...],
+    each: bool,
+    once: bool,
+    pause: float,
+    context: str | None,
+    namespace: str | None,
+    output: str,
+) -> None:
+    """Show how runs are doing: round, accuracy, bytes, what is saved; all that have not ended.
+
+    The numbers are those that each rank serves on /metrics, read through the API server. `sent`
+    counts what the clients had to upload, `wire` what the ranks' collectives carried; `saved` is
+    against FedAvg in fp32. Ctrl-C ends it.
+
+    \b
+    Example:
+      fedctl top
+      fedctl top digits --ranks
+      fedctl top -o json
+    """
+    from fedctl import table
+    from fedctl.cluster.client import connect
+    from fedctl.cluster.top import Top, cells
+
+    looking = Top(connect(context, namespace), names)
+    if output == "json":
+        click.echo(json.dumps([view.as_dict() for view in looking.look()], indent=2))
+        return
+    if not once and sys.stdout.isatty():
+        _live(looking.look, each, max(pause, 0.5))
+        return
+    views = looking.look()
+    if views:
+        table.show([row for view in views for row in cells(view, each)])
+    else:
+        click.echo("no run is under way; `fedctl list` shows those that have ended")
+    for view in views:
+        for problem in view.problems:
+            notice(problem)
+
+
+def _live(look: "Callable[[], list[RunView]]", each: bool, pause: float) -> None:
+    """The table, drawn anew after each look, until Ctrl-C or the runs' end."""
+    from rich import box
+    from rich.console import Group
+    from rich.live import Live
+    from rich.table import Table
+    from rich.text import Text
+
+    from fedctl.cluster import errors, state
+    from fedctl.cluster.top import cells
+
+    def picture(views: "list[RunView]") -> Group:
+        rows = [row for view in views for row in cells(view, each)] or [{"run": "no run"}]
+        grid = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+        for index, heading in enumerate(rows[0]):
+            grid.add_column(heading, justify="right" if index > 1 else "left", no_wrap=True)
+        for row in rows:
+            grid.add_row(*row.values())
+        problems = [Text(text, style="yellow") for view in views for text in view.problems]
+        return Group(grid, *problems)
+
+    views = look()
+    with Live(picture(views), auto_refresh=False) as live:
+        try:
+            while not views or any(view.state not in state.ENDED for view in views):
+                time.sleep(pause)
+                try:
+                    views = look()
+                except FedctlError as error:
+                    if not errors.passing(error):
+                        raise
+                    continue  # the last picture stays until the server answers again
+                live.update(picture(views), refresh=True)
+        except KeyboardInterrupt:
+            return
+
+
+@click.command("fetch")
+@click.argument("run")
+@click.option(
+    "--out", type=path_type, metavar="DIR", help="Folder, empty or new.  [default: runs/RUN]"
+)
+@click.option(
+    "--what",
+    type=click.Choice(["metrics", "model", "all"]),
+    default="model",
+    help="metrics: experiment, numbers and logs; model: the trained model too; all: checkpoints "
+    "and what else there is.  [default: model]",
+)
+@click.option(
+    "--image", metavar="IMAGE", help="For the pod that reads the claim.  [default: the run's]"
+)
+@cluster_options
+@output_option
+def fetch(
+    run: str,
+    out: Path | None,
+    what: str,
+    image: str | None,
+    context: str | None,
+    namespace: str | None,
+    output: str,
+) -> None:
+    """Copy a run's folder from the cluster to this machine, so that `fedctl report` reads it.
+
+    While the run goes on its pod is asked; afterwards a small pod is made that reads the run's
+    claim, and is deleted. Checksums are compared, and a folder appears whole or not at all.
+
+    \b
+    Example:
+      fedctl fetch digits && fedctl report runs/digits
+      fedctl fetch digits --what all --out runs/with-checkpoints
+    """
+    from fedctl.cluster import fetch as fetching
+    from fedctl.cluster.client import connect
+    from fedctl.summary import megabytes
+
+    cluster, folder = connect(context, namespace), out or Path("runs") / run
+    with _bar(run, output) as progress:
+        got = fetching.fetch(cluster, run, folder, what, image, progress, notice)
+    if output == "json":
+        told = {"run": run, "folder": str(got.folder), "files": got.files, "bytes": got.bytes}
+        click.echo(json.dumps(told | {"pod": got.pod}, indent=2))
+    else:
+        click.echo(f"{got.folder}: {got.files} files, {megabytes(got.bytes)} MB, checksums agree")
+
+
+@contextmanager
+def _bar(run: str, output: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr, in a terminal; nothing elsewhere."""
+    if output == "json" or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), DownloadColumn()]
+    with Progress(
+        *columns, TransferSpeedColumn(), console=Console(stderr=True), transient=True
+    ) as bar:
+        task = bar.add_task(run, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=max(total, done))

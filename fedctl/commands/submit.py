@@ -1,0 +1,196 @@
+"""Owns the commands that compare a run with a cluster, and send it there: submit and diff."""
+
+import json
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fedctl.commands.manifests import release_of, run_options
+from fedctl.commands.options import Duration, cluster_options, output_option
+from fedctl.errors import FedctlError, UserError
+
+if TYPE_CHECKING:
+    from fedctl.cluster.client import Cluster
+    from fedctl.cluster.submit import Sent
+    from fedctl.values import Release
+
+LAST_LINES_SECONDS = 20  # for what is still on its way when a run has ended
+
+
+@click.command()
+@run_options
+@cluster_options
+@click.option(
+    "--dry-run",
+    type=click.Choice(["client", "server"]),
+    help="Send nothing. client: print what would be sent; server: have the cluster check it.",
+)
+@click.option("--wait", is_flag=True, help="Follow the run to its end.")
+@click.option("--logs", is_flag=True, help="Follow the run, and print the log of rank 0.")
+@click.option("--timeout", type=Duration(), metavar="TIME", help="With --wait, such as 10m or 2h.")
+@output_option
+def submit(
+    output: str,
+    context: str | None,
+    dry_run: str | None,
+    wait: bool,
+    logs: bool,
+    timeout: float | None,
+    **given: Any,
+) -> None:
+    """Send a run to the cluster: the objects that `fedctl render` prints, all of them or none.
+
+    A run that has the name already is never changed; sending the same one again does nothing.
+
+    \b
+    Example:
+      fedctl submit gwpf-digits --ranks 4 --namespace team-a
+      fedctl submit gwpf-digits --backend trainjob --queue gpus --wait
+      fedctl submit experiment.yaml --dry-run server
+
+    \b
+    Exit codes:
+      0    sent; with --wait: the run has succeeded
+      1    the cluster refused it, or the run failed
+      2    the command or a value is wrong, or the name is taken; nothing was sent
+      3    with --wait: the run was removed meanwhile
+      124  with --timeout: the time is over, and the run goes on
+    """
+    from fedctl.cluster import client
+    from fedctl.cluster import submit as submitting
+
+    if timeout is not None and not (wait or logs):
+        raise UserError("--timeout says how long to wait; give it with --wait or --logs")
+    cluster = client.connect(context, given["namespace"])
+    release = release_of(given | {"namespace": cluster.namespace})
+    _lint(release)
+    text = _render(cluster, release)
+    if dry_run == "client":
+        click.echo(text, nl=False)
+        return
+    submitting.check(cluster, release)
+    found = submitting.documents(text)
+    if dry_run == "server":
+        _print(
+            output, cluster, release, submitting.rehearsal(cluster, release.name, found), dry=True
+        )
+        return
+    sent = submitting.submit(cluster, release.name, found)
+    _print(output, cluster, release, sent)
+    if wait or logs:
+        _follow(cluster, release.name, timeout, logs, output)
+
+
+def _lint(release: "Release") -> None:
+    from fedctl import lint
+
+    found = lint.problems(release)
+    for problem in found:
+        click.echo(problem.line(), err=True)
+    wrong = [problem for problem in found if problem.level == "error"]
+    if wrong:
+        raise UserError(f"{release.name}: {len(wrong)} to mend; nothing was sent")
+
+
+def _render(cluster: "Cluster", release: "Release") -> str:
+    from fedctl import helm
+    from fedctl.cluster.submit import api_versions
+
+    return helm.template(release, api_versions(cluster))
+
+
+def _print(
+    output: str, cluster: "Cluster", release: "Release", sent: "Sequence[Sent]", dry: bool = False
+) -> None:
+    for one in sent:
+        for warning in one.warnings:
+            click.echo(f"warning: {one.what}: {warning}", err=True)
+    changed = any(one.result != "unchanged" for one in sent)
+    if output == "json":
+        tree = {
+            "name": release.name,
+            "namespace": cluster.namespace,
+            "context": cluster.context,
+            "backend": release.values.backend,
+            "digest": release.experiment.digest(),
+            "dry_run": dry,
+            "changed": changed,
+            "objects": [
+                {"object": one.what, "result": one.result, "warnings": list(one.warnings)}
+                for one in sent
+            ],
+        }
+        click.echo(json.dumps(tree, indent=2))
+        return
+    for one in sent:
+        click.echo(f"{one.what} {one.result}{' (server dry run)' if dry else ''}")
+    where = f"namespace {cluster.namespace} of {cluster.context}"
+    if dry:
+        click.echo(f"{release.name}: {where} accepts it")
+    elif changed:
+        click.echo(f"{release.name} is in {where}; see fedctl status {release.name}")
+    else:
+        click.echo(f"{release.name} is in {where} already, and the same; nothing was changed")
+
+
+def _follow(cluster: "Cluster", run: str, timeout: float | None, logs: bool, output: str) -> None:
+    from fedctl.cluster import snapshot, telling, waiting
+
+    reader = threading.Thread(target=_print_log, args=[cluster, run, output], daemon=True)
+    if logs:
+        reader.start()
+    with telling.Progress(run, live=not logs) as progress:
+        waiting.wait(cluster, run, "succeeded", timeout, progress.tell)
+    if logs:
+        reader.join(LAST_LINES_SECONDS)
+    if output == "text":
+        click.echo(telling.status_text(snapshot.read(cluster, run)))
+
+
+def _print_log(cluster: "Cluster", run: str, output: str) -> None:
+    """The log is beside the matter: that it cannot be read ends nothing."""
+    from fedctl.cluster import logs
+
+    try:
+        for line in logs.follow(cluster, run, (0,)):
+            click.echo(line.text, err=output == "json")
+    except FedctlError as error:
+        click.echo(f"warning: the log: {error}", err=True)
+
+
+@click.command("diff")
+@run_options
+@cluster_options
+@output_option
+def diff_run(output: str, context: str | None, **given: Any) -> None:
+    """Print what a submit would change on the cluster, as the cluster itself would fill it in.
+
+    \b
+    Example:
+      fedctl diff gwpf-digits --ranks 4 --namespace team-a
+      fedctl diff gwpf-digits --set sync.threshold=0.1
+
+    \b
+    Exit codes:
+      0   the same
+      1   different
+      >1  it could not be said
+    """
+    from fedctl.cluster import client, diff
+    from fedctl.cluster.submit import documents
+
+    try:
+        cluster = client.connect(context, given["namespace"])
+        release = release_of(given | {"namespace": cluster.namespace})
+        found = documents(_render(cluster, release))
+        changed = dict(diff.differences(cluster, found))
+    except FedctlError as error:
+        raise UserError(str(error)) from None  # 1 is taken: as for diff(1) and kubectl
+    if output == "json":
+        changes = [{"object": name, "diff": text} for name, text in changed.items()]
+        click.echo(json.dumps(changes, indent=2))
+    else:
+        click.echo("".join(changed.values()), nl=False)
+    click.get_current_context().exit(1 if changed else 0)

@@ -1,0 +1,125 @@
+"""Owns the commands that keep a cluster in order: gc, doctor."""
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from fedctl.commands.options import Duration, cluster_options, output_option
+from fedctl.errors import RunError, UserError
+
+if TYPE_CHECKING:
+    from fedctl.cluster.gc import Item
+
+COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "unknown": "cyan"}
+
+
+@click.command("gc")
+@click.option(
+    "--older-than", type=Duration(), default="7d", metavar="TIME",
+    help="Only runs that ended so long ago, such as 12h.  [default: 7d]",
+)  # fmt: skip
+@click.option(
+    "--claims", is_flag=True, help="Claims too, and with them run folders, models, checkpoints."
+)
+@click.option("--dry-run", is_flag=True, help="Only list what would go.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="In all namespaces.")
+@cluster_options
+@output_option
+def gc(
+    older_than: float,
+    claims: bool,
+    dry_run: bool,
+    yes: bool,
+    everywhere: bool,
+    context: str | None,
+    namespace: str | None,
+    output: str,
+) -> None:
+    """Remove runs that ended long ago, and what is left of runs that are gone.
+
+    It lists them and asks. Claims stay, with the run folders in them, unless --claims is given;
+    what a Helm release or Argo CD manages stays in any case.
+
+    \b
+    Example:
+      fedctl gc --dry-run
+      fedctl gc --older-than 12h --yes
+    """
+    from datetime import timedelta
+
+    from fedctl import table
+    from fedctl.cluster import gc as leftovers
+    from fedctl.cluster.client import connect
+
+    if everywhere and namespace:
+        raise UserError(f"--namespace {namespace}: -A is all of them; leave one of the two out")
+    cluster = connect(context, namespace)
+    items = leftovers.find(cluster, timedelta(seconds=older_than), claims, everywhere)
+    if output == "text":
+        if not items:
+            click.echo("nothing to remove")
+            return
+        table.show([_cells(item, everywhere) for item in items])
+    going = [item for item in items if not item.kept]
+    if dry_run or not going:
+        if output == "json":
+            click.echo(json.dumps({"found": [item.as_dict() for item in items]}, indent=2))
+        return
+    if not yes and not (sys.stdin.isatty() and output == "text"):
+        raise UserError("--yes is needed where nobody can be asked; --dry-run only lists")
+    if not yes and not click.confirm(f"Remove these {len(going)}?"):
+        raise UserError("nothing was removed")
+    results = list(leftovers.remove(cluster, going))
+    failed = [(item, problem) for item, problem in results if problem]
+    if output == "json":
+        told = [item.as_dict() | {"problem": problem} for item, problem in results]
+        click.echo(json.dumps({"removed": told}, indent=2))
+    else:
+        click.echo(f"{len(results) - len(failed)} removed")
+    if failed:
+        raise RunError(f"{len(failed)} could not be removed: {failed[0][0].what}: {failed[0][1]}")
+
+
+def _cells(item: "Item", everywhere: bool) -> dict[str, str]:
+    place = {"namespace": item.namespace} if everywhere else {}
+    why = f"{item.why}; stays: {item.kept}" if item.kept else item.why
+    return place | {"object": item.what, "run": item.run, "why": why}
+
+
+@click.command("doctor")
+@cluster_options
+@output_option
+def doctor(context: str | None, namespace: str | None, output: str) -> None:
+    """Examine a cluster: what a run needs, what is missing, and what to do about it.
+
+    Each check is ok, warn (some runs will not do), fail (none will) or unknown (you may not look).
+    Nothing is changed.
+
+    \b
+    Example:
+      fedctl doctor --namespace team-a
+      fedctl doctor -o json
+
+    \b
+    Exit codes:
+      0  nothing fails
+      1  something does
+      2  the command is wrong
+    """
+    from fedctl.cluster import doctor as examination
+    from fedctl.cluster.client import connect
+
+    found = []
+    for finding in examination.examine(connect(context, namespace)):
+        found.append(finding)
+        if output == "text":
+            level = click.style(f"{finding.level:<8}", fg=COLOURS[finding.level])
+            remedy = f"; {finding.remedy}" if finding.remedy else ""
+            click.echo(f"{level} {finding.check:<13} {finding.text}{remedy}")
+    if output == "json":
+        click.echo(json.dumps([vars(finding) for finding in found], indent=2))
+    if error := examination.verdict(found):
+        raise error
