@@ -1,16 +1,22 @@
 # The few things one does in this tree. Each is a script in scripts/, so CI and people run the same.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check setup clean
+.PHONY: help demo test test-image test-cluster check setup clean
 
 help: ## say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/installed ## train on four local ranks with and without freezing, and compare
 	@scripts/demo
 
 test: .venv/installed ## everything a change must pass: the checks below and all tests
 	@scripts/check
+
+test-image: .venv/installed ## build the image of a rank with podman or docker, and run it as a cluster would
+	@scripts/packages && .venv/bin/pytest -m image tests/image
+
+test-cluster: .venv/installed ## start Kubernetes with its operators on this machine, and submit runs to it
+	@scripts/packages && .venv/bin/pytest -m cluster tests/cluster
 
 check: .venv/installed ## format, lint, types, floors, generated files, house rules: no other tests
 	@scripts/check format lint types floors generated house

@@ -125,6 +125,7 @@ SystemdCgroup = false
             "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%"},
             "imageGCHighThresholdPercent": 100,
             "maxPods": 60,
+            "podLogsDir": str(self.folder / "logs"),  # a kubelet removes logs of pods it has not
             "registryPullQPS": 0,
             "serializeImagePulls": False,
             "shutdownGracePeriod": "0s",

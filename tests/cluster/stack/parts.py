@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,15 @@ OPERATORS = {
 }
 # Trainer's kustomization fetches JobSet's manifests; ours are JobSet's own.
 FETCHED = "  - ../../third-party/jobset"
-PYTORCHJOB = ('# - "kubeflow.org/pytorchjob"', '- "kubeflow.org/pytorchjob"')
+CONFIGURED = {  # what we change in the operators' own settings
+    '# - "kubeflow.org/pytorchjob"': '- "kubeflow.org/pytorchjob"',  # off since Kueue 0.19
+    "leaderElect: true": "leaderElect: false",  # one of each: a slow machine loses no lease
+}
 
 
 def ensure() -> None:
     """Build what is not there, or not of these modules; raise `Failed` where that can't be."""
-    stamp, wanted = FOLDER / "built", _digest()
+    stamp, wanted = FOLDER / "built", digest(__file__, MODULES)
     if stamp.exists() and stamp.read_text() == wanted:
         return
     if shutil.which("go") is None:
@@ -65,8 +69,10 @@ def ensure() -> None:
     stamp.write_text(wanted)
 
 
-def _digest() -> str:
-    parts = [Path(__file__), *sorted(p for p in TOOLS.rglob("*") if p.is_file())]
+def digest(builder: str, modules: Iterable[str]) -> str:
+    """Of what decides what is built: these folders of tools/, and the file that builds them."""
+    made_of = [p for module in modules for p in (TOOLS / module).rglob("*") if p.is_file()]
+    parts = [Path(builder), *sorted(made_of)]
     return hashlib.sha256(b"".join(path.read_bytes() for path in parts)).hexdigest()
 
 
@@ -74,19 +80,19 @@ def _install(module: str, packages: list[str]) -> None:
     where = TOOLS / module
     flags = "-s -w"
     if module == "kubernetes":  # else its programs call themselves v0.0.0
-        version = _go(where, "list", "-m", "-f", "{{.Version}}", "k8s.io/kubernetes").strip()
+        version = go(where, "list", "-m", "-f", "{{.Version}}", "k8s.io/kubernetes").strip()
         major, minor = version.removeprefix("v").split(".")[:2]
         named = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
         flags += "".join(f" -X k8s.io/component-base/version.{k}={v}" for k, v in named.items())
     print(f"building tools/{module} ...", flush=True)
     for package in packages:
-        _go(where, "install", "-trimpath", "-ldflags", flags, package)
+        go(where, "install", "-trimpath", "-ldflags", flags, package)
 
 
 def _manifest(operator: str) -> dict[str, Any]:
     """The operator's own manifests, as its kustomization builds them, fit for a small machine."""
     module, overlay, _program = OPERATORS[operator]
-    origin = Path(_go(TOOLS / "kubernetes", "list", "-m", "-f", "{{.Dir}}", module).strip())
+    origin = Path(go(TOOLS / "kubernetes", "list", "-m", "-f", "{{.Dir}}", module).strip())
     top = overlay.split("/")[0]
     copy = FOLDER / "kustomize" / operator
     shutil.copytree(origin / top, copy / top, copy_function=shutil.copyfile)
@@ -97,11 +103,14 @@ def _manifest(operator: str) -> dict[str, Any]:
     file.write_text("\n".join(line for line in lines if not line.startswith(FETCHED)) + "\n")
     text = run(PROGRAMS / "kubectl", "kustomize", copy / overlay)
     objects = list(yaml.load_all(text, Loader=yaml.CSafeLoader))
+    # Kueue's extension of the API needs certificates that this API server does not give out.
+    objects = [item for item in objects if item["kind"] != "APIService"]
     for item in objects:
         if item["kind"] == "Deployment":
             _fit(item["spec"]["template"]["spec"]["containers"][0], operator)
-        if operator == "kueue" and item["kind"] == "ConfigMap":  # off by default since 0.19
-            item["data"] = {k: v.replace(*PYTORCHJOB) for k, v in item["data"].items()}
+        if item["kind"] == "ConfigMap":
+            for old, new in CONFIGURED.items():
+                item["data"] = {k: v.replace(old, new) for k, v in item["data"].items()}
     return {"apiVersion": "v1", "kind": "List", "items": objects}
 
 
@@ -115,11 +124,11 @@ def image(operator: str) -> str:
     return f"localhost/{operator}:1"
 
 
-def _go(where: Path, *words: str) -> str:
+def go(where: Path, *words: str, programs: Path = PROGRAMS) -> str:
     done = subprocess.run(
         ["go", *words],
         cwd=where,
-        env={**os.environ, "CGO_ENABLED": "0", "GOBIN": str(PROGRAMS)},
+        env={**os.environ, "CGO_ENABLED": "0", "GOBIN": str(programs)},
         capture_output=True,
         text=True,
     )
