@@ -23,6 +23,8 @@ INTEGRATION = {
 }
 IMAGE = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
 MOUNTS = ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox")
+# FailedCreate, FailedCreatePod, ...; Trainer's TrainJobResourcesCreationFailed.
+CREATION = re.compile(r"FailedCreate(?!PodSandBox)|.*CreationFailed$")
 LOST = ("Evicted", "NodeLost", "NodeShutdown", "Shutdown", "Preempting", "UnexpectedAdmissionError")
 
 
@@ -100,7 +102,7 @@ def _of_creation(seen: Snapshot, now: state.RunState) -> Iterator[str]:
     """Pods that the operator could not make: it only says so in an event."""
     if job.ended(seen.job or {}) or all(row.pod for row in now.ranks):
         return
-    failed = [e for e in seen.events if str(e.get("reason", "")).startswith("FailedCreate")]
+    failed = [e for e in seen.events if CREATION.match(str(e.get("reason")))]
     for event in failed[-1:]:
         text = " ".join(str(event.get("message") or "").split())
         text = re.sub(r"^Error creating: ", "", text)

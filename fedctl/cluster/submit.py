@@ -99,6 +99,10 @@ def check(cluster: "Cluster", release: "Release") -> None:
     values = release.values
     if values.queue.kind == "kueue":
         _check_queue(cluster, values.queue.name)
+    if values.queue.kind == "volcano" and not cluster.api_versions(kinds.VOLCANO):
+        # Pods for a scheduler that is not there stay pending, and nobody says why.
+        remedy = kinds.BROUGHT_BY[kinds.VOLCANO]
+        raise UserError(f"--queueing volcano: the cluster has no Volcano; {remedy}")
     for which in ("runs", "data"):
         volume = getattr(values.storage, which)
         if volume.kind == "claim" and not _there(cluster, "PersistentVolumeClaim", volume.claim):

@@ -104,7 +104,7 @@ class Namespace:
     def submit(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """The smallest run that four ranks train; later words override."""
         small = ("--gpus", "0", "--ranks", "4", "--image", self.cluster.image)
-        return self.fedctl("submit", *words, *small, "--values", str(SMALL), **options)
+        return self.fedctl("submit", *small, "--values", str(SMALL), *words, **options)
 
     def status(self, run: str) -> dict[str, Any]:
         return json.loads(self.fedctl("status", run, "-o", "json").stdout)

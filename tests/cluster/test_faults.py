@@ -10,8 +10,17 @@ from tests.cluster.harness import BACKENDS, LONG, Kubernetes, Namespace, until
 
 pytestmark = pytest.mark.timeout(600)
 KUEUE = "kueue.x-k8s.io/v1beta1"
-# A round takes so long that a run of these many is not over before something happens to it.
-RESUMED = ("--set", "rounds=400", "--set", "checkpoint.every=5", "--set", "evaluation.every=5")
+# Enough rounds that a run is not over before something happens to it; two ranks start sooner.
+RESUMED = (
+    "--ranks",
+    "2",
+    "--set",
+    "rounds=200",
+    "--set",
+    "checkpoint.every=5",
+    "--set",
+    "evaluation.every=5",
+)
 
 
 def finishes_resumed(namespace: Namespace, run: str) -> None:
@@ -26,7 +35,7 @@ def finishes_resumed(namespace: Namespace, run: str) -> None:
     namespace.fedctl("fetch", run, "--out", "fetched")
     rows = (namespace.folder / "fetched/metrics.jsonl").read_text().splitlines()
     rounds = [json.loads(row)["round"] for row in rows]
-    assert rounds[-1] == 400
+    assert rounds[-1] == 200
     assert rounds == sorted(rounds), "the rounds that were trained twice are told once"
 
 
@@ -35,7 +44,7 @@ def test_a_run_goes_on_from_its_checkpoint_after_a_rank_is_lost(namespace: Names
     namespace.submit("gwpf-digits", "--backend", backend, *RESUMED)
     namespace.wait_for_round("gwpf-digits", 20)
     lost = next(
-        rank["pod"] for rank in namespace.status("gwpf-digits")["ranks"] if rank["rank"] == 2
+        rank["pod"] for rank in namespace.status("gwpf-digits")["ranks"] if rank["rank"] == 1
     )
     namespace.kubectl("delete", "pod", lost, "--grace-period=0", "--force")
     until(lambda: namespace.round_of("gwpf-digits"), lambda now: now < 20, 120)  # a new log
@@ -45,7 +54,7 @@ def test_a_run_goes_on_from_its_checkpoint_after_a_rank_is_lost(namespace: Names
 def test_a_drained_node_s_ranks_save_and_go_on_elsewhere(cluster: Kubernetes, namespace: Namespace):
     namespace.submit("gwpf-digits", "--backend", "job", *RESUMED)
     namespace.wait_for_round("gwpf-digits", 10)
-    node = namespace.status("gwpf-digits")["ranks"][3]["node"]
+    node = namespace.status("gwpf-digits")["ranks"][1]["node"]
     try:
         ours = "--pod-selector=app.kubernetes.io/instance=gwpf-digits"
         cluster.kubectl(
@@ -161,3 +170,16 @@ def test_a_run_whose_operator_is_away_says_so(cluster: Kubernetes, namespace: Na
         lambda code: code == 0,
         60,
     )
+
+
+def test_the_scheduler_starts_all_ranks_or_none(cluster: Kubernetes, namespace: Namespace):
+    """`--queueing native`, on a cluster that has the gate."""
+    if "podgroups.scheduling.k8s.io" not in cluster.kubectl("api-resources", "-o", "name"):
+        return  # another cluster than ours
+    (namespace.folder / "large.yaml").write_text("resources: {cpus: 1.2}")  # one on a node
+    gang = ("--queueing", "native", "--backend", "job")
+    namespace.submit("gwpf-digits", *gang, "--name", "large", "--values", "large.yaml")
+    namespace.submit("gwpf-digits", *gang, "--wait")
+    now = namespace.status("large")
+    assert now["state"] == "Pending"
+    assert not any(rank["node"] for rank in now["ranks"]), "two would have fitted"

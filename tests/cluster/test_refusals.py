@@ -83,7 +83,7 @@ def test_a_fabric_that_a_restricted_namespace_forbids(namespace: Namespace):
 
 
 def test_a_queueing_system_that_is_not_there(namespace: Namespace):
-    refused = namespace.fedctl("submit", *RUN, "--queueing", "volcano", exit_code=1).stderr
+    refused = namespace.fedctl("submit", *RUN, "--queueing", "volcano", exit_code=2).stderr
     assert "volcano" in refused.lower()
 
 

@@ -11,6 +11,8 @@ from tests.cluster.stack.processes import Processes, run
 
 SERVICES = "10.96.0.0/16"
 ADDRESS = "10.96.0.1"  # of the Service `kubernetes`: held by the bridge, so pods need no kube-proxy
+# The scheduler's own gangs, which Kubernetes 1.36 has behind a gate.
+GANGS = "--feature-gates=GenericWorkload=true,GangScheduling=true"
 USERS = {
     # user -> groups; RBAC's own roles then say what each may do
     "admin": "system:masters",
@@ -100,6 +102,8 @@ class ControlPlane:
                 "--enable-admission-plugins=NodeRestriction",
                 "--enable-aggregator-routing=true",  # webhooks are called by pod address
                 "--allow-privileged=true",
+                "--runtime-config=scheduling.k8s.io/v1alpha2=true",
+                GANGS,
                 "--kubelet-preferred-address-types=InternalIP",
                 "--v=1",
             ],
@@ -124,6 +128,7 @@ class ControlPlane:
                 "--use-service-account-credentials=true",
                 "--leader-elect=false",
                 "--node-monitor-grace-period=20s",
+                GANGS,
             ],
         )
         self.processes.start(
@@ -132,6 +137,7 @@ class ControlPlane:
                 self.programs / "kube-scheduler",
                 f"--kubeconfig={self.kubeconfig('system:kube-scheduler')}",
                 "--leader-elect=false",
+                GANGS,
             ],
         )
 

@@ -121,7 +121,13 @@ def _fit(container: dict[str, Any], operator: str) -> None:
 
 
 def image(operator: str) -> str:
-    return f"localhost/{operator}:1"
+    """Its name, with the version of its module."""
+    versions = dict(
+        line.split()[:2]
+        for line in (TOOLS / "kubernetes/go.mod").read_text("utf-8").splitlines()
+        if line.startswith("\t") and " v" in line
+    )
+    return f"localhost/{operator}:{versions[OPERATORS[operator][0]]}"
 
 
 def go(where: Path, *words: str, programs: Path = PROGRAMS) -> str:
