@@ -93,4 +93,6 @@ def _details() -> Panels:
                 [*RUN_LABELS, "rank", "ranks", "pod", "instance"]),
         graph("Gradient variance", "Mean over clients of ||G_i - G||²", "short",
               {LEGEND: of("run:fedctl_gradient_variance:max")}).no_value(NOT_MEASURED),
+        graph("Memory by rank", "On a GPU what PyTorch has reserved, on a CPU what is resident",
+              "decbytes", {RANK: of("rank:fedctl_device_memory_bytes:max")}),
     ]  # fmt: skip

@@ -21,7 +21,7 @@ from trainer.engine.build import build
 from trainer.engine.checkpoint import write_atomically
 from trainer.engine.loop import Loop
 from trainer.engine.pod import Deadline, Pod
-from trainer.engine.status import Status, log, start_logging
+from trainer.engine.status import Status, final, log, start_logging
 from trainer.metrics.recorder import Recorder
 from trainer.metrics.sink import Ended
 from trainer.metrics.trackers import require
@@ -83,7 +83,8 @@ def train(path: Path, out: Path, resume: str | None, status: Status) -> str:
     require(experiment.metrics)
     if resume == "auto" and adopt(out, experiment):
         log.info("%s has finished already", out)
-        status.write(round=experiment.rounds)
+        last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+        status.write(round=last["round"], final=final(last))
         return "finished"
     device = distributed.device(experiment.cluster)
     here = distributed.world()

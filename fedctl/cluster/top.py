@@ -191,6 +191,7 @@ def _numbers(row: metrics.Row) -> dict[str, str]:
         "wire MB": summary.megabytes(wire) if "wire_bytes_total" in row else NOTHING,
         "saved": summary.percent(runs.saved(row)) if _counted(row) else NOTHING,
         "frozen": _text(row, "frozen_parameters_ratio", summary.percent),
+        "memory MB": _text(row, "device_memory_bytes", summary.megabytes),
     }
 
 

@@ -1,10 +1,14 @@
-"""Freed memory stays with a rank: counted by the pages that the kernel hands out."""
+"""A rank's memory: how much it holds, and that it keeps what it frees, by the kernel's pages."""
 
 import platform
 import subprocess
 import sys
 
 import pytest
+import torch
+
+from trainer.engine import allocator
+from trainer.engine.allocator import held_bytes
 
 FAULTS = """
 import resource, sys
@@ -33,3 +37,39 @@ def test_steps_after_the_first_take_hardly_a_page_from_the_kernel():
         for mode in ("plain", "kept")
     )  # fmt: skip
     assert kept < plain / 4  # the heap takes some steps to find its form
+
+
+MIB = 2**20
+
+
+@pytest.mark.skipif(not allocator.STATM.exists(), reason="only Linux tells it in a file")
+def test_a_rank_on_a_cpu_holds_what_it_has_written_to():
+    before = held_bytes(torch.device("cpu"))
+    written = torch.ones(64 * MIB, dtype=torch.uint8)
+    after = held_bytes(torch.device("cpu"))
+    assert 56 * MIB < after - before < 96 * MIB
+    assert len(written) < after  # held until here
+
+
+def test_where_the_system_does_not_say_there_is_no_number(monkeypatch, tmp_path):
+    monkeypatch.setattr(allocator, "STATM", tmp_path / "statm")
+    assert held_bytes(torch.device("cpu")) is None
+
+
+def test_of_a_gpu_it_is_what_pytorch_has_reserved_on_this_ranks(monkeypatch):
+    reserved = {torch.device("cuda", 0): 7, torch.device("cuda", 1): 2**30}
+    monkeypatch.setattr(torch.cuda, "memory_reserved", reserved.__getitem__)
+    assert held_bytes(torch.device("cuda", 1)) == 2**30
+
+
+@pytest.mark.gpu
+def test_a_rank_on_a_gpu_holds_what_it_has_taken_and_is_told_without_waiting():
+    device = torch.device("cuda", 0)
+    before = held_bytes(device)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        taken = torch.empty(64 * MIB, dtype=torch.uint8, device=device)
+        after = held_bytes(device)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert after >= taken.numel() and after >= before

@@ -12,7 +12,7 @@ from tests.engine.test_resume import free_port
 from trainer import __main__ as entry
 from trainer.config.errors import ConfigError
 from trainer.config.load import load
-from trainer.engine import pod
+from trainer.engine import loop, pod
 from trainer.engine.pod import Deadline, Pod
 from trainer.engine.status import Status
 from trainer.metrics import recorder
@@ -84,6 +84,22 @@ def test_metrics_are_where_the_pod_wants_them_and_the_digest_stays(train, monkey
     assert f'digest="{digest}"' in seen["page"]
 
 
+def test_a_rank_serves_its_own_memory_and_the_runs_rows_have_none(train, tmp_path, monkeypatch):
+    served = {}
+    close = recorder.Recorder.close
+
+    def look_and_close(self, status="finished"):
+        served.update(self.exposed.row)
+        close(self, status)
+
+    monkeypatch.setattr(recorder.Recorder, "close", look_and_close)
+    monkeypatch.setattr(loop, "held_bytes", lambda device: {"cpu": 5e8}[device.type])
+    train({"metrics": {"port": None}})
+    assert served["device_memory_bytes"] == 5e8
+    rows = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
+    assert rows and not any("device_memory_bytes" in row for row in rows)
+
+
 def test_an_experiment_that_was_changed_on_its_way_is_refused(train):
     with pytest.raises(
         ConfigError, match=r"^FEDCTL_DIGEST: is 0+, but .* has [0-9a-f]{12}: it was"
@@ -108,12 +124,14 @@ def test_a_deadline_counts_from_the_start_and_without_one_nothing_passes():
 
 
 def test_a_run_that_has_finished_is_not_run_again(train, tmp_path, caplog):
-    assert train()[0] == "finished"
+    how, first = train()
+    assert how == "finished"
     model = tmp_path / "out" / "model.safetensors"
     made = model.stat().st_mtime_ns
     with caplog.at_level(logging.INFO, logger="fedctl"):
         how, values = train()
     assert (how, values["round"]) == ("finished", 3)
+    assert values["final"] == first["final"]
     assert "has finished already" in caplog.text
     assert model.stat().st_mtime_ns == made
 
@@ -147,6 +165,32 @@ def test_the_last_words_are_one_line_of_json_that_fits(tmp_path):
     assert set(told.pop("message")) == {"ü"}
     record.pop("pid")
     assert told == record
+
+
+def test_the_last_words_of_a_finished_run_are_what_it_came_to(train, tmp_path):
+    how, values = train()
+    last = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[-1])
+    payload = last["payload_bytes_total"]
+    path = tmp_path / "termination-log"
+    path.touch()
+    pod.leave_message(path, values | {"status": how, "exit": 0})
+    assert json.loads(path.read_text()) == {
+        "rank": 0,
+        "status": "finished",
+        "exit": 0,
+        "round": 3,
+        "message": "",
+        "final": {
+            "test_accuracy_ratio": last["test_accuracy_ratio"],
+            "uploaded_bytes": sum(payload.values()) - payload["evaluation"],
+            "dense_equivalent_bytes": last["dense_equivalent_bytes_total"],
+        },
+    }
+
+
+def test_a_run_that_was_stopped_has_come_to_nothing_yet(train):
+    how, values = train({"rounds": 500}, FEDCTL_DEADLINE_SECONDS="0.01")
+    assert how == "deadline" and "final" not in values
 
 
 def test_the_last_words_of_a_wrong_setting_name_it(tmp_path, monkeypatch):

@@ -66,8 +66,9 @@ def test_a_run_is_the_sum_of_its_ranks_shares_and_the_most_of_its_gauges() -> No
 @pytest.fixture
 def digits(api: PodServer) -> PodServer:
     api.add(job(), pod(rank=0), pod(rank=1, restarts=2))
-    for rank, share in ((0, 0.25), (1, 0.75)):
-        api.pages[f"digits-worker-{rank}"] = page(6, share, rounds_planned=10)
+    for rank, share, memory in ((0, 0.25, 3e8), (1, 0.75, 4.5e8)):
+        text = page(6, share, rounds_planned=10, device_memory_bytes=memory)
+        api.pages[f"digits-worker-{rank}"] = text
     return api
 
 
@@ -78,7 +79,7 @@ def test_a_run_has_one_line_of_numbers(digits: PodServer, fedctl) -> None:
     # 6 rounds of 1,000 parameters and ten clients, half frozen: see conftest.row.
     assert line == [
         "digits", "Running", "6/10", "81.7", "%", "0.167", "0.12", "0.12", "48.4", "%", "50.0", "%",
-        "0.50", "2/2", "2",
+        "450", "0.50", "2/2", "2",
     ]  # fmt: skip
     assert heading[:5] == ["run", "state", "round", "accuracy", "loss"]
     assert shown.stderr == ""
@@ -88,7 +89,7 @@ def test_ranks_have_lines_too_where_they_are_asked_for(digits: PodServer, fedctl
     lines = fedctl("top", "digits", "--ranks").stdout.splitlines()
     ranks = [line.split() for line in lines if line.lstrip().startswith("rank ")]
     assert [line[:3] for line in ranks] == [["rank", "0", "Running"], ["rank", "1", "Running"]]
-    assert [line[-2:] for line in ranks] == [["node-0", "0"], ["node-1", "2"]]
+    assert [line[-3:] for line in ranks] == [["300", "node-0", "0"], ["450", "node-1", "2"]]
 
 
 def test_top_as_json_has_the_catalogues_names(digits: PodServer, fedctl) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 from safetensors.torch import save_file
 
 from trainer.engine import checkpoint, plan
+from trainer.engine.allocator import held_bytes
 from trainer.engine.evaluate import Result, estimate_buffers, evaluate, load_agreed, reconcile
 from trainer.engine.pod import Deadline
 from trainer.engine.round import play
 from trainer.engine.run import Played, Run
-from trainer.engine.status import Status, log
+from trainer.engine.status import Status, final, log
 from trainer.metrics.recorder import Recorder
 from trainer.sync.policy import Selection
 
@@ -77,23 +78,15 @@ class Loop:
         reconcile(self.run)
         if drifted and self.run.experiment.evaluation.model == "agreed":
             result = replace(evaluate(self.run), train_loss=result.train_loss)
-        self._record(self._row(played, result) | {"final": True}, result)
-        self.status.write(final=self._final(result))
+        row = self._row(played, result) | {"final": True}
+        self._record(row, result)
+        self.status.write(final=final(row))
         assert self.run.comm.agree(self.run.anchor), "ranks end with different models; a bug"
         load_agreed(self.run)  # every rank: it may have to average the clients' buffers
         estimate_buffers(self.run)
         if self.run.comm.rank == 0:
             save_model(self.run, self.out / "model.safetensors")
         self.run.comm.barrier()
-
-    def _final(self, result: Result) -> dict[str, float]:
-        """What the run came to, for who reads no metrics: a pod's last words hold few numbers."""
-        payload = self.run.tally.payload
-        return {
-            "test_accuracy_ratio": result.accuracy,
-            "uploaded_bytes": sum(n for kind, n in payload.items() if kind != "evaluation"),
-            "dense_equivalent_bytes": self.run.tally.dense,
-        }
 
     def _row(self, played: Played, result: Result | None) -> dict[str, Any]:
         """The round under the catalogue's names, over all ranks (phases: this rank's)."""
@@ -120,6 +113,7 @@ class Loop:
         ranks = self.run.comm.size
         own = self.run.own.row()
         own["wire_bytes_total"] = {kind: n / ranks for kind, n in self.run.tally.wire.items()}
+        own["device_memory_bytes"] = held_bytes(self.run.comm.device)
         self.recorder.record(row, own)
         if result and self.run.comm.rank == 0:
             sent, dense = sum(self.run.tally.payload.values()), self.run.tally.dense

@@ -7,7 +7,9 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from trainer.engine.checkpoint import write_atomically
 
@@ -34,6 +36,16 @@ class Status:
     def write(self, **values: object) -> None:
         self.values |= values
         write_atomically(self.path, json.dumps(self.values))
+
+
+def final(row: Mapping[str, Any]) -> dict[str, float]:
+    """What a run came to, of its last row: for who reads no metrics, as a pod's last words."""
+    payload = row["payload_bytes_total"]
+    return {
+        "test_accuracy_ratio": row["test_accuracy_ratio"],
+        "uploaded_bytes": sum(n for kind, n in payload.items() if kind != "evaluation"),
+        "dense_equivalent_bytes": row["dense_equivalent_bytes_total"],
+    }
 
 
 def start_logging(out: Path, rank: int) -> None:

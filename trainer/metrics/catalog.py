@@ -2,7 +2,8 @@
 
 Floor 0: no torch and no Prometheus client, so that the CLI, dashboards and tests can read it.
 A rank's /metrics serves each of them with the prefix; a row of metrics.jsonl holds the run-wide
-value under the bare name (`payload_bytes_total.values` for a label).
+value under the bare name (`payload_bytes_total.values` for a label). What only a rank has, its
+memory, is in no row.
 """
 
 from dataclasses import dataclass
@@ -112,5 +113,11 @@ CATALOG: tuple[Metric, ...] = (
         "seconds",
         "Time spent in a phase of the round",
         ("phase",),
+    ),
+    Metric(
+        "device_memory_bytes",
+        "gauge",
+        "bytes",
+        "Memory this rank holds: on a GPU what PyTorch has reserved, on a CPU what is resident",
     ),
 )
