@@ -16,7 +16,7 @@ test-image: .venv/installed ## build the image of a rank with podman or docker, 
 	@scripts/packages && .venv/bin/pytest -m image tests/image
 
 test-cluster: .venv/installed ## start Kubernetes with its operators on this machine, and submit runs to it
-	@scripts/packages && .venv/bin/pytest -m cluster tests/cluster
+	@scripts/packages && scripts/cluster build && .venv/bin/pytest -m cluster tests/cluster
 
 check: .venv/installed ## format, lint, types, floors, generated files, house rules: no other tests
 	@scripts/check format lint types floors generated house

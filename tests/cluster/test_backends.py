@@ -27,7 +27,6 @@ def last(folder: Path) -> dict:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.timeout(600)
 def test_a_submitted_run_trains_what_a_run_here_trains(
     namespace: Namespace, here: Path, backend: str
 ):
@@ -57,7 +56,6 @@ def test_a_submitted_run_trains_what_a_run_here_trains(
     subprocess.run(report, check=True, capture_output=True, cwd=namespace.folder)
 
 
-@pytest.mark.timeout(600)
 def test_what_render_prints_is_what_the_cluster_has(namespace: Namespace):
     words = ("gwpf-digits", "--gpus", "0", "--image", "localhost/none:1")
     rendered = namespace.fedctl("render", *words).stdout
@@ -77,7 +75,6 @@ def test_what_render_prints_is_what_the_cluster_has(namespace: Namespace):
     assert "--name" in refused
 
 
-@pytest.mark.timeout(600)
 def test_a_run_is_watched_while_it_trains_and_stopped(namespace: Namespace):
     namespace.submit("gwpf-digits", *LONG)
     namespace.fedctl("wait", "gwpf-digits", "--for", "running", "--timeout", "3m")

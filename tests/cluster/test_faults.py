@@ -8,7 +8,6 @@ import pytest
 
 from tests.cluster.harness import BACKENDS, LONG, Kubernetes, Namespace, until
 
-pytestmark = pytest.mark.timeout(600)
 KUEUE = "kueue.x-k8s.io/v1beta1"
 # Enough rounds that a run is not over before something happens to it; two ranks start sooner.
 RESUMED = (

@@ -9,8 +9,6 @@ import pytest
 from tests.cluster.harness import LONG, SMALL, Kubernetes, Namespace
 from tests.cluster.stack.parts import ROOT
 
-pytestmark = pytest.mark.timeout(600)
-
 
 @pytest.fixture
 def researcher(cluster: Kubernetes, namespace: Namespace) -> Path:

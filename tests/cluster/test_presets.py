@@ -21,7 +21,6 @@ def pod_of(documents: list[submit.Document], backend: str) -> dict:
     return {"apiVersion": "v1", "kind": "Pod", "spec": policy | template["spec"]}
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_restricted_namespace_accepts_every_preset_without_a_warning(
     namespace: Namespace, backend: str, monkeypatch

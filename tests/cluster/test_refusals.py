@@ -7,7 +7,6 @@ import pytest
 
 from tests.cluster.harness import BACKENDS, Kubernetes, Namespace, until
 
-pytestmark = pytest.mark.timeout(300)
 RUN = ("gwpf-digits", "--gpus", "0", "--image", "localhost/none:1")
 
 
