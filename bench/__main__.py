@@ -15,6 +15,7 @@ from bench import (
     image_loader,
     overhead,
     policy_overhead,
+    render,
     softmax_oracle,
 )
 from bench.harness import publish, stale
@@ -24,6 +25,7 @@ BENCHMARKS = (
     policy_overhead.BENCHMARK,
     allocator.BENCHMARK,
     image_loader.BENCHMARK,
+    render.BENCHMARK,
     gwpf_emnist.BENCHMARK,
     softmax_oracle.BENCHMARK,
     homework.BENCHMARK,

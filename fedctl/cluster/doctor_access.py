@@ -22,18 +22,41 @@ FETCH_ROLE = "charts/fedtrain-platform makes a role with it where access.fetch i
 LEVEL = "pod-security.kubernetes.io/enforce"
 
 Right = tuple[str, str, str]  # verb, kind, subresource
-PARTS = ("ConfigMap", "PersistentVolumeClaim", "Service", "NetworkPolicy")
-# command -> (how bad it is without, the rights beside those on jobs)
+JOBS, CLAIM = ("PyTorchJob", "TrainJob", "Job"), "PersistentVolumeClaim"
+PARTS = ("TrainingRuntime", "ConfigMap", "Service", "NetworkPolicy")
+# Parts that few runs have.
+NATIVE, VOLCANO, MONITOR = "PodGroup", f"PodGroup.{kinds.VOLCANO}", "PodMonitor"
+# What is sent is compared with what is there; a server-side apply is a patch, at first a create.
+SEND = ("get", "create", "patch")
+
+
+def _to(verbs: Sequence[str], *of: str) -> list[Right]:
+    return [(verb, kind, "") for kind in of for verb in verbs]
+
+
+# What is done -> how bad it is without, and the rights that it takes. diff takes those of submit,
+# list and wait of status, resume of suspend, gc of cancel. charts/fedtrain-platform gives them all.
 RIGHTS: dict[str, tuple[str, Sequence[Right]]] = {
-    "submit": (FAIL, [(verb, kind, "") for kind in PARTS for verb in ("create", "patch")]),
-    "status": (FAIL, [("list", "Pod", ""), ("watch", "Pod", ""), ("list", "Event", "")]),
-    "logs": (FAIL, [("list", "Pod", ""), ("get", "Pod", "log")]),
-    "top": (WARN, [("get", "Pod", "proxy")]),
-    "fetch": (WARN, [("create", "Pod", ""), ("delete", "Pod", ""), ("get", "Pod", "exec"),
-                     ("create", "Pod", "exec")]),
-    "cancel": (WARN, [("delete", kind, "") for kind in PARTS if kind != "PersistentVolumeClaim"]),
+    "submit": (FAIL, _to(SEND, *JOBS, *PARTS, CLAIM)),
+    "submit --queue": (WARN, _to(["get", "list"], "LocalQueue")),
+    "submit --queueing native": (WARN, _to(SEND, NATIVE)),
+    "submit --queueing volcano": (WARN, _to(SEND, VOLCANO)),
+    "submit with podMonitor.enabled": (WARN, _to(SEND, MONITOR)),
+    "status": (FAIL, [*_to(["get", "list", "watch"], *JOBS), *_to(["list", "watch"], "Pod"),
+                      *_to(["list"], "ConfigMap", "Event"), *_to(["get", "list"], CLAIM)]),
+    "status in a queue": (WARN, _to(["list", "watch"], "Workload")),
+    "logs": (FAIL, [*_to(["get", "list"], "Pod"), ("get", "Pod", "log")]),
+    "top": (WARN, [*_to(["list"], *JOBS, "Pod"), ("get", "Pod", "proxy")]),
+    "fetch": (WARN, [*_to(["get", "list", "create", "delete"], "Pod"), ("get", "Pod", "exec"),
+                     ("create", "Pod", "exec"), *_to(["get"], *JOBS, "TrainingRuntime", CLAIM)]),
+    "suspend": (WARN, _to(["get", "patch"], *JOBS)),
+    "suspend in a queue": (WARN, _to(["list", "patch"], "Workload")),
+    "cancel": (WARN, _to(["list", "delete"], *JOBS, *PARTS)),
+    "cancel --queueing native": (WARN, _to(["list", "delete"], NATIVE)),
+    "cancel --queueing volcano": (WARN, _to(["list", "delete"], VOLCANO)),
+    "cancel with podMonitor.enabled": (WARN, _to(["list", "delete"], MONITOR)),
+    "cancel --purge": (WARN, _to(["list", "delete"], CLAIM)),
 }  # fmt: skip
-OF_JOBS = {"submit": ("create", "patch"), "status": ("get", "list"), "cancel": ("delete",)}
 
 
 def server(cluster: "Cluster") -> Iterator[Finding]:
@@ -97,24 +120,17 @@ def helm(cluster: "Cluster") -> Iterator[Finding]:
 
 
 def rights(cluster: "Cluster") -> Iterator[Finding]:
-    """Of each command what it needs, as the server itself judges it."""
-    backends = [
-        kind for kind in ("PyTorchJob", "TrainJob", "TrainingRuntime") if _has(cluster, kind)
-    ]
-    needs = {
-        command: [
-            *((verb, kind, "") for kind in (*backends, "Job") for verb in OF_JOBS.get(command, ())),
-            *more,
-        ]
-        for command, (_level, more) in RIGHTS.items()
-    }
-    every = sorted({right for wanted in needs.values() for right in wanted})
+    """Of each command what it needs of the kinds that there are, as the server itself judges it."""
+    every = sorted({right for _level, wanted in RIGHTS.values() for right in wanted})
+    there = {kind: _has(cluster, kind) for kind in {kind for _verb, kind, _sub in every}}
+    every = [right for right in every if there[right[1]]]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         allowed = dict(zip(every, pool.map(lambda right: _may(cluster, right), every), strict=True))
-    for command, wanted in needs.items():
-        missing = [right for right in wanted if not allowed[right]]
+    for command, (_level, wanted) in RIGHTS.items():
+        missing = [right for right in wanted if not allowed.get(right, True)]
         if not missing:
-            yield Finding(OK, f"you may {command}")
+            if " " not in command:  # the ways of a command are told of where they are closed
+                yield Finding(OK, f"you may {command}")
             continue
         named = ", ".join(dict.fromkeys(map(_named, missing)))
         remedy = FETCH_ROLE if command == "fetch" else ROLE
@@ -122,8 +138,10 @@ def rights(cluster: "Cluster") -> Iterator[Finding]:
 
 
 def _has(cluster: "Cluster", kind: str) -> bool:
-    group = kinds.of(kind).group
-    return any(kind in served for served in cluster.api_versions(group).values())
+    group, name = kinds.of(kind).group, kind.partition(".")[0]
+    if group not in kinds.BROUGHT_BY:
+        return True  # Kubernetes' own
+    return any(name in served for served in cluster.api_versions(group).values())
 
 
 def _may(cluster: "Cluster", right: Right) -> bool:

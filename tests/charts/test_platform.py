@@ -7,7 +7,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.charts.platform import CHART, KUEUE, PROMETHEUS_OPERATOR, helm, render, template
+from tests.charts.fedtrain import run
+from tests.charts.platform import CHART, KUEUE, PROMETHEUS_OPERATOR, render, template
 
 EVERYTHING = (*PROMETHEUS_OPERATOR, *KUEUE)
 SUBJECTS = [{"kind": "User", "name": "ada"}, {"kind": "Group", "name": "lab"}]
@@ -84,10 +85,13 @@ def everything():
     return render(values_with(*PARTS))
 
 
-def test_helm_lint_has_nothing_to_say():
-    linted = helm("lint", "--strict", CHART)
-    assert linted.returncode == 0, linted.stdout + linted.stderr
-    assert "[WARNING]" not in linted.stdout
+@pytest.mark.parametrize("binary", ["helm3", "helm4"])
+def test_helm_lint_has_nothing_to_say(binary):
+    text = yaml.safe_dump(values_with(*PARTS))
+    for words in ((), ("--values", "-")):
+        linted = run(binary, "lint", "--strict", CHART, *words, stdin=text)
+        assert linted.returncode == 0, linted.stdout + linted.stderr
+        assert "[WARNING]" not in linted.stdout
 
 
 # Every two parts meet in every state: all but one, one alone, all, none.

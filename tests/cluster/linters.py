@@ -18,7 +18,8 @@ from tests.cluster.stack.processes import Failed
 
 FOLDER = parts.ROOT / ".tools" / "lint"
 OPERATOR = "github.com/prometheus-operator/prometheus-operator"
-DEFINITIONS = "example/prometheus-operator-crd/monitoring.coreos.com_*.yaml"
+DEFINITION = "example/prometheus-operator-crd/monitoring.coreos.com_{}s.yaml"
+KINDS = ("PodMonitor", "PrometheusRule")
 OPTIONAL = (  # checks that are off unless asked for
     "container-memory-requests-equal-limits",
     "container-ports-check",
@@ -43,8 +44,9 @@ def ensure() -> None:
         parts.go(lint, "install", "-trimpath", "-ldflags", "-s -w", "tool", programs=FOLDER)
         parts.go(monitoring, "mod", "download", OPERATOR)
         origin = parts.go(monitoring, "list", "-m", "-f", "{{.Dir}}", OPERATOR).strip()
-        for path in Path(origin).glob(DEFINITIONS):
-            shutil.copyfile(path, FOLDER / path.name)
+        for kind in KINDS:
+            path = Path(origin, DEFINITION.format(kind.lower()))
+            shutil.copyfile(path, FOLDER / f"{kind}.yaml")
         stamp.write_text(wanted)
 
 
@@ -69,10 +71,9 @@ def found_by_kube_score(objects: Iterable[Object]) -> Iterator[tuple[str, str]]:
 
 
 def schema(kind: str) -> Object:
-    """Of one of Prometheus Operator's kinds, as JSON Schema; fields that it does not name are wrong."""
+    """One of Prometheus Operator's kinds as JSON Schema; fields that it does not name are wrong."""
     ensure()
-    (path,) = FOLDER.glob(f"monitoring.coreos.com_{kind.lower()}s.yaml")
-    definition = yaml.load(path.read_text("utf-8"), yaml.CSafeLoader)
+    definition = yaml.load((FOLDER / f"{kind}.yaml").read_text("utf-8"), yaml.CSafeLoader)
     (version,) = (v for v in definition["spec"]["versions"] if v["name"] == "v1")
     made = _strict(version["schema"]["openAPIV3Schema"])
     made["properties"]["metadata"] = {"type": "object"}  # Kubernetes' own

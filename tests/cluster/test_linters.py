@@ -85,7 +85,7 @@ def test_kube_score_finds_what_is_wrong():
 
 
 def test_kube_score_objects_to_nothing_of_the_platform_either():
-    """With a run beside it: its policy is for pods, and closes no way out, as the run's own does."""
+    """With a run beside it: its policy selects pods, and closes no way out, as the run's does."""
     rendered = platform.render({"access": {"ci": True, "users": [{"kind": "User", "name": "ada"}]}})
     both = [*rendered.values(), *run("job, none")]
     assert {*linters.found_by_kube_score(both)} == {*found("job, none")}
@@ -109,7 +109,7 @@ def test_prometheus_operator_s_definitions_accept_what_both_charts_make():
         jsonschema.Draft7Validator(linters.schema(item["kind"])).validate(item)
 
 
-@pytest.mark.parametrize("kind", ["PodMonitor", "PrometheusRule"])
+@pytest.mark.parametrize("kind", linters.KINDS)
 def test_a_misspelt_field_or_a_wrong_value_is_refused(kind):
     strict = jsonschema.Draft7Validator(linters.schema(kind))
     item = next(item for item in monitors() if item["kind"] == kind)
