@@ -1,6 +1,7 @@
 """Owns how a run gets onto a cluster: all of it or nothing, and never over a run that is there."""
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,9 @@ LOOKED_AT = (
 ORDER = ("ConfigMap", "PersistentVolumeClaim", "Service", "NetworkPolicy", "PodMonitor",
          "PodGroup", "TrainingRuntime")  # fmt: skip
 HOOK = "helm.sh/hook"
+RUNTIME_SECONDS = 15  # for Trainer to see a TrainingRuntime that was just made
+# What the server keeps about an object, and no rendering says.
+BOOKKEEPING = ("creationTimestamp", "generation", "managedFields", "resourceVersion", "uid")
 CREATED, CONFIGURED, UNCHANGED = "created", "configured", "unchanged"
 
 
@@ -160,7 +164,7 @@ def submit(cluster: "Cluster", run: str, found: Sequence[Document]) -> list[Sent
     sent: list[Sent] = []
     try:
         for document in found:
-            sent.append(_send(cluster, document))
+            sent.append(_send_patiently(cluster, document, found))
     except BaseException as error:
         left = _undo(cluster, sent)
         if isinstance(error, FedctlError) and left:
@@ -191,6 +195,18 @@ def _wants_its_runtime(obj: Object, found: Sequence[Document], error: errors.Api
     )
 
 
+def _send_patiently(cluster: "Cluster", document: Document, found: Sequence[Document]) -> Sent:
+    """Trainer's webhook may learn of a runtime some moments after it was made."""
+    end = time.monotonic() + RUNTIME_SECONDS
+    while True:
+        try:
+            return _send(cluster, document)
+        except errors.ApiError as error:
+            if not _wants_its_runtime(document.obj, found, error) or time.monotonic() > end:
+                raise
+            time.sleep(0.5)
+
+
 def _send(cluster: "Cluster", document: Document, dry_run: bool = False) -> Sent:
     before = cluster.live(document.obj)
     after, warned = cluster.apply(document.obj, dry_run=dry_run, text=document.text)
@@ -218,6 +234,11 @@ def _again(
     cluster: "Cluster", run: str, there: Mapping[str, Any], found: Sequence[Document]
 ) -> list[Sent]:
     """The same run sent a second time; anything else of its name is refused."""
+    if there["metadata"].get("deletionTimestamp"):
+        raise UserError(
+            f"{run} is still being removed from namespace {cluster.namespace}; choose another "
+            f"--name, or submit it again after `fedctl wait {run} --for deleted`"
+        )
     end = job.ended(there)
     state = end.word if end else "suspended" if job.suspended(there) else "running"
     try:
@@ -268,8 +289,7 @@ def same(before: Mapping[str, Any], after: Mapping[str, Any], but_for: Sequence[
 
 def _bare(obj: Mapping[str, Any], but_for: Sequence[str]) -> Object:
     kept = {key: value for key, value in obj.items() if key != "status"}
-    book = ("managedFields", "resourceVersion", "generation", "uid", "creationTimestamp")
-    meta = {key: value for key, value in obj["metadata"].items() if key not in book}
+    meta = {key: value for key, value in obj["metadata"].items() if key not in BOOKKEEPING}
     spec = obj.get("spec")
     if isinstance(spec, dict) and but_for:
         spec = {key: value for key, value in spec.items() if key not in but_for}

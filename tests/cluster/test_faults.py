@@ -14,7 +14,7 @@ RESUMED = (
     "--ranks",
     "2",
     "--set",
-    "rounds=200",
+    "rounds=400",
     "--set",
     "checkpoint.every=5",
     "--set",
@@ -34,7 +34,7 @@ def finishes_resumed(namespace: Namespace, run: str) -> None:
     namespace.fedctl("fetch", run, "--out", "fetched")
     rows = (namespace.folder / "fetched/metrics.jsonl").read_text().splitlines()
     rounds = [json.loads(row)["round"] for row in rows]
-    assert rounds[-1] == 200
+    assert rounds[-1] == 400
     assert rounds == sorted(rounds), "the rounds that were trained twice are told once"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.harness import LONG, SMALL, Kubernetes, Namespace
+from tests.cluster.harness import LONG, SMALL, Kubernetes, Namespace, until
 from tests.cluster.stack.parts import ROOT
 
 
@@ -42,7 +42,7 @@ def test_the_role_of_a_user_suffices_for_all_that_fedctl_does(
     assert told["state"] == "Running"
     assert "round" in fedctl("logs", "gwpf-digits").stdout
     top = json.loads(fedctl("top", "gwpf-digits", "-o", "json").stdout)
-    assert [rank["problem"] for run in top["runs"] for rank in run["ranks"]] == ["", ""], top
+    assert [rank["problem"] for run in top for rank in run["ranks"]] == ["", ""], top
     fedctl("fetch", "gwpf-digits", "--out", "fetched")
     fedctl("suspend", "gwpf-digits")
     fedctl("wait", "gwpf-digits", "--for", "suspended", "--timeout", "2m")
@@ -51,7 +51,7 @@ def test_the_role_of_a_user_suffices_for_all_that_fedctl_does(
     doctor = json.loads(fedctl("doctor", "-o", "json").stdout)
     assert "fail" not in json.dumps(doctor)
     fedctl("cancel", "gwpf-digits", "--purge", "--yes")
-    assert not namespace.get("pvc")["items"]
+    until(lambda: namespace.get("pvc")["items"], lambda claims: not claims)
     assert "gwpf-digits" not in fedctl("list").stdout
 
 
@@ -66,8 +66,12 @@ def test_what_ended_is_cleared_away(cluster: Kubernetes, namespace: Namespace):
     namespace.fedctl("gc", "--older-than", "0s", "--yes")
     assert "gwpf-digits" not in namespace.fedctl("list").stdout
     assert len(namespace.get("pvc")["items"]) == 1
+    namespace.fedctl("cancel", "gwpf-digits", "--purge", "--yes")
+    until(lambda: namespace.get("pvc")["items"], lambda claims: not claims)
+
+    namespace.submit("gwpf-digits", *small, "--wait")
     namespace.fedctl("gc", "--older-than", "0s", "--claims", "--yes")
-    assert not namespace.get("pvc")["items"]
+    until(lambda: namespace.get("pvc")["items"], lambda claims: not claims)
 
 
 def test_the_doctor_finds_a_whole_cluster_well(namespace: Namespace):

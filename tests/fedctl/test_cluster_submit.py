@@ -151,6 +151,20 @@ def test_a_run_that_has_the_name_is_never_changed(fedctl, apiserver, ended, word
     assert json.dumps(list(apiserver.objects.values())) == before
 
 
+@pytest.mark.parametrize("dry", [(), ("--dry-run", "server")])
+def test_a_run_that_is_being_removed_is_not_taken_for_the_same_one(fedctl, apiserver, dry):
+    fedctl("submit", *RUN)
+    job = apiserver.find("PyTorchJob", "gwpf-digits")
+    job["metadata"]["deletionTimestamp"] = "2026-11-21T11:00:00Z"
+    apiserver.put(job)
+    done = fedctl("submit", *RUN, *dry)
+    assert (done.exit_code, done.stderr) == (
+        2,
+        "error: gwpf-digits is still being removed from namespace lab; choose another --name, or "
+        "submit it again after `fedctl wait gwpf-digits --for deleted`\n",
+    )
+
+
 def test_a_claim_that_another_experiment_has_left_is_not_written_to(fedctl, apiserver):
     fedctl("submit", *RUN)
     fedctl("cancel", "gwpf-digits", "--yes")
@@ -211,9 +225,26 @@ def test_a_trainjob_is_sent_though_a_rehearsal_of_it_wants_its_runtime_first(fed
     assert "TrainJob/gwpf-digits" in made(apiserver)
 
 
+def test_a_trainjob_waits_until_trainer_has_seen_its_runtime(fedctl, apiserver, monkeypatch):
+    words = "admission webhook \"vtrainjob.kb.io\" denied the request: runtime 'digits' not found"
+    apiserver.refuse("PATCH", "/trainjobs/", Refusal(403, "Forbidden", words), dry=False)
+    waited = []
+
+    def see(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 2:
+            apiserver.faults.clear()
+
+    monkeypatch.setattr("fedctl.cluster.submit.time.sleep", see)
+    assert fedctl("submit", *RUN, "--backend", "trainjob").exit_code == 0
+    assert len(waited) == 2 and "TrainJob/gwpf-digits" in made(apiserver)
+
+
 def test_a_client_dry_run_prints_what_would_be_sent(fedctl, apiserver):
     done = fedctl("submit", *RUN, "--dry-run", "client")
     assert done.stdout_bytes == fedctl("render", *RUN, "-n", "lab").stdout_bytes
+    as_json = json.loads(fedctl("submit", *RUN, "--dry-run", "client", "-o", "json").stdout)
+    assert [obj["kind"] for obj in as_json][-1] == "PyTorchJob"
     assert apiserver.sent() == apiserver.sent(dry=True) == []
 
 
@@ -295,6 +326,10 @@ def test_a_timeout_without_a_wait_is_refused(fedctl, apiserver):
     done = fedctl("submit", *RUN, "--timeout", "5m")
     assert (done.exit_code, done.stderr) == (
         2, "error: --timeout says how long to wait; give it with --wait or --logs\n"
+    )  # fmt: skip
+    done = fedctl("submit", *RUN, "--dry-run", "server", "--wait")
+    assert (done.exit_code, done.stderr) == (
+        2, "error: --dry-run server starts no run to wait for; leave --wait and --logs out\n"
     )  # fmt: skip
 
 
