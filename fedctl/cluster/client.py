@@ -84,7 +84,7 @@ class Cluster(Server):
         query |= {"dryRun": "All"} if dry_run else {}
         path = self.path_of(obj)
         answer = self.raw("PATCH", path, query=query, body=text or json.dumps(obj), content=APPLY)
-        return json.loads(answer.data), warnings(answer)
+        return self.tree(answer), warnings(answer)
 
     def create(self, obj: Object, dry_run: bool = False) -> Object:
         """A new object; AlreadyExists where there is one of its name."""
@@ -232,6 +232,11 @@ class Cluster(Server):
             }
         except (errors.NotFound, errors.KindMissing):
             return None
+
+    def serves(self, kind: str) -> bool:
+        """Whether the cluster has a kind, which everybody may ask."""
+        group, name = kinds.of(kind).group, kind.partition(".")[0]
+        return any(name in served for served in self.api_versions(group).values())
 
     def version_of(self, kind: Kind) -> str:
         """The version to ask for a kind: the first of ours that the cluster serves."""

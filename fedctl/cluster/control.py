@@ -27,14 +27,22 @@ class Removed:
 # --- cancel ---------------------------------------------------------------------------------------
 
 
-def parts(cluster: "Cluster", run: str, kinds: Sequence[str] = PARTS) -> list[Object]:
-    """The objects of a run beside its job; kinds that the cluster lacks have none."""
+def parts(
+    cluster: "Cluster",
+    run: str,
+    kinds: Sequence[str] = PARTS,
+    notice: Callable[[str], None] = lambda text: None,
+) -> list[Object]:
+    """The objects of a run beside its job; `notice` is told of kinds that one may not see."""
     found: list[Object] = []
     for kind in kinds:
         try:
             found += cluster.list(kind, labels=snapshot.selector(run))
-        except (errors.KindMissing, errors.Forbidden):
+        except errors.KindMissing:
             continue
+        except errors.Forbidden as error:  # also said of a kind that the cluster does not have
+            if cluster.serves(kind):
+                notice(f"what {run} has of a kind stays: {error}")
     return found
 
 
@@ -56,11 +64,13 @@ def end(cluster: "Cluster", run: str, wait: bool, tell: Callable[[str], None]) -
     return name_of(mine) if mine else None
 
 
-def remove(cluster: "Cluster", run: str, purge: bool) -> Removed:
+def remove(
+    cluster: "Cluster", run: str, purge: bool, notice: Callable[[str], None] = lambda text: None
+) -> Removed:
     """Removes what is left of a run; its claims, which hold the run folder, only with `purge`."""
     removed = []
     claims = parts(cluster, run, [CLAIM])
-    for part in [*parts(cluster, run), *(claims if purge else [])]:
+    for part in [*parts(cluster, run, notice=notice), *(claims if purge else [])]:
         meta = part["metadata"]
         api = part["apiVersion"]
         if cluster.delete(part["kind"], meta["name"], api_version=api, uid=meta.get("uid")):

@@ -7,13 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fedctl.cluster.submit import Document, name_of
+from fedctl.cluster.submit import BOOKKEEPING, Document, name_of
 
 if TYPE_CHECKING:
     from fedctl.cluster.client import Cluster
-
-# What the server keeps about an object, and no rendering says.
-BOOKKEEPING = ("creationTimestamp", "generation", "managedFields", "resourceVersion", "uid")
 
 
 def differences(cluster: "Cluster", found: Sequence[Document]) -> Iterator[tuple[str, str]]:

@@ -62,7 +62,7 @@ RIGHTS: dict[str, tuple[str, Sequence[Right]]] = {
 def server(cluster: "Cluster") -> Iterator[Finding]:
     """Reachable, new enough, and of the same opinion about the time."""
     answer = cluster.raw("GET", "/version")
-    version = str(json.loads(answer.data).get("gitVersion", ""))
+    version = str(cluster.tree(answer).get("gitVersion", ""))
     wanted = oldest()
     where = f"{cluster.server} (context {cluster.context}) is Kubernetes {version}"
     found = re.match(r"v?(\d+)\.(\d+)", version)
@@ -138,10 +138,7 @@ def rights(cluster: "Cluster") -> Iterator[Finding]:
 
 
 def _has(cluster: "Cluster", kind: str) -> bool:
-    group, name = kinds.of(kind).group, kind.partition(".")[0]
-    if group not in kinds.BROUGHT_BY:
-        return True  # Kubernetes' own
-    return any(name in served for served in cluster.api_versions(group).values())
+    return kinds.of(kind).group not in kinds.BROUGHT_BY or cluster.serves(kind)
 
 
 def _may(cluster: "Cluster", right: Right) -> bool:
@@ -160,7 +157,7 @@ def _may(cluster: "Cluster", right: Right) -> bool:
         "kind": "SelfSubjectAccessReview",
         "spec": {"resourceAttributes": asked},
     }
-    answer = json.loads(cluster.raw("POST", path, body=json.dumps(body)).data)
+    answer = cluster.json("POST", path, body=json.dumps(body))
     return bool(answer["status"].get("allowed"))
 
 

@@ -1,6 +1,5 @@
 """Owns the checks of what runs the pods: there, new enough for what the chart renders, alive."""
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +34,7 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
 def backends(cluster: "Cluster") -> Iterator[Finding]:
     """Which of the three there are."""
     for backend, wanted in BACKENDS.items():
-        missing = [kind for kind in wanted if not served(cluster, kind)]
+        missing = [kind for kind in wanted if not cluster.serves(kind)]
         if missing:
             remedy = kinds.BROUGHT_BY[kinds.of(missing[0]).group]
             yield Finding(WARN, f"--backend {backend}: there is no {', '.join(missing)}", remedy)
@@ -46,17 +45,10 @@ def backends(cluster: "Cluster") -> Iterator[Finding]:
     yield Finding(OK, "--backend job: Kubernetes' own, always there")
 
 
-def served(cluster: "Cluster", kind: str) -> bool:
-    """Whether the cluster has a kind, as everybody may ask it."""
-    of = kinds.of(kind)
-    name = kind.partition(".")[0]
-    return any(name in there for there in cluster.api_versions(of.group).values())
-
-
 def fields(cluster: "Cluster") -> Iterator[Finding]:
     """What the cluster would drop of what the chart renders: its kinds are older than the chart."""
     for backend, wanted in BACKENDS.items():
-        if not all(served(cluster, kind) for kind in wanted):
+        if not all(cluster.serves(kind) for kind in wanted):
             continue
         schemas = {kind: _schema(cluster, kind) for kind in wanted[:2] if kind != "JobSet"}
         if not all(schemas.values()):
@@ -83,7 +75,7 @@ def _schema(cluster: "Cluster", kind: str) -> tuple[Object, Object] | None:
     of = kinds.of(kind)
     try:
         path = f"/openapi/v3/apis/{of.group}/{cluster.version_of(of)}"
-        told = json.loads(cluster.raw("GET", path).data)
+        told = cluster.json("GET", path)
     except (errors.NotFound, errors.KindMissing):
         return None
     every: Object = (told.get("components") or {}).get("schemas") or {}
@@ -140,7 +132,7 @@ def _resolved(schema: Object, every: Object) -> Object:
 
 def alive(cluster: "Cluster") -> Iterator[Finding]:
     """The operators' Deployments, where one may see them."""
-    there = {name: kind for name, kind in DEPLOYMENTS.items() if served(cluster, kind)}
+    there = {name: kind for name, kind in DEPLOYMENTS.items() if cluster.serves(kind)}
     if not there:
         return
     probe = "`fedctl submit ... --dry-run server` asks their webhooks"

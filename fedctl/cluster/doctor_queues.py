@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from fedctl.cluster import errors
-from fedctl.cluster.doctor_operators import served
+from fedctl.cluster import errors, job
 from fedctl.cluster.finding import OK, UNKNOWN, WARN, Finding
 
 if TYPE_CHECKING:
@@ -15,16 +14,11 @@ if TYPE_CHECKING:
 # As Kueue's own manifests name them; another installation may not.
 KUEUE_NAMESPACE, KUEUE_CONFIG = "kueue-system", "kueue-manager-config"
 CONFIG_KEY = "controller_manager_config.yaml"
-INTEGRATIONS = {
-    "PyTorchJob": "kubeflow.org/pytorchjob",
-    "TrainJob": "trainer.kubeflow.org/trainjob",
-    "Job": "batch/job",
-}
 
 
 def kueue(cluster: "Cluster") -> Iterator[Finding]:
     """There, and with a queue in this namespace."""
-    if not served(cluster, "LocalQueue"):
+    if not cluster.serves("LocalQueue"):
         yield Finding(OK, "Kueue is not there: leave --queue out")
         return
     queues = cluster.list("LocalQueue")
@@ -44,7 +38,7 @@ def kueue(cluster: "Cluster") -> Iterator[Finding]:
 
 def integrations(cluster: "Cluster") -> Iterator[Finding]:
     """Whether Kueue manages the kinds of our jobs; those that it does not would wait for ever."""
-    if not served(cluster, "LocalQueue"):
+    if not cluster.serves("LocalQueue"):
         return
     try:
         config = cluster.get("ConfigMap", KUEUE_CONFIG, namespace=KUEUE_NAMESPACE)
@@ -60,8 +54,8 @@ def integrations(cluster: "Cluster") -> Iterator[Finding]:
         return
     tree = yaml.safe_load(text) or {}
     enabled = (tree.get("integrations") or {}).get("frameworks") or []
-    for kind, name in INTEGRATIONS.items():
-        if kind != "Job" and not served(cluster, kind):
+    for kind, name in job.INTEGRATIONS.items():
+        if kind != "Job" and not cluster.serves(kind):
             continue
         if name in enabled:
             yield Finding(OK, f"Kueue manages {kind}s")
@@ -72,12 +66,12 @@ def integrations(cluster: "Cluster") -> Iterator[Finding]:
 
 def gangs(cluster: "Cluster") -> Iterator[Finding]:
     """Who else starts all ranks at once, or none."""
-    if served(cluster, "PodGroup.scheduling.volcano.sh"):
+    if cluster.serves("PodGroup.scheduling.volcano.sh"):
         text = "--queueing volcano: Volcano is there"
         yield Finding(OK, f"{text}; PyTorchJobs need the operator's --gang-scheduler-name=volcano")
     else:
         yield Finding(OK, "--queueing volcano: Volcano is not there")
-    if served(cluster, "PodGroup"):
+    if cluster.serves("PodGroup"):
         yield Finding(OK, "--queueing native: the scheduler's own gangs are there")
     else:
         yield Finding(
@@ -87,7 +81,7 @@ def gangs(cluster: "Cluster") -> Iterator[Finding]:
 
 def monitoring(cluster: "Cluster") -> Iterator[Finding]:
     """Who scrapes the ranks."""
-    if served(cluster, "PodMonitor"):
+    if cluster.serves("PodMonitor"):
         yield Finding(OK, "PodMonitors are there: charts/fedtrain-platform has the ranks scraped")
     else:
         yield Finding(OK, "there is no Prometheus operator; `fedctl top` reads the ranks itself")

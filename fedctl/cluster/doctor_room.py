@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 Object = Mapping[str, Any]
 
 GPU = "nvidia.com/gpu"
+# Of pods: the others hold nothing any more, and may be most of a cluster's.
+ALIVE = "status.phase!=Succeeded,status.phase!=Failed"
 DEFAULT = "storageclass.kubernetes.io/is-default-class"
 # Parts of the names of provisioners whose volumes many nodes can write to.
 SHARED = ("nfs", "cephfs", "efs.csi", "filestore", "file.csi.azure", "lustre", "gpfs", "weka",
@@ -75,7 +77,7 @@ def gpus(cluster: "Cluster") -> Iterator[Finding]:
         yield Finding(WARN, f"no node offers {GPU}", "train on CPUs with --gpus 0")
         return
     try:
-        pods = cluster.list("Pod", everywhere=True)
+        pods = cluster.list("Pod", fields=ALIVE, everywhere=True)
     except errors.Forbidden:
         yield Finding(OK, f"{total} GPUs on {sum(map(bool, there.values()))} nodes")
         return
@@ -97,8 +99,6 @@ def _gpus_of(node: Object) -> int:
 
 
 def _taken(pod: Object) -> int:
-    if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
-        return 0
     asked = [((c.get("resources") or {}).get("limits") or {}).get(GPU, "0")
              for c in pod["spec"]["containers"]]  # fmt: skip
     return sum(int(number(text)) for text in asked)

@@ -41,7 +41,10 @@ def arriving(folder: Path) -> Iterator[Path]:
         yield partial
         partial.chmod(0o755)  # mkdtemp's is for the owner only
         refuse_full(folder)  # somebody else may have been here meanwhile
-        partial.replace(folder)
+        try:
+            partial.replace(folder)
+        except OSError as error:  # a link to a folder, or the one that the shell is in
+            raise RunError(f"--out {folder}: cannot be replaced: {error.strerror}") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -20,16 +20,19 @@ LOOK_SECONDS = 15.0
 
 
 def snapshots(cluster: "Cluster", run: str, timeout: float | None = None) -> Iterator[Snapshot]:
-    """The run now, and again after each change; ends after `timeout` seconds."""
+    """The run now, and again after each change; ends after `timeout` seconds, 0 for one look."""
     ends = None if timeout is None else time.monotonic() + timeout
     watches = _Watches(cluster, run, ends)
-    heard = time.monotonic()
+    heard: float | None = None  # a server that has never answered is not waited for
+    asked = False
     try:
-        while ends is None or time.monotonic() < ends:
+        while not asked or ends is None or time.monotonic() < ends:
+            asked = True
             try:
                 seen = snapshot.read(cluster, run)
             except FedctlError as error:
-                if not errors.passing(error) or time.monotonic() - heard > PATIENCE_SECONDS:
+                patient = heard is not None and time.monotonic() - heard <= PATIENCE_SECONDS
+                if not patient or not errors.passing(error):
                     raise
                 time.sleep(1)
                 continue

@@ -1,6 +1,5 @@
 """Owns the job behind a run, whichever of the three kinds it is: where it is, how it ended."""
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +17,12 @@ Object = Mapping[str, Any]
 KINDS = ("PyTorchJob", "TrainJob", "Job")
 SUCCEEDED, FAILED = ("Succeeded", "Complete"), ("Failed",)
 QUEUE = "kueue.x-k8s.io/queue-name"
+# As Kueue's configuration names the kinds that it manages.
+INTEGRATIONS = {
+    "PyTorchJob": "kubeflow.org/pytorchjob",
+    "TrainJob": "trainer.kubeflow.org/trainjob",
+    "Job": "batch/job",
+}
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,13 @@ def of_namespace(cluster: "Cluster", everywhere: bool = False) -> list[Object]:
     """All jobs that our chart made, of every kind that the cluster has."""
     found: list[Object] = []
     for kind in KINDS:
-        with contextlib.suppress(KindMissing):
+        try:
             found += cluster.list(kind, labels={NAME: CHART}, everywhere=everywhere)
+        except KindMissing:
+            continue
+        except Forbidden:  # also said of a kind that the cluster does not have
+            if cluster.serves(kind):
+                raise
     # JobSet makes Jobs of its own, in whose labels a runtime has a say.
     return [job for job in found if not job["metadata"].get("ownerReferences")]
 

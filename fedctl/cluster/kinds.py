@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -53,42 +52,25 @@ KINDS: Mapping[str, Kind] = {
     "PersistentVolumeClaim": _kind("v1", "persistentvolumeclaims"),
     "Pod": _kind("v1", "pods"),
     "ResourceQuota": _kind("v1", "resourcequotas"),
-    "Secret": _kind("v1", "secrets"),
     "Service": _kind("v1", "services"),
-    "ServiceAccount": _kind("v1", "serviceaccounts"),
-    "DaemonSet": _kind("apps/v1", "daemonsets"),
     "Deployment": _kind("apps/v1", "deployments"),
     "Job": _kind("batch/v1", "jobs"),
     "NetworkPolicy": _kind("networking.k8s.io/v1", "networkpolicies"),
-    "Role": _kind("rbac.authorization.k8s.io/v1", "roles"),
-    "RoleBinding": _kind("rbac.authorization.k8s.io/v1", "rolebindings"),
     "StorageClass": _kind("storage.k8s.io/v1", "storageclasses", False),
-    "PriorityClass": _kind("scheduling.k8s.io/v1", "priorityclasses", False),
     "PodGroup": _kind(f"{GANGS}/v1beta1,v1alpha2", "podgroups"),
-    "APIService": _kind("apiregistration.k8s.io/v1", "apiservices", False),
     "CustomResourceDefinition": _kind(
         "apiextensions.k8s.io/v1", "customresourcedefinitions", False
     ),
     "SelfSubjectAccessReview": _kind("authorization.k8s.io/v1", "selfsubjectaccessreviews", False),
-    "ValidatingWebhookConfiguration": _kind(
-        "admissionregistration.k8s.io/v1", "validatingwebhookconfigurations", False
-    ),
-    "MutatingWebhookConfiguration": _kind(
-        "admissionregistration.k8s.io/v1", "mutatingwebhookconfigurations", False
-    ),
     "PyTorchJob": _kind(f"{KUBEFLOW}/v1", "pytorchjobs"),
     "TrainJob": _kind(f"{TRAINER}/v1alpha1", "trainjobs"),
     "TrainingRuntime": _kind(f"{TRAINER}/v1alpha1", "trainingruntimes"),
-    "ClusterTrainingRuntime": _kind(f"{TRAINER}/v1alpha1", "clustertrainingruntimes", False),
     "JobSet": _kind(f"{JOBSET}/v1alpha2", "jobsets"),
     "ClusterQueue": _kind(f"{KUEUE}/v1beta2,v1beta1", "clusterqueues", False),
     "LocalQueue": _kind(f"{KUEUE}/v1beta2,v1beta1", "localqueues"),
-    "ResourceFlavor": _kind(f"{KUEUE}/v1beta2,v1beta1", "resourceflavors", False),
     "Workload": _kind(f"{KUEUE}/v1beta2,v1beta1", "workloads"),
     f"PodGroup.{VOLCANO}": _kind(f"{VOLCANO}/v1beta1", "podgroups"),
-    f"Queue.{VOLCANO}": _kind(f"{VOLCANO}/v1beta1", "queues", False),
     "PodMonitor": _kind(f"{MONITORING}/v1", "podmonitors"),
-    "PrometheusRule": _kind(f"{MONITORING}/v1", "prometheusrules"),
 }
 
 # API group -> who brings it, and what a run can do without.
@@ -109,10 +91,3 @@ def of(kind: str, api_version: str | None = None) -> Kind:
     found = KINDS.get(f"{kind}.{group}") or KINDS.get(kind)
     assert found is not None, f"fedctl.cluster.kinds has no {kind}"
     return found
-
-
-def known(obj: Mapping[str, Any]) -> bool:
-    """Whether the table has the object's kind, under its group."""
-    group = str(obj.get("apiVersion", "")).rpartition("/")[0]
-    kind = KINDS.get(f"{obj.get('kind')}.{group}") or KINDS.get(str(obj.get("kind")))
-    return kind is not None and kind.group == group

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from fedctl.cluster import errors, job, ranks
@@ -24,7 +25,7 @@ PAUSE_SECONDS = 1.0  # before a log is asked for again
 # A log that is silent is asked for again: its connection may have died without a word.
 SILENCE_SECONDS = 120
 MOST_WAITING = 10_000  # lines that nobody has read yet; then the ranks' threads wait
-STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(?:Z|[+-]\d\d:\d\d) ?(.*)", re.S)
+STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d) ?(.*)", re.S)
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,7 @@ def incarnation(
     last, repeated = "", 0  # the newest stamp, and how many lines have it
     while not stopped.is_set():
         first, whole, last_look = not last, True, over.is_set()
-        skip = repeated
+        read, skip = last, repeated  # what comes again after a break
         try:
             for line in cluster.logs(
                 rank.name,
@@ -228,11 +229,14 @@ def incarnation(
                 silence=SILENCE_SECONDS,
             ):
                 stamp, text = _split(line)
-                if stamp and last and (stamp < last or (stamp == last and skip)):
-                    skip -= stamp == last
+                if stamp and (stamp < read or (stamp == read and skip)):
+                    skip -= stamp == read
                     continue
-                repeated = repeated + 1 if stamp == last else 1
-                last = stamp or last
+                read = ""  # from here on all is new, though stdout and stderr may be out of order
+                if stamp > last:
+                    last, repeated = stamp, 1
+                elif stamp == last:
+                    repeated += 1
                 yield text
         except (errors.NotFound, errors.Refused):
             return  # the pod, or its container, is gone
@@ -258,8 +262,12 @@ def _still(cluster: "Cluster", rank: Rank) -> bool:
 
 
 def _split(line: str) -> tuple[str, str]:
-    """A stamp that sorts, and the line; kubelets differ in how many digits they write."""
+    """A stamp that sorts, and the line; nodes differ in digits, and in whose time they write."""
     found = STAMP.match(line)
     if not found:
         return "", line
-    return f"{found[1]}.{(found[2] or '').ljust(9, '0')}", found[3]
+    moment, digits, zone, text = found.groups()
+    if zone != "Z":
+        there = datetime.fromisoformat(moment + zone)
+        moment = there.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{moment}.{(digits or '').ljust(9, '0')}", text

@@ -16,11 +16,6 @@ OPERATORS = {
     "TrainJob": "Kubeflow Trainer",
     "Job": "Kubernetes' job controller",
 }
-INTEGRATION = {
-    "PyTorchJob": "kubeflow.org/pytorchjob",
-    "TrainJob": "trainer.kubeflow.org/trainjob",
-    "Job": "batch/job",
-}
 IMAGE = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
 MOUNTS = ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox")
 # FailedCreate, FailedCreatePod, ...; Trainer's TrainJobResourcesCreationFailed.
@@ -70,7 +65,7 @@ def _of_the_queue(seen: Snapshot) -> Iterator[str]:
         others = " or ".join(f"--backend {k.lower()}" for k in ("TrainJob", "Job") if k != kind)
         yield (
             f"Kueue does not manage {kind}s here, so it stays suspended; have "
-            f"{INTEGRATION[kind]} added to integrations.frameworks of Kueue, or use {others}"
+            f"{job.INTEGRATIONS[kind]} added to integrations.frameworks of Kueue, or use {others}"
         )
         return
     if seen.workload["spec"].get("active") is False:

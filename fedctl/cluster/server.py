@@ -10,8 +10,10 @@ from typing import Any
 from urllib.parse import urlencode
 
 from fedctl.cluster import errors, kubeconfig
+from fedctl.errors import RunError
 
 CONNECT_SECONDS, READ_SECONDS = 10, 30
+CONNECTIONS = 256  # that are kept: a log that is followed has one for each rank
 OWNER = "fedctl"  # the field manager
 
 
@@ -27,6 +29,9 @@ class Server:
         self._configuration = access.configuration
         self.server: str = self._configuration.host
         self._configuration.keep_alive = True
+        # The client's default goes by the processors here; beyond it urllib3 warns on stderr of
+        # each connection that it does not keep.
+        self._configuration.connection_pool_maxsize = CONNECTIONS
         if not self._configuration.verify_ssl:  # as the kubeconfig wants it: no need to say it
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         self._pool = ApiClient(self._configuration).rest_client.pool_manager
@@ -38,7 +43,17 @@ class Server:
 
     def json(self, method: str, path: str, **options: Any) -> Any:
         """What a request is answered, which is JSON."""
-        return json.loads(self.raw(method, path, **options).data)
+        return self.tree(self.raw(method, path, **options))
+
+    def tree(self, answer: Any) -> Any:
+        """The JSON in an answer; a login page, say, that a proxy sends instead is an error."""
+        try:
+            return json.loads(answer.data)
+        except ValueError:
+            raise RunError(
+                f"{self.server} (context {self.context}) does not answer as an API server does; "
+                "check the address of the context, and whether a proxy asks to log in"
+            ) from None
 
     def lines(
         self, method: str, path: str, *, query: Mapping[str, str], read_seconds: float | None

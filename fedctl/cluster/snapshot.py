@@ -67,7 +67,7 @@ def read(cluster: "Cluster", run: str) -> Snapshot:
     queued = mine is not None and job.QUEUE in (mine["metadata"].get("labels") or {})
     workload, kueue = _queue(cluster, mine) if mine and queued else (None, None)
     claims = _claims(cluster, run, pods)
-    events = _events(cluster, run, pods, claims, workload)
+    events = _events(cluster, run, mine, pods, claims, workload)
     return Snapshot(run, cluster.namespace, mine, pods, events, claims, workload, kueue)
 
 
@@ -111,6 +111,7 @@ def _claims(cluster: "Cluster", run: str, pods: Sequence[Object]) -> list[Object
 def _events(
     cluster: "Cluster",
     run: str,
+    mine: Object | None,
     pods: Sequence[Object],
     claims: Sequence[Object],
     workload: Object | None,
@@ -121,8 +122,20 @@ def _events(
     if workload:
         about.add(workload["metadata"]["name"])
     found = _or(list, cluster.list, "Event", fields={"type": "Warning"})
-    mine = [event for event in found if event["involvedObject"].get("name") in about]
-    return sorted(mine, key=last_seen)
+    made = job.when(mine["metadata"].get("creationTimestamp")) if mine else None
+    ours = [
+        event
+        for event in found
+        if event["involvedObject"].get("name") in about and not _of_an_earlier_run(event, made)
+    ]
+    return sorted(ours, key=last_seen)
+
+
+def _of_an_earlier_run(event: Object, made: datetime | None) -> bool:
+    """Whether it is about a run that had the name before; only claims are older than their run."""
+    seen = job.when(last_seen(event))
+    claims = event["involvedObject"].get("kind") == "PersistentVolumeClaim"
+    return not claims and made is not None and seen is not None and seen < made
 
 
 def last_seen(event: Object) -> str:

@@ -118,6 +118,8 @@ def check(cluster: "Cluster", release: "Release") -> None:
         return  # whether it is the same run, its objects tell
     kept = _there(cluster, "PersistentVolumeClaim", f"{release.name}-runs")
     if isinstance(kept, dict) and values.storage.runs.kind == "new":
+        if kept["metadata"].get("deletionTimestamp"):
+            raise UserError(f"claim {release.name}-runs is still being removed; try again soon")
         theirs = (kept["metadata"].get("labels") or {}).get(DIGEST)
         mine = release.experiment.digest()
         if theirs and theirs != mine:
@@ -235,10 +237,8 @@ def _again(
 ) -> list[Sent]:
     """The same run sent a second time; anything else of its name is refused."""
     if there["metadata"].get("deletionTimestamp"):
-        raise UserError(
-            f"{run} is still being removed from namespace {cluster.namespace}; choose another "
-            f"--name, or submit it again after `fedctl wait {run} --for deleted`"
-        )
+        remedy = f"choose another --name, or submit it after `fedctl wait {run} --for deleted`"
+        raise UserError(f"{run} is still being removed; {remedy}")
     end = job.ended(there)
     state = end.word if end else "suspended" if job.suspended(there) else "running"
     try:

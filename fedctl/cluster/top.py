@@ -34,6 +34,11 @@ class RankView:
     row: metrics.Row = field(default_factory=dict)
     problem: str = ""
 
+    def as_dict(self) -> dict[str, Any]:
+        """For programs."""
+        told = {key: value for key, value in vars(self).items() if key != "row"}
+        return told | {"metrics": metrics.plain(self.row)}
+
 
 @dataclass(frozen=True)
 class RunView:
@@ -68,16 +73,16 @@ class RunView:
     def as_dict(self) -> dict[str, Any]:
         """For programs: numbers under the catalogue's names."""
         return {
-            "run": self.run,
+            "name": self.run,
             "state": self.state,
-            "ranks_planned": self.size,
-            "ranks_running": self.running,
+            "ranks_ready": self.running,
+            "ranks_total": self.size,
             "restarts": self.restarts,
             "round_seconds": self.pace,
             "saved_ratio": runs.saved(self.row) if _counted(self.row) else None,
             "uploaded_bytes": runs.uploaded(self.row) if _counted(self.row) else None,
             "metrics": metrics.plain(self.row),
-            "ranks": [vars(rank) | {"row": metrics.plain(rank.row)} for rank in self.ranks],
+            "ranks": [rank.as_dict() for rank in self.ranks],
         }
 
 

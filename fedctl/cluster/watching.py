@@ -13,6 +13,7 @@ Change = tuple[str, Object]  # ADDED, MODIFIED or DELETED, and the object
 
 TURN_SECONDS = 120  # of one request: a connection that died unnoticed costs no more
 PATIENCE_SECONDS = 60.0  # without an answer
+PAUSE_SECONDS = 1.0  # before it is asked again
 # Opens a list or a watch: query -> its answer, whose lines come as they are said.
 Ask = Callable[[dict[str, str]], Any]
 
@@ -33,19 +34,28 @@ def changes(
             if not version:
                 version, found = _relist(listed, known)
                 yield from found
+            quiet = True
             for kind, obj in _turn(watched, version, ends):
+                quiet = False
                 version = obj["metadata"].get("resourceVersion", version)
                 silent_since = time.monotonic()
                 if kind != "BOOKMARK":
                     _note(known, kind, obj)
                     yield kind, obj
             silent_since = time.monotonic()
+            if quiet:  # where a proxy ends each watch at once, not a thousand requests a second
+                _pause(stop, ends)
         except errors.Gone:  # the server has forgotten that version: look again
             version = ""
         except (errors.Unreachable, errors.ApiError) as error:
             if not errors.passing(error) or time.monotonic() - silent_since > PATIENCE_SECONDS:
                 raise
-            stop.wait(1 if ends is None else max(0.0, min(1, ends - time.monotonic())))
+            _pause(stop, ends)
+
+
+def _pause(stop: threading.Event, ends: float | None) -> None:
+    left = PAUSE_SECONDS if ends is None else ends - time.monotonic()
+    stop.wait(max(0.0, min(PAUSE_SECONDS, left)))
 
 
 def _relist(listed: Ask, known: dict[str, Object]) -> tuple[str, list[Change]]:
@@ -74,7 +84,10 @@ def _turn(watched: Ask, version: str, ends: float | None) -> Iterator[Change]:
         "timeoutSeconds": str(seconds),
     }
     for line in watched(query):
-        change = json.loads(line)
+        try:
+            change = json.loads(line)
+        except ValueError:  # a proxy may end an answer properly, and in the middle of a line
+            raise errors.Unreachable("a watch broke off in the middle of a line") from None
         if change["type"] == "ERROR":
             raise errors.of_status(change["object"])
         yield change["type"], change["object"]

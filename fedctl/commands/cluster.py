@@ -5,12 +5,11 @@ import sys
 
 import click
 
-from fedctl.commands.options import Duration, cluster_options, output_option
-from fedctl.errors import RunError, UserError
+from fedctl.commands.options import Duration, cluster_options, output_option, run_argument
+from fedctl.errors import RunError, Stopped, UserError
 
 # Spelled out here, and compared with fedctl.cluster.waiting by a test: help asks no cluster.
 TARGETS = ("running", "succeeded", "finished", "suspended", "deleted")
-run_argument = click.argument("run", metavar="RUN")
 
 
 @click.command("list")
@@ -109,12 +108,16 @@ def wait(
       2    the command is wrong
       3    it can't be so any more: the run has ended otherwise, or is gone
       124  the time is over
+      130  Ctrl-C; the run goes on
     """
     from fedctl.cluster import client, telling, waiting
 
     cluster = client.connect(context, namespace)
-    with telling.Progress(run, live=True) as progress:
-        now = waiting.wait(cluster, run, target, timeout, progress.tell)
+    try:
+        with telling.Progress(run, live=True) as progress:
+            now = waiting.wait(cluster, run, target, timeout, progress.tell)
+    except KeyboardInterrupt:
+        raise Stopped(f"{run} goes on; `fedctl wait {run}` waits for it again") from None
     found = {"name": run, "namespace": cluster.namespace, "state": now.state}
     click.echo(json.dumps(found, indent=2) if output == "json" else f"{run}  {now.state}")
 
@@ -192,9 +195,16 @@ def cancel(
         raise RunError(f"{run}: no such run in namespace {cluster.namespace}{kept}")
     now = state.of(seen)
     _ask(run, now.state, now.state not in state.ENDED, purge, yes)
-    with telling.Progress(run, live=True) as progress:
-        ended = control.end(cluster, run, not no_wait, progress.say)
-    removed = control.remove(cluster, run, purge)
+    try:
+        with telling.Progress(run, live=True) as progress:
+            ended = control.end(cluster, run, not no_wait, progress.say)
+    except KeyboardInterrupt:
+        raise Stopped(
+            f"{run} is being removed; `fedctl cancel {run}` again removes what is left of it"
+        ) from None
+    removed = control.remove(
+        cluster, run, purge, lambda text: click.echo(f"warning: {text}", err=True)
+    )
     names = [*([ended] if ended else []), *removed.removed]
     if output == "json":
         tree = {"name": run, "removed": names, "kept_claims": list(removed.kept)}

@@ -46,6 +46,8 @@ class Commands(click.Group):
             raise OneLine(str(error), 2) from None
         except Stopped as error:
             raise OneLine(str(error), error.exit_code, prefix="") from None
+        except KeyboardInterrupt:  # click would end with 1, which says that the run has failed
+            raise OneLine("stopped by Ctrl-C", Stopped.exit_code, prefix="") from None
         except FedctlError as error:
             raise OneLine(str(error), error.exit_code) from None
         except click.UsageError as error:

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedctl.commands.options import Duration, cluster_options, output_option, path_type
+from fedctl.commands.options import (
+    RUN,
+    Duration,
+    cluster_options,
+    output_option,
+    path_type,
+    run_argument,
+)
 from fedctl.errors import FedctlError, RunError, Stopped, UserError
 
 if TYPE_CHECKING:
@@ -22,7 +29,7 @@ COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")  # of ranks, ove
 
 
 @click.command("logs")
-@click.argument("run")
+@run_argument
 @click.option(
     "-f", "--follow", is_flag=True, help="Go on until the run has ended; wait for its start."
 )
@@ -122,7 +129,7 @@ def raise_if_failed(cluster: "Cluster", run: str) -> None:
 
 
 @click.command("top")
-@click.argument("names", metavar="[RUN]...", nargs=-1)
+@click.argument("names", metavar="[RUN]...", nargs=-1, type=RUN)
 @click.option("--ranks", "each", is_flag=True, help="A line for each rank too.")
 @click.option("--once", is_flag=True, help="Print the table once; so it is in a pipe anyway.")
 @click.option(
@@ -211,7 +218,7 @@ def _live(look: "Callable[[], list[RunView]]", each: bool, pause: float) -> None
 
 
 @click.command("fetch")
-@click.argument("run")
+@run_argument
 @click.option(
     "--out", type=path_type, metavar="DIR", help="Folder, empty or new.  [default: runs/RUN]"
 )
@@ -254,7 +261,7 @@ def fetch(
     with _bar(run, output) as progress:
         got = fetching.fetch(cluster, run, folder, what, image, progress, notice)
     if output == "json":
-        told = {"run": run, "folder": str(got.folder), "files": got.files, "bytes": got.bytes}
+        told = {"name": run, "folder": str(got.folder), "files": got.files, "bytes": got.bytes}
         click.echo(json.dumps(told | {"pod": got.pod}, indent=2))
     else:
         click.echo(f"{got.folder}: {got.files} files, {megabytes(got.bytes)} MB, checksums agree")

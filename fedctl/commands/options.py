@@ -21,17 +21,40 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic from click
 
     name = "duration"
     SECONDS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+    MOST = 3650 * 86400  # beyond it dates and timers overflow
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
         if isinstance(value, int | float):
             return float(value)
         text = str(value)
-        if re.fullmatch(r"\d+(\.\d+)?", text):
-            return float(text)
         found = re.findall(r"(\d+)([dhms])", text)
-        if not found or "".join(map("".join, found)) != text:
+        if re.fullmatch(r"\d+(\.\d+)?", text):
+            seconds = float(text)
+        elif found and "".join(map("".join, found)) == text:
+            seconds = float(sum(int(count) * dict(self.SECONDS)[unit] for count, unit in found))
+        else:
             self.fail(f"{text!r} is no duration; write 90s, 10m or 1h30m", param, ctx)
-        return float(sum(int(count) * dict(self.SECONDS)[unit] for count, unit in found))
+        if seconds > self.MOST:
+            self.fail(f"{text!r} is more than ten years", param, ctx)
+        return seconds
+
+
+class Named(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.3 on
+    """The name of an object on a cluster: it goes into addresses and paths just as it is."""
+
+    def __init__(self, name: str, pattern: str) -> None:
+        self.name, self._pattern = name, pattern
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        if not re.fullmatch(self._pattern, value):
+            rule = "write lower-case letters, digits and dashes, no dash at the ends"
+            self.fail(f"{value!r} is no name of a {self.name}; {rule}", param, ctx)
+        return str(value)
+
+
+RUN = Named("run", "[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")  # Helm lets in dots
+NAMESPACE = Named("namespace", "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+run_argument = click.argument("run", metavar="RUN", type=RUN)
 
 
 def cluster_options(command: Any) -> Any:
@@ -41,6 +64,7 @@ def cluster_options(command: Any) -> Any:
             "-n",
             "--namespace",
             metavar="NS",
+            type=NAMESPACE,
             help="Namespace of the run.  [default: the context's, else default]",
         ),
         click.option(

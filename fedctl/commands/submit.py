@@ -9,7 +9,7 @@ import click
 
 from fedctl.commands.manifests import release_of, run_options
 from fedctl.commands.options import Duration, cluster_options, output_option
-from fedctl.errors import FedctlError, UserError
+from fedctl.errors import FedctlError, Stopped, UserError
 
 if TYPE_CHECKING:
     from fedctl.cluster.client import Cluster
@@ -57,17 +57,24 @@ def submit(
       2    the command or a value is wrong, or the name is taken; nothing was sent
       3    with --wait: the run was removed meanwhile
       124  with --timeout: the time is over, and the run goes on
+      130  with --wait: Ctrl-C; the run goes on
     """
     from fedctl.cluster import client
     from fedctl.cluster import submit as submitting
 
     if timeout is not None and not (wait or logs):
         raise UserError("--timeout says how long to wait; give it with --wait or --logs")
+    if dry_run and (wait or logs):
+        raise UserError(
+            f"--dry-run {dry_run} starts no run to wait for; leave --wait and --logs out"
+        )
     cluster = client.connect(context, given["namespace"])
     release = release_of(given | {"namespace": cluster.namespace})
     _lint(release)
     text = _render(cluster, release)
     if dry_run == "client":
+        if output == "json":
+            text = json.dumps([one.obj for one in submitting.documents(text)], indent=2) + "\n"
         click.echo(text, nl=False)
         return
     submitting.check(cluster, release)
@@ -141,8 +148,11 @@ def _follow(cluster: "Cluster", run: str, timeout: float | None, logs: bool, out
     reader = threading.Thread(target=_print_log, args=[cluster, run, output], daemon=True)
     if logs:
         reader.start()
-    with telling.Progress(run, live=not logs) as progress:
-        waiting.wait(cluster, run, "succeeded", timeout, progress.tell)
+    try:
+        with telling.Progress(run, live=not logs) as progress:
+            waiting.wait(cluster, run, "succeeded", timeout, progress.tell)
+    except KeyboardInterrupt:
+        raise Stopped(f"{run} goes on; `fedctl wait {run}` waits for it again") from None
     if logs:
         reader.join(LAST_LINES_SECONDS)
     if output == "text":
@@ -158,6 +168,8 @@ def _print_log(cluster: "Cluster", run: str, output: str) -> None:
             click.echo(line.text, err=output == "json")
     except FedctlError as error:
         click.echo(f"warning: the log: {error}", err=True)
+    except BrokenPipeError:
+        return  # nobody reads it any more
 
 
 @click.command("diff")

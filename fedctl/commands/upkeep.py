@@ -50,7 +50,6 @@ def gc(
     """
     from datetime import timedelta
 
-    from fedctl import table
     from fedctl.cluster import gc as leftovers
     from fedctl.cluster.client import connect
 
@@ -62,11 +61,12 @@ def gc(
         if not items:
             click.echo("nothing to remove")
             return
-        table.show([_cells(item, everywhere) for item in items])
+        _show(items, everywhere)
     going = [item for item in items if not item.kept]
     if dry_run or not going:
         if output == "json":
-            click.echo(json.dumps({"found": [item.as_dict() for item in items]}, indent=2))
+            told = [item.as_dict() for item in items]
+            click.echo(json.dumps({"found": told} if dry_run else {"removed": []}, indent=2))
         return
     if not yes and not (sys.stdin.isatty() and output == "text"):
         raise UserError("--yes is needed where nobody can be asked; --dry-run only lists")
@@ -75,18 +75,22 @@ def gc(
     results = list(leftovers.remove(cluster, going))
     failed = [(item, problem) for item, problem in results if problem]
     if output == "json":
-        told = [item.as_dict() | {"problem": problem} for item, problem in results]
-        click.echo(json.dumps({"removed": told}, indent=2))
+        ends = [item.as_dict() | {"problem": problem} for item, problem in results]
+        click.echo(json.dumps({"removed": ends}, indent=2))
     else:
         click.echo(f"{len(results) - len(failed)} removed")
     if failed:
         raise RunError(f"{len(failed)} could not be removed: {failed[0][0].what}: {failed[0][1]}")
 
 
-def _cells(item: "Item", everywhere: bool) -> dict[str, str]:
-    place = {"namespace": item.namespace} if everywhere else {}
-    why = f"{item.why}; stays: {item.kept}" if item.kept else item.why
-    return place | {"object": item.what, "run": item.run, "why": why}
+def _show(items: "list[Item]", everywhere: bool) -> None:
+    from fedctl.cluster import telling
+
+    rows = []
+    for item in items:
+        why = f"{item.why}; stays: {item.kept}" if item.kept else item.why
+        rows.append([*([item.namespace] if everywhere else []), item.what, item.run, why])
+    telling.show([*(["namespace"] if everywhere else []), "object", "run", "why"], rows)
 
 
 @click.command("doctor")

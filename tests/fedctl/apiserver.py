@@ -320,9 +320,9 @@ def _within(at: Key, key: Key) -> bool:
 def _selected(obj: Object, query: Mapping[str, str]) -> bool:
     labels = obj["metadata"].get("labels") or {}
     wanted = dict(pair.split("=", 1) for pair in query.get("labelSelector", "").split(",") if pair)
-    fields = dict(pair.split("=", 1) for pair in query.get("fieldSelector", "").split(",") if pair)
+    fields = [pair.split("=", 1) for pair in query.get("fieldSelector", "").split(",") if pair]
     return wanted.items() <= labels.items() and all(
-        _at(obj, path) == value for path, value in fields.items()
+        (_at(obj, path.rstrip("!")) == value) != path.endswith("!") for path, value in fields
     )
 
 

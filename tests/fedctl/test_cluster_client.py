@@ -25,6 +25,29 @@ def said(error: "pytest.ExceptionInfo[BaseException]") -> str:
     return text
 
 
+def test_a_page_that_a_proxy_sends_instead_is_one_line(apiserver, cluster):
+    apiserver.texts["/api/v1/namespaces/lab/pods"] = "<html>Log in</html>"
+    with pytest.raises(RunError, match="does not answer as an API server does; check") as error:
+        cluster.list("Pod")
+    assert said(error)
+
+
+def test_many_connections_at_once_are_kept_without_a_word(apiserver, cluster, caplog):
+    together = threading.Barrier(40)
+
+    def all_are_here(_request: object) -> bool:
+        together.wait(20)
+        return False
+
+    apiserver.faults.append((all_are_here, PlainRefusal("")))
+    threads = [threading.Thread(target=cluster.list, args=["Pod"]) for _ in range(together.parties)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [record.getMessage() for record in caplog.records] == []
+
+
 # --- which cluster --------------------------------------------------------------------------------
 
 
@@ -241,6 +264,26 @@ def test_a_watch_ends_when_its_time_is_over(apiserver, cluster):
     assert names(cluster.watch("ConfigMap", timeout=1)) == [("ADDED", "a")]
 
 
+def test_a_watch_that_ends_in_the_middle_of_a_line_goes_on(apiserver, cluster):
+    apiserver.put(config("a"))
+    whole, cuts = apiserver._watch, ['{"type": "ADD']
+
+    def cut(key, query):
+        return iter([cuts.pop()]) if cuts else whole(key, query)
+
+    apiserver._watch = cut
+    found = cluster.watch("ConfigMap", timeout=20)
+    next(found)
+    apiserver.put(config("b"))
+    assert names([next(found)]) == [("ADDED", "b")]
+
+
+def test_a_watch_that_is_ended_at_once_is_not_asked_for_without_a_pause(apiserver, cluster):
+    apiserver._watch = lambda key, query: iter([])
+    assert names(cluster.watch("ConfigMap", timeout=1)) == []
+    assert len([request for request in apiserver.requests if request.query.get("watch")]) < 5
+
+
 def test_a_watch_that_is_forbidden_is_an_error(apiserver, cluster):
     apiserver.refuse("GET", "configmaps", forbidden("list", "configmaps", ""))
     with pytest.raises(errors.Forbidden):
@@ -353,8 +396,8 @@ def test_the_table_has_every_kind_that_the_chart_renders():
     paths = [examples / name / "gwpf-digits.yaml" for name in ("pytorchjob", "trainjob", "job")]
     for path in paths:
         for obj in filter(None, yaml.safe_load_all(path.read_text())):
-            assert kinds.known(obj), obj["kind"]
-    assert not kinds.known({"apiVersion": "example/v1", "kind": "ConfigMap"})
+            group = obj["apiVersion"].rpartition("/")[0]
+            assert kinds.of(obj["kind"], obj["apiVersion"]).group == group, obj["kind"]
 
 
 def test_a_body_is_json_that_python_wrote(apiserver, cluster):

@@ -134,6 +134,18 @@ def test_the_events_of_the_run_and_no_other_s_are_read(fedctl, apiserver, put):
     assert "exceeded quota" in problem
 
 
+def test_what_went_wrong_with_an_earlier_run_of_the_name_is_not_told(fedctl, apiserver, put):
+    put(at="2026-11-21T11:00:00Z")
+    apiserver.put(
+        {"apiVersion": "v1", "kind": "Event", "type": "Warning", "reason": "FailedCreatePod",
+         "metadata": {"name": "e", "creationTimestamp": "2026-11-21T10:20:00Z"},
+         "lastTimestamp": "2026-11-21T10:59:59Z", "message": "Error creating: exceeded quota",
+         "involvedObject": {"name": "digits"}}
+    )  # fmt: skip
+    problems = json.loads(fedctl("status", "digits", "-o", "json").stdout)["problems"]
+    assert "exceeded quota" not in str(problems)
+
+
 def test_who_may_not_look_into_the_queue_is_told_nothing_of_it(fedctl, apiserver, put):
     put(queue="gpus", suspend=True)
 
@@ -198,6 +210,76 @@ def test_a_wait_for_a_run_to_be_gone_ends_when_it_is(fedctl, apiserver, put):
     assert fedctl("wait", "digits", "--for", "deleted", "--timeout", "60s").exit_code == 0
 
 
+@pytest.mark.parametrize("condition", ["Succeeded", "Failed"])
+def test_a_run_that_has_ended_may_still_be_removed(fedctl, apiserver, put, condition):
+    put("done", "done", end=condition)
+    later(0.3, lambda: [apiserver.remove("Pod", f"digits-worker-{k}") for k in (0, 1)])
+    later(0.3, lambda: apiserver.remove("PyTorchJob", "digits"))
+    assert fedctl("wait", "digits", "--for", "deleted", "--timeout", "60s").exit_code == 0
+
+
+def test_a_server_that_has_never_answered_is_not_waited_for(fedctl, apiserver, put, monkeypatch):
+    put("running", "running")
+    apiserver.refuse("GET", "/pods$", Refusal(503, "ServiceUnavailable", "starting"))
+    monkeypatch.setattr("fedctl.cluster.follow.time.sleep", lambda _: pytest.fail("it waits"))
+    done = fedctl("wait", "digits", "--timeout", "60s")
+    assert done.exit_code == 1
+    assert "did not answer in time (starting); try again" in done.stderr
+
+
+def test_a_server_that_is_away_for_a_moment_ends_no_wait(fedctl, apiserver, put):
+    put("running", "unschedulable")
+    late = objects.pod("digits", 1)
+    late["metadata"]["namespace"] = "lab"
+    away = Refusal(503, "ServiceUnavailable", "starting")
+
+    def back():
+        apiserver.faults.clear()
+
+    later(0.3, lambda: [apiserver.refuse("GET", "/pods$", away), apiserver.put(late)])
+    later(0.9, back)
+    done = fedctl("wait", "digits", "--for", "running", "--timeout", "60s")
+    assert (done.exit_code, done.stdout) == (0, "digits  Running\n")
+
+
+def test_a_wait_of_no_time_looks_once(fedctl, put):
+    put("running", "running")
+    assert fedctl("wait", "digits", "--for", "running", "--timeout", "0").exit_code == 0
+    assert fedctl("wait", "digits", "--timeout", "0").exit_code == 124
+
+
+def test_ctrl_c_ends_the_wait_and_not_the_run(fedctl, apiserver, put, monkeypatch):
+    put("running", "running")
+
+    def interrupted(*_words):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fedctl.cluster.waiting.wait", interrupted)
+    done = fedctl("wait", "digits")
+    assert done.exit_code == 130
+    assert done.stderr == "digits goes on; `fedctl wait digits` waits for it again\n"
+    monkeypatch.setattr("fedctl.cluster.snapshot.read", interrupted)
+    done = fedctl("status", "digits")
+    assert (done.exit_code, done.stderr) == (130, "stopped by Ctrl-C\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (("status", "digits/status"), "'RUN': 'digits/status' is no name of a run"),
+        (("cancel", "", "--yes"), "'RUN': '' is no name of a run"),
+        (("fetch", "../digits"), "'RUN': '../digits' is no name of a run"),
+        (("top", "a,b"), "'[RUN]...': 'a,b' is no name of a run"),
+        (("list", "-n", "lab/pods"), "'lab/pods' is no name of a namespace"),
+    ],
+)
+def test_what_can_be_no_name_is_asked_of_no_cluster(fedctl, apiserver, words, what):
+    done = fedctl(*words)
+    assert done.exit_code == 2
+    assert what in done.stderr
+    assert apiserver.requests == []
+
+
 def test_a_wait_whose_time_is_over_says_what_keeps_the_run(fedctl, put):
     put("running", "unschedulable")
     done = fedctl("wait", "digits", "--timeout", "1s", "-o", "json")
@@ -220,6 +302,12 @@ def test_a_duration_that_is_none_is_refused(fedctl, apiserver, text):
     done = fedctl("wait", "digits", "--timeout", text)
     assert done.exit_code == 2
     assert f"'{text}' is no duration; write 90s, 10m or 1h30m" in done.stderr
+
+
+def test_a_duration_that_no_clock_has_is_refused(fedctl, apiserver):
+    done = fedctl("gc", "--older-than", "9999999999d")
+    assert done.exit_code == 2
+    assert "'9999999999d' is more than ten years" in done.stderr
 
 
 # --- suspend and resume ---------------------------------------------------------------------------
@@ -357,6 +445,20 @@ def test_what_is_left_of_a_run_without_a_job_is_removed(fedctl, apiserver, put):
     assert (again.exit_code, again.stderr) == (
         1, "error: digits: no such run in namespace lab; claim digits-runs stays\n"
     )  # fmt: skip
+
+
+def test_what_stays_because_one_may_not_see_it_is_said(fedctl, apiserver, put):
+    put(end="Succeeded")
+    for kind, group in (("services", ""), ("podmonitors", "monitoring.coreos.com")):
+        denied = f'User "jane" cannot list resource "{kind}" in API group "{group}" in the '
+        refusal = Refusal(403, "Forbidden", denied + 'namespace "lab"')
+        apiserver.refuse("GET", f"/{kind}$", refusal)
+    apiserver.missing.add("monitoring.coreos.com")
+    done = fedctl("cancel", "digits", "--yes")
+    assert done.exit_code == 0
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("warning: what digits has of a kind stays: jane may not list services")
+    assert apiserver.find("PyTorchJob", "digits") is None
 
 
 def test_a_claim_that_one_may_not_delete_is_said(fedctl, apiserver, put):

@@ -160,8 +160,8 @@ def test_a_run_that_is_being_removed_is_not_taken_for_the_same_one(fedctl, apise
     done = fedctl("submit", *RUN, *dry)
     assert (done.exit_code, done.stderr) == (
         2,
-        "error: gwpf-digits is still being removed from namespace lab; choose another --name, or "
-        "submit it again after `fedctl wait gwpf-digits --for deleted`\n",
+        "error: gwpf-digits is still being removed; choose another --name, or submit it after "
+        "`fedctl wait gwpf-digits --for deleted`\n",
     )
 
 
@@ -173,6 +173,17 @@ def test_a_claim_that_another_experiment_has_left_is_not_written_to(fedctl, apis
     assert "claim gwpf-digits-runs holds a run of another experiment" in done.stderr
     assert made(apiserver) == ["PersistentVolumeClaim/gwpf-digits-runs"]
     assert fedctl("submit", *RUN).exit_code == 0  # it goes on from its checkpoint
+
+
+def test_a_claim_that_is_being_removed_is_not_run_on(fedctl, apiserver):
+    fedctl("submit", *RUN)
+    fedctl("cancel", "gwpf-digits", "--yes")
+    claim = apiserver.find("PersistentVolumeClaim", "gwpf-digits-runs")
+    claim["metadata"]["deletionTimestamp"] = "2026-11-21T11:00:00Z"
+    done = fedctl("submit", *RUN)
+    assert done.exit_code == 2
+    assert "claim gwpf-digits-runs is still being removed" in done.stderr
+    assert made(apiserver) == ["PersistentVolumeClaim/gwpf-digits-runs"]
 
 
 def test_what_the_server_would_refuse_is_found_before_anything_is_made(fedctl, apiserver):

@@ -146,6 +146,17 @@ def test_a_folder_with_something_in_it_is_not_touched(tmp_path: Path) -> None:
     assert contents(tmp_path / "mine") == {"thesis.tex": b"years of work"}
 
 
+def test_a_folder_that_cannot_be_replaced_is_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    with (
+        pytest.raises(RunError, match=r"^--out .*link: cannot be replaced: "),
+        arriving(tmp_path / "link") as into,
+    ):
+        (into / "metrics.jsonl").write_text("")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "there"]
+
+
 def test_the_script_fits_into_an_address() -> None:
     from urllib.parse import urlencode
 

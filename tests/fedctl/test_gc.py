@@ -150,6 +150,15 @@ def test_what_cannot_be_removed_is_said_and_the_rest_goes(old: PodServer, fedctl
     assert old.names("ConfigMap") == []
 
 
+def test_what_goes_is_a_row_each_however_narrow_the_terminal(
+    old: PodServer, fedctl, monkeypatch
+) -> None:
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = fedctl("gc", "--dry-run").stdout.splitlines()
+    assert [line.count("finished") for line in lines if "finished" in line] == [1, 1]
+
+
 def test_gc_as_json(old: PodServer, fedctl) -> None:
     listed = json.loads(fedctl("gc", "--dry-run", "-o", "json").stdout)["found"]
     assert [entry["object"] for entry in listed] == [
@@ -159,3 +168,4 @@ def test_gc_as_json(old: PodServer, fedctl) -> None:
     assert {entry["run"] for entry in listed} == {labels("old")["app.kubernetes.io/instance"]}
     removed = json.loads(fedctl("gc", "--yes", "-o", "json").stdout)["removed"]
     assert [entry["problem"] for entry in removed] == ["", ""]
+    assert json.loads(fedctl("gc", "--yes", "-o", "json").stdout) == {"removed": []}

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 
 import pytest
 
@@ -173,6 +174,41 @@ def test_lines_of_the_same_moment_are_told_apart(api: PodServer, cluster, monkey
         api.add(job(ranks=1, end="Succeeded"), pod(state="done"))
 
     assert Story(follow(cluster, "digits")).after("line 5", finish).play() == lines
+
+
+@pytest.mark.parametrize(
+    ("stamps", "cut_after"),
+    [
+        # A node that writes in its own time: asked for its 12:00 as ours, it has nothing to say.
+        ([f"2026-11-21T12:00:0{n}.5+02:00" for n in range(4)], [2]),
+        # stdout and stderr get their stamps and their place in the log independently.
+        ([f"2026-11-21T10:00:0{n}.5Z" for n in (1, 0, 3, 2)], []),
+    ],
+)
+def test_no_line_is_lost_whatever_the_clock_of_its_node(
+    api: PodServer, cluster, monkeypatch, stamps, cut_after
+) -> None:
+    lines = [f"line {n}" for n in range(4)]
+
+    def stamped(self: Log) -> list[str]:
+        return [f"{stamp} {line}" for stamp, line in zip(stamps, self.lines, strict=True)]
+
+    def since(line: str, time: str) -> bool:
+        return datetime.fromisoformat(line.split()[0]) >= datetime.fromisoformat(time)
+
+    def read(self: Log, query: dict[str, str]) -> Iterator[str]:
+        time = query.get("sinceTime", "1970-01-01T00:00:00Z")
+        left = [line for line in self.stamped() if since(line, time)]
+        broken = self.cut_after.pop(0) if self.cut_after else len(left)
+        yield from (f"{line}\n" for line in left[:broken])
+        if broken < len(left):
+            raise ConnectionError
+
+    monkeypatch.setattr(Log, "stamped", stamped)
+    monkeypatch.setattr(Log, "read", read)
+    api.logs["digits-worker-0"] = Log(lines, cut_after=cut_after)
+    api.add(job(ranks=1, end="Succeeded"), pod(state="done"))
+    assert texts(follow(cluster, "digits")) == lines
 
 
 def test_a_container_that_restarts_is_followed_on(api: PodServer, cluster) -> None:

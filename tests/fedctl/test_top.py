@@ -94,12 +94,13 @@ def test_ranks_have_lines_too_where_they_are_asked_for(digits: PodServer, fedctl
 
 def test_top_as_json_has_the_catalogues_names(digits: PodServer, fedctl) -> None:
     (run,) = json.loads(fedctl("top", "-o", "json").stdout)
-    assert (run["run"], run["state"], run["ranks_running"], run["restarts"]) == (
+    assert (run["name"], run["state"], run["ranks_ready"], run["restarts"]) == (
         "digits", "Running", 2, 2,
     )  # fmt: skip
     assert run["metrics"]["round"] == 6 and run["saved_ratio"] == pytest.approx(0.484375)
     assert set(run["metrics"]) <= {metric.name for metric in CATALOG}
     assert [rank["rank"] for rank in run["ranks"]] == [0, 1]
+    assert [rank["metrics"]["round"] for rank in run["ranks"]] == [6, 6]
 
 
 def test_a_loss_that_is_no_number_is_null_in_json(api: PodServer, fedctl) -> None:
@@ -155,6 +156,14 @@ def test_who_may_not_use_the_proxy_is_told_so_once(digits: PodServer, fedctl) ->
     (said,) = shown.stderr.splitlines()
     assert "ada may not get pods/proxy in namespace lab" in said
     assert "charts/fedtrain-platform" in said
+
+
+def test_a_right_to_a_kind_that_is_not_there_is_not_asked_for(digits: PodServer, fedctl) -> None:
+    digits.denied.add(("list", "trainjobs"))
+    refused = fedctl("top")
+    assert refused.exit_code == 1 and "ada may not list trainjobs" in refused.stderr
+    digits.missing.add("trainer.kubeflow.org")
+    assert fedctl("top").exit_code == 0
 
 
 def test_runs_that_have_ended_are_shown_only_by_name(api: PodServer, fedctl) -> None:
