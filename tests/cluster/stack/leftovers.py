@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.cluster.stack.nodes import BRIDGE, CGROUPS, SOCKETS
+from tests.cluster.stack.parts import PROGRAMS
 
 
 def remove(folder: Path) -> None:
@@ -24,9 +25,8 @@ def remove(folder: Path) -> None:
     for link in _links():
         subprocess.run(["ip", "link", "delete", link], capture_output=True)
     for group in sorted(CGROUPS.glob("*/fedctl-node-*/**/"), reverse=True):
-        group.rmdir()
-    for group in CGROUPS.glob("*/fedctl-node-*/"):
-        group.rmdir()
+        with contextlib.suppress(OSError):  # its last process is still on its way out
+            group.rmdir()
     shutil.rmtree(SOCKETS, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -43,16 +43,16 @@ def _end(find: Callable[[], list[int]]) -> None:
 
 
 def _mentioning(*paths: str) -> list[int]:
-    found = []
+    found, programs = [], {path.name for path in PROGRAMS.glob("*")} - {"kubectl"}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) not in (os.getpid(), os.getppid()):
             try:
                 words = (entry / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
             except OSError:
                 continue
-            # Programs that were given a path of ours; not somebody's shell that speaks of one.
-            named = any(path in word for word in words for path in paths)
-            if named and Path(words[0]).name not in ("bash", "sh", "tail", "less", "grep"):
+            # Our programs, at work for this cluster; not a person's, who looks at its files.
+            ours = Path(words[0]).name in programs
+            if ours and any(path in word for word in words for path in paths):
                 found.append(int(entry.name))
     return found
 
