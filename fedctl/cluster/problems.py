@@ -6,7 +6,7 @@ from typing import Any
 
 from fedctl.cluster import errors, job, state
 from fedctl.cluster.ranks import Rank
-from fedctl.cluster.snapshot import Snapshot
+from fedctl.cluster.snapshot import Snapshot, last_seen
 from fedctl.postmortem import PEER_LOST
 
 # An operator, or Kueue, has had the time to say something; before that, silence means nothing.
@@ -97,8 +97,11 @@ def _of_creation(seen: Snapshot, now: state.RunState) -> Iterator[str]:
     """Pods that the operator could not make: it only says so in an event."""
     if job.ended(seen.job or {}) or all(row.pod for row in now.ranks):
         return
+    made = [str(pod["metadata"].get("creationTimestamp") or "") for pod in seen.pods]
     failed = [e for e in seen.events if CREATION.match(str(e.get("reason")))]
     for event in failed[-1:]:
+        if (last_seen(event) or "~") < max(made, default=""):
+            return  # it could be made since
         text = " ".join(str(event.get("message") or "").split())
         text = re.sub(r"^Error creating: ", "", text)
         missing = sum(not row.pod for row in now.ranks)

@@ -185,6 +185,16 @@ def test_an_old_refusal_is_forgotten_once_all_pods_are_there():
     assert sentences(objects.job(), pods("running", "running"), events=[old]) == []
 
 
+def test_a_refusal_is_forgotten_once_a_pod_was_made_after_it():
+    pod = objects.pod(rank=0)
+    refusal = "Error creating: exceeded quota"
+    pod["metadata"]["creationTimestamp"] = "2026-11-21T11:00:30Z"
+    before = event("digits", "FailedCreate", refusal, at="2026-11-21T11:00:20Z")
+    after = event("digits", "FailedCreate", refusal, at="2026-11-21T11:00:40Z")
+    assert sentences(objects.job(), [pod], events=[before]) == []
+    assert sentences(objects.job(), [pod], events=[before, after]) != []
+
+
 @pytest.mark.parametrize(
     ("kind", "operator"),
     [("PyTorchJob", "the training operator"), ("TrainJob", "Kubeflow Trainer")],
