@@ -18,6 +18,7 @@ Object = dict[str, Any]
 
 PAGE = 500  # objects of a list in one answer
 APPLY, MERGE = "application/apply-patch+yaml", "application/merge-patch+json"
+YAML = "application/yaml"
 
 
 def connect(context: str | None = None, namespace: str | None = None) -> "Cluster":
@@ -86,12 +87,13 @@ class Cluster(Server):
         answer = self.raw("PATCH", path, query=query, body=text or json.dumps(obj), content=APPLY)
         return self.tree(answer), warnings(answer)
 
-    def create(self, obj: Object, dry_run: bool = False) -> Object:
-        """A new object; AlreadyExists where there is one of its name."""
+    def create(self, obj: Object, dry_run: bool = False, text: str | None = None) -> Object:
+        """A new object; AlreadyExists where there is one of its name. `text`: as for `apply`."""
         query = {"fieldManager": OWNER, "fieldValidation": "Strict"}
         query |= {"dryRun": "All"} if dry_run else {}
         path = self.path_of(obj, named=False)
-        answer: Object = self.json("POST", path, query=query, body=json.dumps(obj))
+        body = text or json.dumps(obj)  # which is YAML too
+        answer: Object = self.json("POST", path, query=query, body=body, content=YAML)
         return answer
 
     def patch(

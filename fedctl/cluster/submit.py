@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fedctl.cluster import errors, job, kinds
-from fedctl.cluster.snapshot import DIGEST
+from fedctl.cluster import errors, job
 from fedctl.errors import FedctlError, RunError, UserError
 
 if TYPE_CHECKING:
     from fedctl.cluster.client import Cluster
-    from fedctl.values import Release
 
 Object = dict[str, Any]
 
@@ -24,7 +22,8 @@ LOOKED_AT = (
     ("scheduling.k8s.io", "PodGroup"),
 )
 # What a job needs before it: pods look for the first ones, Trainer refuses a job without the last.
-ORDER = ("ConfigMap", "PersistentVolumeClaim", "Service", "NetworkPolicy", "PodMonitor",
+FIRST = "ConfigMap"
+ORDER = (FIRST, "PersistentVolumeClaim", "Service", "NetworkPolicy", "PodMonitor",
          "PodGroup", "TrainingRuntime")  # fmt: skip
 HOOK = "helm.sh/hook"
 RUNTIME_SECONDS = 15  # for Trainer to see a TrainingRuntime that was just made
@@ -95,62 +94,6 @@ def name_of(obj: Mapping[str, Any]) -> str:
     return f"{kind}/{obj['metadata']['name']}"
 
 
-# --- before anything is sent ----------------------------------------------------------------------
-
-
-def check(cluster: "Cluster", release: "Release") -> None:
-    """What only the cluster knows, and would be noticed long after the submit."""
-    values = release.values
-    if values.queue.kind == "kueue":
-        _check_queue(cluster, values.queue.name)
-    if values.queue.kind == "volcano" and not cluster.api_versions(kinds.VOLCANO):
-        # Pods for a scheduler that is not there stay pending, and nobody says why.
-        remedy = kinds.BROUGHT_BY[kinds.VOLCANO]
-        raise UserError(f"--queueing volcano: the cluster has no Volcano; {remedy}")
-    for which in ("runs", "data"):
-        volume = getattr(values.storage, which)
-        if volume.kind == "claim" and not _there(cluster, "PersistentVolumeClaim", volume.claim):
-            raise UserError(
-                f"storage.{which}.claim: namespace {cluster.namespace} has no claim "
-                f"{volume.claim}; make it, or set storage.{which}.kind to new"
-            )
-    if job.find(cluster, release.name):
-        return  # whether it is the same run, its objects tell
-    kept = _there(cluster, "PersistentVolumeClaim", f"{release.name}-runs")
-    if isinstance(kept, dict) and values.storage.runs.kind == "new":
-        if kept["metadata"].get("deletionTimestamp"):
-            raise UserError(f"claim {release.name}-runs is still being removed; try again soon")
-        theirs = (kept["metadata"].get("labels") or {}).get(DIGEST)
-        mine = release.experiment.digest()
-        if theirs and theirs != mine:
-            raise UserError(
-                f"claim {release.name}-runs holds a run of another experiment ({theirs}, this one "
-                f"is {mine}), which the trainer would refuse to go on with; choose another --name, "
-                f"or remove it with `fedctl cancel {release.name} --purge`"
-            )
-
-
-def _check_queue(cluster: "Cluster", queue: str) -> None:
-    if not cluster.api_versions(kinds.KUEUE):
-        remedy = kinds.BROUGHT_BY[kinds.KUEUE]
-        raise UserError(f"--queue {queue}: the cluster has no Kueue; {remedy}")
-    if _there(cluster, "LocalQueue", queue):
-        return
-    names = sorted(found["metadata"]["name"] for found in cluster.list("LocalQueue"))
-    there = ", ".join(names) if names else "none, and charts/fedtrain-platform makes one"
-    raise UserError(
-        f"--queue {queue}: namespace {cluster.namespace} has no such LocalQueue; there are: {there}"
-    )
-
-
-def _there(cluster: "Cluster", kind: str, name: str) -> Object | bool:
-    """The object; True where one may not look, so that the server decides."""
-    try:
-        return cluster.get(kind, name) or False
-    except errors.Forbidden:
-        return True
-
-
 # --- sending --------------------------------------------------------------------------------------
 
 
@@ -211,10 +154,23 @@ def _send_patiently(cluster: "Cluster", document: Document, found: Sequence[Docu
 
 def _send(cluster: "Cluster", document: Document, dry_run: bool = False) -> Sent:
     before = cluster.live(document.obj)
+    if before is None and document.obj["kind"] == FIRST and not dry_run:
+        # Of two submits of one name at one moment the second ends here: an apply would merge them.
+        return Sent(_create(cluster, document), CREATED)
     after, warned = cluster.apply(document.obj, dry_run=dry_run, text=document.text)
     if before is None:
         return Sent(after, CREATED, warned)
     return Sent(after, UNCHANGED if same(before, after) else CONFIGURED, warned)
+
+
+def _create(cluster: "Cluster", document: Document) -> Object:
+    try:
+        return cluster.create(document.obj, text=document.text)
+    except errors.AlreadyExists:
+        raise UserError(
+            f"{name_of(document.obj)} was made by somebody else just now; choose another --name, "
+            "or look with `fedctl list`"
+        ) from None
 
 
 def _undo(cluster: "Cluster", sent: Sequence[Sent]) -> list[str]:

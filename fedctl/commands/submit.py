@@ -59,7 +59,7 @@ def submit(
       124  with --timeout: the time is over, and the run goes on
       130  with --wait: Ctrl-C; the run goes on
     """
-    from fedctl.cluster import client
+    from fedctl.cluster import client, preconditions
     from fedctl.cluster import submit as submitting
 
     if timeout is not None and not (wait or logs):
@@ -77,7 +77,7 @@ def submit(
             text = json.dumps([one.obj for one in submitting.documents(text)], indent=2) + "\n"
         click.echo(text, nl=False)
         return
-    submitting.check(cluster, release)
+    preconditions.check(cluster, release)
     found = submitting.documents(text)
     if dry_run == "server":
         _print(

@@ -136,9 +136,9 @@ class ApiServer:
             self.drops += 1
             self.lock.notify_all()
 
-    def sent(self, method: str = "PATCH", dry: bool = False) -> list[Request]:
+    def sent(self, method: str = "PATCH|POST", dry: bool = False) -> list[Request]:
         """The requests that were to change something."""
-        return [r for r in self.requests if r.method == method and r.dry == dry]
+        return [r for r in self.requests if r.method in method.split("|") and r.dry == dry]
 
     # --- storage ----------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ def made(apiserver):
 
 
 def kinds_sent(apiserver, dry=False):
-    return [request.content["kind"] for request in apiserver.sent("PATCH", dry)]
+    return [request.content["kind"] for request in apiserver.sent(dry=dry)]
 
 
 @pytest.mark.parametrize(
@@ -234,6 +234,17 @@ def test_a_trainjob_is_sent_though_a_rehearsal_of_it_wants_its_runtime_first(fed
     )
     assert fedctl("submit", *RUN, "--backend", "trainjob").exit_code == 0
     assert "TrainJob/gwpf-digits" in made(apiserver)
+
+
+def test_of_two_submits_of_one_name_the_second_changes_nothing(fedctl, apiserver):
+    said = 'configmaps "gwpf-digits-experiment" already exists'
+    apiserver.refuse("POST", "/configmaps", Refusal(409, "AlreadyExists", said))
+    done = fedctl("submit", *RUN)
+    assert (done.exit_code, made(apiserver)) == (2, [])
+    assert done.stderr == (
+        "error: configmap/gwpf-digits-experiment was made by somebody else just now; choose "
+        "another --name, or look with `fedctl list`\n"
+    )
 
 
 def test_a_trainjob_waits_until_trainer_has_seen_its_runtime(fedctl, apiserver, monkeypatch):
