@@ -11,12 +11,12 @@ import re
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 import yaml
@@ -415,11 +415,19 @@ def _handler(server: ApiServer) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-@contextmanager
-def serving(folder: Path) -> Iterator[tuple[ApiServer, Path]]:
+Server = TypeVar("Server", bound=ApiServer)
+
+
+def serving(folder: Path) -> AbstractContextManager[tuple[ApiServer, Path]]:
     """A server, and a kubeconfig whose context `test` is at its namespace `lab`."""
-    server = ApiServer()
-    http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(server))
+    return serving_with(_handler, ApiServer(), folder)
+
+
+@contextmanager
+def serving_with(
+    handler: Callable[[Server], type[BaseHTTPRequestHandler]], server: Server, folder: Path
+) -> Iterator[tuple[Server, Path]]:
+    http = ThreadingHTTPServer(("127.0.0.1", 0), handler(server))
     http.daemon_threads = True
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()

@@ -9,9 +9,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -25,8 +25,8 @@ from tests.fedctl.apiserver import (
     Refusal,
     Request,
     _handler,
-    kubeconfig,
     not_found,
+    serving_with,
 )
 
 PATIENCE_SECONDS = 20  # of a log that is followed and never ended
@@ -221,19 +221,6 @@ def _handler_of(server: PodServer) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-@contextmanager
-def serving_pods(folder: Path) -> Iterator[tuple[PodServer, Path]]:
+def serving_pods(folder: Path) -> AbstractContextManager[tuple[PodServer, Path]]:
     """A server, and a kubeconfig whose context `test` is at its namespace `lab`."""
-    server = PodServer()
-    http = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(server))
-    http.daemon_threads = True
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    path = folder / "kubeconfig"
-    path.write_text(kubeconfig(f"http://127.0.0.1:{http.server_port}"))
-    try:
-        yield server, path
-    finally:
-        http.shutdown()
-        thread.join()
-        http.server_close()
+    return serving_with(_handler_of, PodServer(), folder)
