@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fedctl.cluster import errors, follow, job, snapshot
 from fedctl.cluster.snapshot import PARTS
 from fedctl.cluster.submit import name_of
+from fedctl.cluster.waiting import TimeOver
 from fedctl.errors import RunError
 
 if TYPE_CHECKING:
@@ -46,22 +47,36 @@ def parts(
     return found
 
 
-def end(cluster: "Cluster", run: str, wait: bool, tell: Callable[[str], None]) -> str | None:
+def end(
+    cluster: "Cluster",
+    run: str,
+    wait: bool,
+    tell: Callable[[str], None],
+    timeout: float | None = None,
+) -> str | None:
     """Ends the job; its ranks save a checkpoint, which is what is waited for. Its name, if any.
 
-    The rest has to stay until then: without their Service ranks no longer find each other.
+    The rest has to stay until then: without their Service ranks no longer find each other. Raises
+    TimeOver where they are not gone after `timeout` seconds, as on a node that is lost.
     """
     mine = job.find(cluster, run)
     if mine is not None:
         api, uid = mine["apiVersion"], mine["metadata"]["uid"]
         cluster.delete(mine["kind"], run, "Foreground", api_version=api, uid=uid)
-    for seen in follow.snapshots(cluster, run) if wait else ():
-        alive = [pod for pod in seen.pods if not _over(pod)]
+    ended = name_of(mine) if mine else None
+    if not wait:
+        return ended
+    alive: list[str] = []
+    for seen in follow.snapshots(cluster, run, timeout):
+        alive = [_place(pod) for pod in seen.pods if not _over(pod)]
         if seen.job is None and not alive:
-            break
+            return ended
         if alive:
             tell(f"ranks that still save a checkpoint: {len(alive)}")
-    return name_of(mine) if mine else None
+    raise TimeOver(
+        f"{run} is being removed, and not gone after {timeout:g} s: {', '.join(alive)}; if "
+        "the node is lost, `kubectl delete pod --force` takes the pod away; then cancel again"
+    )
 
 
 def remove(
@@ -76,6 +91,10 @@ def remove(
         if cluster.delete(part["kind"], meta["name"], api_version=api, uid=meta.get("uid")):
             removed.append(name_of(part))
     return Removed(removed, [] if purge else [claim["metadata"]["name"] for claim in claims])
+
+
+def _place(pod: Object) -> str:
+    return f"{pod['metadata']['name']} on {pod['spec'].get('nodeName') or 'no node'}"
 
 
 def _over(pod: Object) -> bool:

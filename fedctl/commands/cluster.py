@@ -166,6 +166,7 @@ def _done(run: str, text: str, output: str) -> None:
 @click.option("--purge", is_flag=True, help="Remove its claims too: checkpoints, metrics, model.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--no-wait", is_flag=True, help="Do not wait until its ranks have saved and ended.")
+@click.option("--timeout", type=Duration(), metavar="TIME", help="Wait no longer, such as 10m.")
 @output_option
 def cancel(
     run: str,
@@ -174,6 +175,7 @@ def cancel(
     purge: bool,
     yes: bool,
     no_wait: bool,
+    timeout: float | None,
     output: str,
 ) -> None:
     """End a run on the cluster and remove it; what its ranks have saved stays, without --purge.
@@ -184,6 +186,13 @@ def cancel(
     Example:
       fedctl cancel gwpf-digits --namespace team-a
       fedctl cancel gwpf-digits --purge --yes
+
+    \b
+    Exit codes:
+      0    it is gone
+      1    the cluster refused, or there is no such run
+      2    the command is wrong
+      124  with --timeout: some rank has not ended; the rest of the run is still there
     """
     from fedctl.cluster import client, control, snapshot, state, telling
 
@@ -197,7 +206,7 @@ def cancel(
     _ask(run, now.state, now.state not in state.ENDED, purge, yes)
     try:
         with telling.Progress(run, live=True) as progress:
-            ended = control.end(cluster, run, not no_wait, progress.say)
+            ended = control.end(cluster, run, not no_wait, progress.say, timeout)
     except KeyboardInterrupt:
         raise Stopped(
             f"{run} is being removed; `fedctl cancel {run}` again removes what is left of it"

@@ -371,6 +371,18 @@ def test_a_run_that_has_ended_is_not_suspended(fedctl, put):
 # --- cancel ---------------------------------------------------------------------------------------
 
 
+def test_a_cancel_names_the_rank_that_does_not_end_and_keeps_what_it_needs(fedctl, apiserver, put):
+    put("running")
+    apiserver.on_delete = lambda deleted: apiserver.remove(deleted["kind"], "digits")
+    done = fedctl("cancel", "digits", "--yes", "--timeout", "1s")
+    assert done.exit_code == 124
+    assert done.stderr.splitlines()[-1] == (
+        "error: digits is being removed, and not gone after 1 s: digits-worker-0 on node-0; "
+        "if the node is lost, `kubectl delete pod --force` takes the pod away; then cancel again"
+    )
+    assert apiserver.find("ConfigMap", "digits-experiment")
+
+
 def test_a_cancel_ends_the_job_first_and_keeps_the_run_folder(fedctl, apiserver, put):
     put("running")
     job = apiserver.find("PyTorchJob", "digits")
