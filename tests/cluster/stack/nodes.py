@@ -27,7 +27,8 @@ def address(node: int) -> str:
 def make_network(folder: Path) -> None:
     """The bridge with the nodes' and the API server's addresses, and what CNI is told of it."""
     subprocess.run(["ip", "link", "delete", BRIDGE], capture_output=True)
-    run("ip", "link", "add", BRIDGE, "type", "bridge")
+    # Of its own, for good: else it takes a port's, and as pods come and go the others lose it.
+    run("ip", "link", "add", BRIDGE, "address", "0a:58:0a:f4:00:01", "type", "bridge")
     for own in [*(f"{address(i)}/24" for i in range(len(NAMES))), f"{ADDRESS}/32"]:
         run("ip", "address", "add", own, "dev", BRIDGE)
     run("ip", "link", "set", BRIDGE, "up")
