@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedctl import terminal
 from fedctl.groups import Group, Spread, base_bytes, numbers
 from fedctl.summary import megabytes, percent, seconds, text_of
 
@@ -148,20 +149,9 @@ def as_dict(group: Group, groups: list[Group]) -> dict[str, Any]:
 
 def show(rows: list[dict[str, str]]) -> None:
     """Print rows of cells to the terminal: a line for each run, or a column where that is wider."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 1000  # a pipe has no edge to wrap at
+    console = terminal.console()
     lines = [list(rows[0]), *(list(row.values()) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     if sum(widths) + 2 * len(widths) > console.width:
         lines = [list(line) for line in zip(*lines, strict=True)]
-    grid = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for index, heading in enumerate(lines[0]):
-        grid.add_column(heading, justify="right" if index else "left", overflow="fold")
-    for line in lines[1:]:
-        grid.add_row(*line)
-    console.print(grid)
+    console.print(terminal.grid(lines[0], lines[1:], right=range(1, len(lines[0]))))

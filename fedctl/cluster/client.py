@@ -19,6 +19,7 @@ Object = dict[str, Any]
 PAGE = 500  # objects of a list in one answer
 APPLY, MERGE = "application/apply-patch+yaml", "application/merge-patch+json"
 YAML = "application/yaml"
+WRITE = {"fieldManager": OWNER, "fieldValidation": "Strict"}  # whatever is written
 
 
 def connect(context: str | None = None, namespace: str | None = None) -> "Cluster":
@@ -37,16 +38,15 @@ class Cluster(Server):
 
     def get(self, kind: str, name: str, namespace: str | None = None) -> Object | None:
         """An object; None where there is none, or its kind is not installed."""
-        try:
-            answer: Object = self.json("GET", self._path(kinds.of(kind), name, namespace))
-            return answer
-        except (errors.NotFound, errors.KindMissing):
-            return None
+        return self._found(self._path(kinds.of(kind), name, namespace))
 
     def live(self, obj: Object) -> Object | None:
         """An object as it is there, in the version that this one has."""
+        return self._found(self.path_of(obj))
+
+    def _found(self, path: str) -> Object | None:
         try:
-            answer: Object = self.json("GET", self.path_of(obj))
+            answer: Object = self.json("GET", path)
             return answer
         except (errors.NotFound, errors.KindMissing):
             return None
@@ -80,20 +80,17 @@ class Cluster(Server):
         A field that the kind does not have is an error, not dropped. `force` takes fields that
         others own. `text`: the object as YAML, which then is what is sent.
         """
-        query = {"fieldManager": OWNER, "fieldValidation": "Strict"}
-        query |= {"force": "true"} if force else {}
+        query = WRITE | ({"force": "true"} if force else {})
         query |= {"dryRun": "All"} if dry_run else {}
         path = self.path_of(obj)
         answer = self.raw("PATCH", path, query=query, body=text or json.dumps(obj), content=APPLY)
         return self.tree(answer), warnings(answer)
 
-    def create(self, obj: Object, dry_run: bool = False, text: str | None = None) -> Object:
+    def create(self, obj: Object, text: str | None = None) -> Object:
         """A new object; AlreadyExists where there is one of its name. `text`: as for `apply`."""
-        query = {"fieldManager": OWNER, "fieldValidation": "Strict"}
-        query |= {"dryRun": "All"} if dry_run else {}
         path = self.path_of(obj, named=False)
         body = text or json.dumps(obj)  # which is YAML too
-        answer: Object = self.json("POST", path, query=query, body=body, content=YAML)
+        answer: Object = self.json("POST", path, query=WRITE, body=body, content=YAML)
         return answer
 
     def patch(
@@ -101,9 +98,8 @@ class Cluster(Server):
     ) -> Object:
         """Changes fields of an object: a JSON merge patch."""
         path = self._path(kinds.of(kind), name, namespace)
-        query = {"fieldManager": OWNER, "fieldValidation": "Strict"}
         body = json.dumps(merge_patch)
-        answer: Object = self.json("PATCH", path, query=query, body=body, content=MERGE)
+        answer: Object = self.json("PATCH", path, query=WRITE, body=body, content=MERGE)
         return answer
 
     def delete(

@@ -53,6 +53,9 @@ class Unreachable(RunError):
     """No answer, or one that broke off: it may be there again soon."""
 
 
+PATIENCE_SECONDS = 60.0  # how long who waits for a run asks on without an answer
+
+
 def passing(error: FedctlError) -> bool:
     """Whether asking again in a moment may help."""
     if isinstance(error, ApiError):

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from fedctl.cluster.client import Cluster
 
 SETTLE_SECONDS = 0.5  # changes come in crowds; one look is enough for each
-PATIENCE_SECONDS = 60.0  # without an answer
 # Some of what is wrong is told by nothing that changes: an operator that says nothing, say.
 LOOK_SECONDS = 15.0
 
@@ -31,7 +30,7 @@ def snapshots(cluster: "Cluster", run: str, timeout: float | None = None) -> Ite
             try:
                 seen = snapshot.read(cluster, run)
             except FedctlError as error:
-                patient = heard is not None and time.monotonic() - heard <= PATIENCE_SECONDS
+                patient = heard is not None and time.monotonic() - heard <= errors.PATIENCE_SECONDS
                 if not patient or not errors.passing(error):
                     raise
                 time.sleep(1)

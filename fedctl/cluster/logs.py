@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from fedctl.cluster.client import Cluster
 
 LOOK_SECONDS = 2.0  # between two looks at the run's pods
-PATIENCE_SECONDS = 60.0  # without an answer
 PAUSE_SECONDS = 1.0  # before a log is asked for again
 # A log that is silent is asked for again: its connection may have died without a word.
 SILENCE_SECONDS = 120
@@ -70,7 +69,7 @@ def follow(
                 found = ranks.newest(ranks.of_run(cluster, run))
                 heard = time.monotonic()
             except FedctlError as error:
-                if not errors.passing(error) or time.monotonic() - heard > PATIENCE_SECONDS:
+                if not errors.passing(error) or time.monotonic() - heard > errors.PATIENCE_SECONDS:
                     raise
                 yield from streams.lines(LOOK_SECONDS)
                 continue

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from fedctl import terminal
 from fedctl.cluster import problems, state
 from fedctl.summary import megabytes, percent, seconds
 
@@ -161,20 +162,8 @@ def age(count: float) -> str:
 
 def show(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
     """Print a table to the terminal."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = 1000  # a pipe has no edge to wrap at
-    grid = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for heading in headings:
-        justify: Any = "right" if heading in right else "left"
-        grid.add_column(heading, justify=justify, overflow="fold")
-    for row in rows:
-        grid.add_row(*row)
-    console.print(grid)
+    at_the_right = [index for index, heading in enumerate(headings) if heading in right]
+    terminal.console().print(terminal.grid(headings, rows, at_the_right))
 
 
 def _stamp(when: datetime | None) -> str | None:

@@ -12,7 +12,6 @@ Object = dict[str, Any]
 Change = tuple[str, Object]  # ADDED, MODIFIED or DELETED, and the object
 
 TURN_SECONDS = 120  # of one request: a connection that died unnoticed costs no more
-PATIENCE_SECONDS = 60.0  # without an answer
 PAUSE_SECONDS = 1.0  # before it is asked again
 # Opens a list or a watch: query -> its answer, whose lines come as they are said.
 Ask = Callable[[dict[str, str]], Any]
@@ -48,7 +47,8 @@ def changes(
         except errors.Gone:  # the server has forgotten that version: look again
             version = ""
         except (errors.Unreachable, errors.ApiError) as error:
-            if not errors.passing(error) or time.monotonic() - silent_since > PATIENCE_SECONDS:
+            waited = time.monotonic() - silent_since
+            if not errors.passing(error) or waited > errors.PATIENCE_SECONDS:
                 raise
             _pause(stop, ends)
 

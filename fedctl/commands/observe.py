@@ -182,22 +182,19 @@ def top(
 
 def _live(look: "Callable[[], list[RunView]]", each: bool, pause: float) -> None:
     """The table, drawn anew after each look, until Ctrl-C or the runs' end."""
-    from rich import box
     from rich.console import Group
     from rich.live import Live
-    from rich.table import Table
     from rich.text import Text
 
+    from fedctl import terminal
     from fedctl.cluster import errors, state
     from fedctl.cluster.top import cells
 
     def picture(views: "list[RunView]") -> Group:
         rows = [row for view in views for row in cells(view, each)] or [{"run": "no run"}]
-        grid = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-        for index, heading in enumerate(rows[0]):
-            grid.add_column(heading, justify="right" if index > 1 else "left", no_wrap=True)
-        for row in rows:
-            grid.add_row(*row.values())
+        lines = [list(row.values()) for row in rows]
+        columns = range(2, len(rows[0]))
+        grid = terminal.grid(list(rows[0]), lines, right=columns, wrap=False)
         problems = [Text(text, style="yellow") for view in views for text in view.problems]
         return Group(grid, *problems)
 
