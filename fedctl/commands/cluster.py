@@ -8,7 +8,7 @@ import click
 from fedctl.commands.options import Duration, cluster_options, output_option, run_argument
 from fedctl.errors import RunError, Stopped, UserError
 
-# Spelled out here, and compared with fedctl.cluster.waiting by a test: help asks no cluster.
+# Spelled out here, and compared with fedctl.cluster.watch.waiting by a test: help asks no cluster.
 TARGETS = ("running", "succeeded", "finished", "suspended", "deleted")
 
 
@@ -26,16 +26,17 @@ def list_runs(context: str | None, namespace: str | None, everywhere: bool, outp
       fedctl list --namespace team-a
       fedctl list -A -o json
     """
-    from fedctl.cluster import client, listing, telling
+    from fedctl.cluster.api import client
+    from fedctl.cluster.status import listing, render
 
     if everywhere and namespace:
         raise UserError(f"--namespace {namespace}: -A is all of them; leave one of the two out")
     cluster = client.connect(context, namespace)
     runs = listing.runs(cluster, everywhere)
     if output == "json":
-        click.echo(json.dumps(telling.list_json(runs), indent=2))
+        click.echo(json.dumps(render.list_json(runs), indent=2))
     elif runs:
-        telling.show_list(runs, everywhere)
+        render.show_list(runs, everywhere)
     else:
         where = "on the cluster" if everywhere else f"in namespace {cluster.namespace}"
         click.echo(f"there are no runs {where}")
@@ -60,7 +61,8 @@ def status(run: str, context: str | None, namespace: str | None, output: str) ->
       Succeeded, Failed    the end
       Stopping, Cancelled  being removed; removed, but for its claims
     """
-    from fedctl.cluster import client, snapshot, state, telling
+    from fedctl.cluster.api import client
+    from fedctl.cluster.status import render, snapshot, state
 
     cluster = client.connect(context, namespace)
     seen = snapshot.read(cluster, run)
@@ -70,11 +72,11 @@ def status(run: str, context: str | None, namespace: str | None, output: str) ->
             "are there"
         )
     if output == "json":
-        click.echo(json.dumps(telling.status_json(seen), indent=2))
+        click.echo(json.dumps(render.status_json(seen), indent=2))
         return
-    click.echo(telling.status_text(seen))
+    click.echo(render.status_text(seen))
     if rows := state.of(seen).ranks:
-        telling.show_ranks(rows)
+        render.show_ranks(rows)
 
 
 @click.command()
@@ -110,11 +112,13 @@ def wait(
       124  the time is over
       130  Ctrl-C; the run goes on
     """
-    from fedctl.cluster import client, telling, waiting
+    from fedctl.cluster.api import client
+    from fedctl.cluster.status import render
+    from fedctl.cluster.watch import waiting
 
     cluster = client.connect(context, namespace)
     try:
-        with telling.Progress(run, live=True) as progress:
+        with render.Progress(run, live=True) as progress:
             now = waiting.wait(cluster, run, target, timeout, progress.tell)
     except KeyboardInterrupt:
         raise Stopped(f"{run} goes on; `fedctl wait {run}` waits for it again") from None
@@ -135,7 +139,8 @@ def suspend(run: str, context: str | None, namespace: str | None, output: str) -
     Example:
       fedctl suspend gwpf-digits --namespace team-a
     """
-    from fedctl.cluster import client, control
+    from fedctl.cluster.api import client
+    from fedctl.cluster.change import control
 
     _done(run, control.suspend(client.connect(context, namespace), run), output)
 
@@ -151,7 +156,8 @@ def resume(run: str, context: str | None, namespace: str | None, output: str) ->
     Example:
       fedctl resume gwpf-digits --namespace team-a
     """
-    from fedctl.cluster import client, control
+    from fedctl.cluster.api import client
+    from fedctl.cluster.change import control
 
     _done(run, control.resume(client.connect(context, namespace), run), output)
 
@@ -194,7 +200,9 @@ def cancel(
       2    the command is wrong
       124  with --timeout: some rank has not ended; the rest of the run is still there
     """
-    from fedctl.cluster import client, control, snapshot, state, telling
+    from fedctl.cluster.api import client
+    from fedctl.cluster.change import control
+    from fedctl.cluster.status import render, snapshot, state
 
     cluster = client.connect(context, namespace)
     seen = snapshot.read(cluster, run)
@@ -205,7 +213,7 @@ def cancel(
     now = state.of(seen)
     _ask(run, now.state, now.state not in state.ENDED, purge, yes)
     try:
-        with telling.Progress(run, live=True) as progress:
+        with render.Progress(run, live=True) as progress:
             ended = control.end(cluster, run, not no_wait, progress.say, timeout)
     except KeyboardInterrupt:
         raise Stopped(

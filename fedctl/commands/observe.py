@@ -21,9 +21,9 @@ from fedctl.commands.options import (
 from fedctl.errors import FedctlError, RunError, Stopped, UserError
 
 if TYPE_CHECKING:
-    from fedctl.cluster.client import Cluster
-    from fedctl.cluster.logs import Line
-    from fedctl.cluster.top import RunView
+    from fedctl.cluster.api.client import Cluster
+    from fedctl.cluster.watch.logs import Line
+    from fedctl.cluster.watch.top import RunView
 
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")  # of ranks, over and over
 
@@ -70,9 +70,9 @@ def logs(
       2    the command is wrong
       130  with -f: Ctrl-C; the run goes on
     """
-    from fedctl.cluster import job
-    from fedctl.cluster import logs as log
-    from fedctl.cluster.client import connect
+    from fedctl.cluster.api.client import connect
+    from fedctl.cluster.status import job
+    from fedctl.cluster.watch import logs as log
 
     if every and rank is not None:
         raise UserError(f"--rank {rank}: --all has it already; leave one out")
@@ -118,7 +118,7 @@ def notice(text: str) -> None:
 
 def raise_if_failed(cluster: "Cluster", run: str) -> None:
     """A command that has seen a run to its end has the run's exit code."""
-    from fedctl.cluster import job
+    from fedctl.cluster.status import job
 
     mine = job.find(cluster, run)
     end = job.ended(mine) if mine else None
@@ -160,8 +160,8 @@ def top(
       fedctl top -o json
     """
     from fedctl import table
-    from fedctl.cluster.client import connect
-    from fedctl.cluster.top import Top, cells
+    from fedctl.cluster.api.client import connect
+    from fedctl.cluster.watch.top import Top, cells
 
     looking = Top(connect(context, namespace), names)
     if output == "json":
@@ -187,8 +187,9 @@ def _live(look: "Callable[[], list[RunView]]", each: bool, pause: float) -> None
     from rich.text import Text
 
     from fedctl import terminal
-    from fedctl.cluster import errors, state
-    from fedctl.cluster.top import cells
+    from fedctl.cluster.api import errors
+    from fedctl.cluster.status import state
+    from fedctl.cluster.watch.top import cells
 
     def picture(views: "list[RunView]") -> Group:
         rows = [row for view in views for row in cells(view, each)] or [{"run": "no run"}]
@@ -250,8 +251,8 @@ def fetch(
       fedctl fetch digits && fedctl report runs/digits
       fedctl fetch digits --what all --out runs/with-checkpoints
     """
-    from fedctl.cluster import fetch as fetching
-    from fedctl.cluster.client import connect
+    from fedctl.cluster.api.client import connect
+    from fedctl.cluster.transfer import fetch as fetching
     from fedctl.summary import megabytes
 
     cluster, folder = connect(context, namespace), out or Path("runs") / run

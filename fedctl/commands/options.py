@@ -58,7 +58,7 @@ run_argument = click.argument("run", metavar="RUN", type=RUN)
 
 
 def cluster_options(command: Any) -> Any:
-    """Every command that asks a cluster takes these; `fedctl.cluster.client.connect` reads them."""
+    """Options of every command that needs a cluster, for `fedctl.cluster.api.client.connect`."""
     for option in (
         click.option(
             "-n",

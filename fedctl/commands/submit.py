@@ -12,8 +12,8 @@ from fedctl.commands.options import Duration, cluster_options, output_option
 from fedctl.errors import FedctlError, Stopped, UserError
 
 if TYPE_CHECKING:
-    from fedctl.cluster.client import Cluster
-    from fedctl.cluster.submit import Sent
+    from fedctl.cluster.api.client import Cluster
+    from fedctl.cluster.change.submit import Sent
     from fedctl.values import Release
 
 LAST_LINES_SECONDS = 20  # for what is still on its way when a run has ended
@@ -59,8 +59,9 @@ def submit(
       124  with --timeout: the time is over, and the run goes on
       130  with --wait: Ctrl-C; the run goes on
     """
-    from fedctl.cluster import client, preconditions
-    from fedctl.cluster import submit as submitting
+    from fedctl.cluster.api import client
+    from fedctl.cluster.change import preconditions
+    from fedctl.cluster.change import submit as submitting
 
     if timeout is not None and not (wait or logs):
         raise UserError("--timeout says how long to wait; give it with --wait or --logs")
@@ -103,7 +104,7 @@ def _lint(release: "Release") -> None:
 
 def _render(cluster: "Cluster", release: "Release") -> str:
     from fedctl import helm
-    from fedctl.cluster.submit import api_versions
+    from fedctl.cluster.change.submit import api_versions
 
     return helm.template(release, api_versions(cluster))
 
@@ -143,25 +144,26 @@ def _print(
 
 
 def _follow(cluster: "Cluster", run: str, timeout: float | None, logs: bool, output: str) -> None:
-    from fedctl.cluster import snapshot, telling, waiting
+    from fedctl.cluster.status import render, snapshot
+    from fedctl.cluster.watch import waiting
 
     reader = threading.Thread(target=_print_log, args=[cluster, run, output], daemon=True)
     if logs:
         reader.start()
     try:
-        with telling.Progress(run, live=not logs) as progress:
+        with render.Progress(run, live=not logs) as progress:
             waiting.wait(cluster, run, "succeeded", timeout, progress.tell)
     except KeyboardInterrupt:
         raise Stopped(f"{run} goes on; `fedctl wait {run}` waits for it again") from None
     if logs:
         reader.join(LAST_LINES_SECONDS)
     if output == "text":
-        click.echo(telling.status_text(snapshot.read(cluster, run)))
+        click.echo(render.status_text(snapshot.read(cluster, run)))
 
 
 def _print_log(cluster: "Cluster", run: str, output: str) -> None:
     """The log is beside the matter: that it cannot be read ends nothing."""
-    from fedctl.cluster import logs
+    from fedctl.cluster.watch import logs
 
     try:
         for line in logs.follow(cluster, run, (0,)):
@@ -190,8 +192,9 @@ def diff_run(output: str, context: str | None, **given: Any) -> None:
       1   different
       >1  it could not be said
     """
-    from fedctl.cluster import client, diff
-    from fedctl.cluster.submit import documents
+    from fedctl.cluster.api import client
+    from fedctl.cluster.change import diff
+    from fedctl.cluster.change.submit import documents
 
     try:
         cluster = client.connect(context, given["namespace"])

@@ -10,7 +10,7 @@ from fedctl.commands.options import Duration, cluster_options, output_option
 from fedctl.errors import RunError, UserError
 
 if TYPE_CHECKING:
-    from fedctl.cluster.gc import Item
+    from fedctl.cluster.change.gc import Item
 
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "unknown": "cyan"}
 
@@ -50,8 +50,8 @@ def gc(
     """
     from datetime import timedelta
 
-    from fedctl.cluster import gc as leftovers
-    from fedctl.cluster.client import connect
+    from fedctl.cluster.api.client import connect
+    from fedctl.cluster.change import gc as leftovers
 
     if everywhere and namespace:
         raise UserError(f"--namespace {namespace}: -A is all of them; leave one of the two out")
@@ -84,13 +84,13 @@ def gc(
 
 
 def _show(items: "list[Item]", everywhere: bool) -> None:
-    from fedctl.cluster import telling
+    from fedctl.cluster.status import render
 
     rows = []
     for item in items:
         why = f"{item.why}; stays: {item.kept}" if item.kept else item.why
         rows.append([*([item.namespace] if everywhere else []), item.what, item.run, why])
-    telling.show([*(["namespace"] if everywhere else []), "object", "run", "why"], rows)
+    render.show([*(["namespace"] if everywhere else []), "object", "run", "why"], rows)
 
 
 @click.command("doctor")
@@ -113,8 +113,8 @@ def doctor(context: str | None, namespace: str | None, output: str) -> None:
       1  something does
       2  the command is wrong
     """
-    from fedctl.cluster import doctor as examination
-    from fedctl.cluster.client import connect
+    from fedctl.cluster.api.client import connect
+    from fedctl.cluster.doctor import examination
 
     found = []
     for finding in examination.examine(connect(context, namespace)):

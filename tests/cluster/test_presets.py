@@ -3,7 +3,8 @@
 import pytest
 
 from fedctl import helm, presets, values
-from fedctl.cluster import client, submit
+from fedctl.cluster.api import client
+from fedctl.cluster.change import submit
 from tests.cluster.harness import BACKENDS, Namespace
 
 

@@ -132,6 +132,6 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PodServer]:
 @pytest.fixture
 def cluster(api: PodServer) -> Any:
     """That server, as fedctl asks it."""
-    from fedctl.cluster.client import connect
+    from fedctl.cluster.api.client import connect
 
     return connect()

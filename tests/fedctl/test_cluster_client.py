@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fedctl.cluster import client, errors, kinds
+from fedctl.cluster.api import client, errors, kinds
 from fedctl.errors import FedctlError, RunError
 from tests.fedctl.apiserver import ApiServer, PlainRefusal, Refusal, kubeconfig
 

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from fedctl.cluster import waiting
+from fedctl.cluster.watch import waiting
 from fedctl.commands import cluster as commands
 from fedctl.commands.options import Duration
 from tests.fedctl import objects
@@ -18,7 +18,7 @@ EXPERIMENT = {"algorithm": {"name": "fedavg"}, "sync": {"name": "gwpf"}}
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
     """Changes come alone here."""
-    monkeypatch.setattr("fedctl.cluster.follow.SETTLE_SECONDS", 0)
+    monkeypatch.setattr("fedctl.cluster.watch.follow.SETTLE_SECONDS", 0)
 
 
 @pytest.fixture
@@ -221,7 +221,7 @@ def test_a_run_that_has_ended_may_still_be_removed(fedctl, apiserver, put, condi
 def test_a_server_that_has_never_answered_is_not_waited_for(fedctl, apiserver, put, monkeypatch):
     put("running", "running")
     apiserver.refuse("GET", "/pods$", Refusal(503, "ServiceUnavailable", "starting"))
-    monkeypatch.setattr("fedctl.cluster.follow.time.sleep", lambda _: pytest.fail("it waits"))
+    monkeypatch.setattr("fedctl.cluster.watch.follow.time.sleep", lambda _: pytest.fail("it waits"))
     done = fedctl("wait", "digits", "--timeout", "60s")
     assert done.exit_code == 1
     assert "did not answer in time (starting); try again" in done.stderr
@@ -254,11 +254,11 @@ def test_ctrl_c_ends_the_wait_and_not_the_run(fedctl, apiserver, put, monkeypatc
     def interrupted(*_words):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fedctl.cluster.waiting.wait", interrupted)
+    monkeypatch.setattr("fedctl.cluster.watch.waiting.wait", interrupted)
     done = fedctl("wait", "digits")
     assert done.exit_code == 130
     assert done.stderr == "digits goes on; `fedctl wait digits` waits for it again\n"
-    monkeypatch.setattr("fedctl.cluster.snapshot.read", interrupted)
+    monkeypatch.setattr("fedctl.cluster.status.snapshot.read", interrupted)
     done = fedctl("status", "digits")
     assert (done.exit_code, done.stderr) == (130, "stopped by Ctrl-C\n")
 

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from fedctl.cluster import problems, state, telling
-from fedctl.cluster.snapshot import Snapshot
+from fedctl.cluster.status import problems, render, state
+from fedctl.cluster.status.snapshot import Snapshot
 from tests.fedctl import objects
 
 NOW = datetime(2026, 11, 21, 11, 5, tzinfo=UTC)
@@ -318,7 +318,7 @@ def finished():
 
 
 def test_a_run_that_has_finished_says_what_it_came_to():
-    assert telling.status_text(finished()).splitlines() == [
+    assert render.status_text(finished()).splitlines() == [
         "digits  Succeeded  took 10:00",
         "  namespace lab  backend pytorchjob  experiment 80e9865219ff",
         "  accuracy 97.4 %  7 rounds  sent 2.00 MB  of 8.00 MB, saved 75.0 %",
@@ -326,7 +326,7 @@ def test_a_run_that_has_finished_says_what_it_came_to():
 
 
 def test_the_state_as_json_has_all_of_it():
-    tree = telling.status_json(finished())
+    tree = render.status_json(finished())
     ranks = tree.pop("ranks")
     assert tree == {
         "name": "digits", "namespace": "lab", "backend": "pytorchjob", "state": "Succeeded",
@@ -347,7 +347,7 @@ def test_the_state_as_json_has_all_of_it():
     [(0, "0s"), (59, "59s"), (60, "1m"), (3 * 3600 + 5, "3h"), (2 * 86400, "2d"), (-5, "0s")],
 )
 def test_an_age_has_one_unit(span, text):
-    assert telling.age(timedelta(seconds=span).total_seconds()) == text
+    assert render.age(timedelta(seconds=span).total_seconds()) == text
 
 
 def test_the_live_line_is_one_line_whatever_a_server_says(monkeypatch):
@@ -363,14 +363,14 @@ def test_the_live_line_is_one_line_whatever_a_server_says(monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     told = "[red] 0/3 nodes are available, and much more is said about it [/x]"
     waiting = seen(objects.job(), [objects.pod(rank=0, state="unschedulable", message=told)])
-    with telling.Progress("digits", live=True) as progress:
+    with render.Progress("digits", live=True) as progress:
         progress.tell(waiting, state.of(waiting))
     shown = [line for line in terminal.getvalue().splitlines() if "Pending" in line]
     assert shown and all("rank" in line and line.rstrip().endswith("…") for line in shown)
 
 
 def test_plain_progress_says_a_thing_once(capsys):
-    with telling.Progress("digits", live=False) as progress:
+    with render.Progress("digits", live=False) as progress:
         for states in (("running",), ("running",), ("running", "running")):
             now = seen(objects.job(), pods(*states))
             progress.tell(now, state.of(now))

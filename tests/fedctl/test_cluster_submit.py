@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from fedctl import helm
-from fedctl.cluster import submit
+from fedctl.cluster.change import submit
 from tests.fedctl.apiserver import PlainRefusal, Refusal
 from tests.tools import program
 
@@ -68,7 +68,7 @@ API_VERSIONS = [
 
 
 def test_the_kinds_that_the_chart_looks_at_are_looked_up(fedctl, apiserver):
-    from fedctl.cluster.client import connect
+    from fedctl.cluster.api.client import connect
 
     assert submit.api_versions(connect()) == API_VERSIONS
     asked = {f"{api.split('/')[0]}/{api.split('/')[2]}" for api in API_VERSIONS}
@@ -257,7 +257,7 @@ def test_a_trainjob_waits_until_trainer_has_seen_its_runtime(fedctl, apiserver, 
         if len(waited) == 2:
             apiserver.faults.clear()
 
-    monkeypatch.setattr("fedctl.cluster.submit.time.sleep", see)
+    monkeypatch.setattr("fedctl.cluster.change.submit.time.sleep", see)
     assert fedctl("submit", *RUN, "--backend", "trainjob").exit_code == 0
     assert len(waited) == 2 and "TrainJob/gwpf-digits" in made(apiserver)
 
@@ -404,7 +404,7 @@ def test_a_diff_that_cannot_be_made_is_no_difference(fedctl, apiserver):
 
 
 def test_a_submit_that_waits_ends_with_the_run(fedctl, apiserver, monkeypatch):
-    monkeypatch.setattr("fedctl.cluster.follow.SETTLE_SECONDS", 0)
+    monkeypatch.setattr("fedctl.cluster.watch.follow.SETTLE_SECONDS", 0)
     end = {"status": {"conditions": [{"type": "Succeeded", "status": "True"}]}}
 
     def operator():
@@ -431,7 +431,7 @@ def test_a_submit_whose_time_is_over_leaves_the_run_alone(fedctl, apiserver):
 
 
 def test_the_log_of_rank_0_is_printed_while_it_is_waited_for(fedctl, apiserver, monkeypatch):
-    from fedctl.cluster.logs import Line
+    from fedctl.cluster.watch.logs import Line
 
     said = threading.Event()
 
@@ -446,7 +446,7 @@ def test_the_log_of_rank_0_is_printed_while_it_is_waited_for(fedctl, apiserver, 
             patched(job, {}) | {"status": {"conditions": [{"type": "Succeeded", "status": "True"}]}}
         )
 
-    monkeypatch.setattr("fedctl.cluster.logs.follow", follow)
+    monkeypatch.setattr("fedctl.cluster.watch.logs.follow", follow)
     threading.Thread(target=operator).start()
     done = fedctl("submit", *RUN, "--logs", "--timeout", "60s")
     assert done.exit_code == 0, done.stderr

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from fedctl.cluster import doctor, doctor_operators
-from fedctl.cluster.doctor_room import number
-from fedctl.cluster.finding import FAIL, OK, UNKNOWN, WARN, Finding
+from fedctl.cluster.doctor import examination, operators
+from fedctl.cluster.doctor.finding import FAIL, OK, UNKNOWN, WARN, Finding
+from fedctl.cluster.doctor.room import number
 from fedctl.errors import RunError
 from tests.fedctl.apiserver import Refusal
 from tests.fedctl.podserver import PodServer
@@ -66,7 +66,7 @@ def good(api: PodServer, monkeypatch: pytest.MonkeyPatch) -> PodServer:
     config["data"] = {"controller_manager_config.yaml": text}
     queue = plain("LocalQueue", "gpus", "kueue.x-k8s.io/v1beta2", spec={"clusterQueue": "all"})
     api.add(space, config, queue, node("n1"), storage_class("nfs", "nfs.csi.k8s.io", True))
-    for name in doctor_operators.DEPLOYMENTS:
+    for name in operators.DEPLOYMENTS:
         template = {"spec": {"containers": [{"image": f"ghcr.io/{name}:v1"}]}}
         made = plain("Deployment", name, "apps/v1", spec={"template": template})
         api.add(made | {"status": {"availableReplicas": 1}})
@@ -74,7 +74,7 @@ def good(api: PodServer, monkeypatch: pytest.MonkeyPatch) -> PodServer:
 
 
 def findings(cluster: Any, check: str) -> list[Finding]:
-    return list(doctor.examine(cluster, [(check, dict(doctor.CHECKS)[check])]))
+    return list(examination.examine(cluster, [(check, dict(examination.CHECKS)[check])]))
 
 
 def levels(cluster: Any, check: str) -> set[str]:
@@ -86,12 +86,12 @@ def test_a_cluster_that_has_everything_is_well(good: PodServer, fedctl) -> None:
     assert examined.exit_code == 0, examined.output
     lines = examined.stdout.splitlines()
     assert {line.split()[0] for line in lines} == {"ok"}, examined.stdout
-    assert {line.split()[1] for line in lines} == {name for name, _ in doctor.CHECKS}
+    assert {line.split()[1] for line in lines} == {name for name, _ in examination.CHECKS}
 
 
 def test_nothing_is_changed_by_looking(good: PodServer, cluster) -> None:
     before = json.dumps(list(good.objects.values()), sort_keys=True)
-    list(doctor.examine(cluster))
+    list(examination.examine(cluster))
     assert json.dumps(list(good.objects.values()), sort_keys=True) == before
     written = {r.path for r in good.requests if r.method != "GET"}
     assert written == {"/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"}
@@ -125,9 +125,9 @@ def test_an_old_kubernetes_fails(good: PodServer, fedctl) -> None:
 
 def test_a_server_that_is_not_there_is_asked_once(cluster, api: PodServer, monkeypatch) -> None:
     cluster.server = "http://127.0.0.1:9"
-    (found,) = doctor.examine(cluster)
+    (found,) = examination.examine(cluster)
     assert (found.check, found.level) == ("server", FAIL)
-    assert isinstance(doctor.verdict([found]), RunError)
+    assert isinstance(examination.verdict([found]), RunError)
 
 
 def test_a_missing_namespace_fails(good: PodServer, cluster) -> None:
@@ -218,7 +218,7 @@ def test_unknown_fields_are_found_at_any_depth() -> None:
         "text": {"free": "form"},
         "new": 1,
     }
-    lost = list(doctor_operators.unknown(value, schema, every, "spec"))
+    lost = list(operators.unknown(value, schema, every, "spec"))
     assert lost == ["spec.list[].dropped", "spec.map.anything.gone", "spec.new"]
 
 

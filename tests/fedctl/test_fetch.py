@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fedctl.cluster import fetch as fetching
+from fedctl.cluster.transfer import fetch as fetching
 from tests.fedctl.objects import IMAGE, claim, job, pod
 from tests.fedctl.podserver import PodServer
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fedctl.cluster import packer
-from fedctl.cluster.folder import arriving, unpack
+from fedctl.cluster.transfer import packer
+from fedctl.cluster.transfer.folder import arriving, unpack
 from fedctl.errors import RunError, UserError
 
 WHAT = ("experiment.json", "metrics.jsonl", "logs")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fedctl.cluster import gc
+from fedctl.cluster.change import gc
 from tests.fedctl.objects import claim, config_map, job, labels, pod
 from tests.fedctl.podserver import PodServer
 

@@ -8,8 +8,8 @@ from datetime import datetime
 
 import pytest
 
-from fedctl.cluster import logs
-from fedctl.cluster.logs import Line, Part, follow, read
+from fedctl.cluster.watch import logs
+from fedctl.cluster.watch.logs import Line, Part, follow, read
 from fedctl.errors import RunError, UserError
 from tests.fedctl.objects import job, pod
 from tests.fedctl.podserver import Log, PodServer

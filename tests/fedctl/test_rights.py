@@ -8,9 +8,9 @@ import pytest
 
 from fedctl import helm
 from fedctl.cli import main
-from fedctl.cluster import fetch as fetching
-from fedctl.cluster import kinds
-from fedctl.cluster.doctor_access import RIGHTS
+from fedctl.cluster.api import kinds
+from fedctl.cluster.doctor.access import RIGHTS
+from fedctl.cluster.transfer import fetch as fetching
 from tests.charts.platform import render
 from tests.fedctl import objects
 from tests.fedctl.apiserver import PATH, Request
@@ -95,7 +95,7 @@ def needs(api: PodServer, fedctl, monkeypatch: pytest.MonkeyPatch):
     """Runs commands that must succeed; the rights that they took."""
     monkeypatch.setenv("FEDCTL_HELM", program("helm"))
     monkeypatch.setattr(fetching, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr("fedctl.cluster.follow.SETTLE_SECONDS", 0)
+    monkeypatch.setattr("fedctl.cluster.watch.follow.SETTLE_SECONDS", 0)
     helm.program.cache_clear()
 
     def run(*words: str) -> set[Rule]:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from fedctl.cluster import metrics
-from fedctl.cluster.top import Top
+from fedctl.cluster.watch import metrics
+from fedctl.cluster.watch.top import Top
 from tests.fedctl.apiserver import Refusal
 from tests.fedctl.conftest import row
 from tests.fedctl.objects import job, pod

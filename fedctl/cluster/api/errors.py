@@ -1,0 +1,270 @@
+"""Owns what an API server's refusals mean, each as one line with its remedy."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from fedctl.cluster.api import kinds
+from fedctl.errors import FedctlError, RunError
+
+ROLE = "ask for the role that charts/fedtrain-platform makes"
+
+
+class ApiError(FedctlError):
+    """The API server said no; `status` is HTTP's, `reason` Kubernetes', `message` its own words."""
+
+    def __init__(self, line: str, status: int = 0, reason: str = "", message: str = "") -> None:
+        super().__init__(line)
+        self.status, self.reason, self.message = status, reason, message
+
+
+class Forbidden(ApiError):
+    """A right is missing."""
+
+
+class NotFound(ApiError):
+    """No such object, or no such namespace."""
+
+
+class KindMissing(ApiError):
+    """The cluster has no such kind: whoever brings it is not installed."""
+
+
+class AlreadyExists(ApiError):
+    """The name is taken."""
+
+
+class Conflict(ApiError):
+    """Somebody else owns a field, or the object has changed meanwhile."""
+
+
+class Gone(ApiError):
+    """The place to go on watching from is too old."""
+
+
+class Refused(ApiError):
+    """The object itself is wrong, so sending it again is no use."""
+
+    exit_code = 2
+
+
+class Unreachable(RunError):
+    """No answer, or one that broke off: it may be there again soon."""
+
+
+PATIENCE_SECONDS = 60.0  # how long who waits for a run asks on without an answer
+
+
+def passing(error: FedctlError) -> bool:
+    """Whether asking again in a moment may help."""
+    if isinstance(error, ApiError):
+        return error.status in (429, 500, 502, 503, 504)
+    return isinstance(error, Unreachable)
+
+
+def of(
+    status: int, body: bytes, *, method: str, path: str, server: str = "the cluster"
+) -> ApiError:
+    """The error of an answer with an HTTP status of 400 or more."""
+    told = _status(body)
+    return of_status({"code": status, **told}, method=method, path=path, server=server)
+
+
+def of_status(
+    told: Mapping[str, Any], *, method: str = "", path: str = "", server: str = "the cluster"
+) -> ApiError:
+    """The error that a Status object, as Kubernetes answers with, stands for."""
+    status, reason = int(told.get("code") or 0), str(told.get("reason") or "")
+    message = " ".join(str(told.get("message") or "").split())
+    kind: type[ApiError]
+    for pattern, kind, write in _BY_MESSAGE:
+        if found := re.search(pattern, message):
+            return kind(write(found), status, reason, message)
+    kind, line = _by_status(status, reason, message, told, method, path, server)
+    return kind(line, status, reason, message)
+
+
+def _status(body: bytes) -> dict[str, Any]:
+    try:
+        tree = json.loads(body)
+    except ValueError:
+        return {"message": body[:300].decode("utf-8", "replace")}
+    return tree if isinstance(tree, dict) else {}
+
+
+def _forbidden(found: "re.Match[str]") -> str:
+    who, verb, resource = found["user"], found["verb"], found["resource"]
+    group = f".{found['group']}" if found["group"] else ""
+    namespace = found["namespace"]
+    where = f"in namespace {namespace}" if namespace else "in the whole cluster"
+    remedy = f"{ROLE} in {namespace}" if namespace else "ask the cluster's administrator"
+    return f"{who} may not {verb} {resource}{group} {where}; {remedy}"
+
+
+def _quota(found: "re.Match[str]") -> str:
+    def amounts(text: str) -> dict[str, str]:
+        return dict(pair.split("=", 1) for pair in text.split(",") if "=" in pair)
+
+    asked, used, limit = (amounts(found[name]) for name in ("requested", "used", "limited"))
+    over = "; ".join(
+        f"{name}: {used.get(name, '?')} of {limit.get(name, '?')} used, {amount} more asked for"
+        for name, amount in asked.items()
+    )
+    return f"quota {found['quota']} is exceeded: {over}; ask for less, or wait for other runs"
+
+
+def _security(found: "re.Match[str]") -> str:
+    return (
+        f"the namespace's Pod Security level {found['level']} forbids the pods: {found['why']}; "
+        "use a namespace that allows it, or --pod-security with the namespace's level"
+    )
+
+
+def _webhook_down(found: "re.Match[str]") -> str:
+    why = found["why"].rpartition(": ")[2]
+    return (
+        f"the admission webhook {found['name']} does not answer ({why}); the operator that it "
+        "belongs to is not running: `kubectl get pods -A` shows it, `fedctl doctor` what is missing"
+    )
+
+
+def _undeclared(found: "re.Match[str]") -> str:
+    field = found["field"].lstrip(".")
+    hint = ""
+    if "schedulingGroup" in field or "workloadRef" in field:
+        hint = "; gangs need Kubernetes 1.36, and for a PyTorchJob the training operator 1.9.4"
+    return (
+        f"{field}: this cluster's version of the kind has no such field, and would drop it{hint}; "
+        "upgrade what brings the kind, or take the field out"
+    )
+
+
+def _conflict(found: "re.Match[str]") -> str:
+    fields = re.findall(r"(?:^|\s)\.(\S+)", found["fields"])
+    return (
+        f"{', '.join(fields) or 'it'} was changed by {found['who']}, whom this would undo; "
+        "`fedctl diff` shows what, `fedctl cancel` removes the run"
+    )
+
+
+# The server's words, where they say more than its status: first match.
+_BY_MESSAGE: tuple[tuple[str, type[ApiError], Any], ...] = (
+    (
+        r"exceeded quota: (?P<quota>\S+), requested: (?P<requested>\S+), used: (?P<used>\S+), "
+        r"limited: (?P<limited>\S+)",
+        ApiError,
+        _quota,
+    ),
+    (r"violates PodSecurity \"(?P<level>\w+)[^\"]*\": (?P<why>.*)", Refused, _security),
+    (
+        r"User \"(?P<user>[^\"]*)\" cannot (?P<verb>\w+) resource \"(?P<resource>[^\"]+)\" in API "
+        r"group \"(?P<group>[^\"]*)\"(?: in the namespace \"(?P<namespace>[^\"]+)\")?",
+        Forbidden,
+        _forbidden,
+    ),
+    (
+        r"(?:namespaces \"|namespace )(?P<name>[a-z0-9-]+)\"? not found",
+        NotFound,
+        lambda found: (
+            f"there is no namespace {found['name']}; name another with -n, or have it made"
+        ),
+    ),
+    (
+        r"unable to create new content in namespace (?P<name>\S+)",
+        ApiError,
+        lambda found: f"namespace {found['name']} is being deleted; name another with -n",
+    ),
+    (
+        r"failed calling webhook \"(?P<name>[^\"]+)\": (?P<why>.*)",
+        ApiError,
+        _webhook_down,
+    ),
+    (
+        r"admission webhook \"(?P<name>[^\"]+)\" denied the request: (?P<why>.*)",
+        Refused,
+        lambda found: f"refused by {found['name']}: {found['why']}",
+    ),
+    (
+        r"(?P<name>ValidatingAdmissionPolicy '[^']+').* denied request: (?P<why>.*)",
+        Refused,
+        lambda found: f"refused by {found['name']}: {found['why']}",
+    ),
+    (r"(?P<field>\.[\w.\[\]\"=,{}:-]+): field not declared in schema", Refused, _undeclared),
+    (r"unknown field \"(?P<field>[^\"]+)\"", Refused, _undeclared),
+    (
+        r"Apply failed with .*?conflicts? with \"(?P<who>[^\"]+)\"[^:]*:(?P<fields>.*)",
+        Conflict,
+        _conflict,
+    ),
+)
+
+
+def _by_status(
+    status: int,
+    reason: str,
+    message: str,
+    told: Mapping[str, Any],
+    method: str,
+    path: str,
+    server: str,
+) -> tuple[type[ApiError], str]:
+    what = named(path)
+    if status == 401:
+        line = f"{server} does not know you: the context's credentials are wrong or have expired"
+        return ApiError, f"{line}; log in again, or name another --context"
+    if status == 403:
+        return Forbidden, f"{what}: forbidden: {message}; {ROLE}"
+    if status == 404:
+        details = told.get("details") or {}
+        if details.get("name") and details.get("kind"):
+            return NotFound, f"{what}: not found"
+        return KindMissing, without(path)
+    if status == 409 and reason == "AlreadyExists":
+        return AlreadyExists, f"{what}: exists already"
+    if status == 409:
+        return Conflict, f"{what}: has just been changed by somebody else; try again ({message})"
+    if status == 410:
+        return Gone, f"{what}: {message}"
+    if status in (400, 422):
+        return Refused, f"{what}: not valid: {_causes(told) or message}"
+    if status == 413:
+        return Refused, f"{what}: too large for the API server; an experiment's limit is 1 MiB"
+    if status == 429:
+        return ApiError, f"{server} is overloaded, and asks to try again later"
+    if status in (503, 504):
+        return ApiError, f"{server} did not answer in time ({message or status}); try again"
+    return ApiError, f"{what}: {server} failed: {message or f'HTTP {status}'}; try again"
+
+
+def _causes(told: Mapping[str, Any]) -> str:
+    """What is wrong with which field, as a list of causes has it."""
+    causes = (told.get("details") or {}).get("causes") or []
+    lines = []
+    for cause in causes[:3]:
+        text = " ".join(str(cause.get("message", "")).split())
+        field = cause.get("field")
+        lines.append(f"{field}: {text}" if field and field != "<nil>" else text)
+    return "; ".join(dict.fromkeys(lines))
+
+
+def without(path: str) -> str:
+    """That a kind is not served, and who brings it."""
+    found = re.match(r"/apis/([^/]+)/([^/]+)", path)
+    if not found:
+        return f"{path}: the cluster has no such thing"
+    remedy = kinds.BROUGHT_BY.get(found[1], "install what brings it")
+    return f"the cluster has no {named(path).split(' ')[0]} ({found[1]}/{found[2]}); {remedy}"
+
+
+def named(path: str) -> str:
+    """What a path is of, for people: `pytorchjobs.kubeflow.org digits`."""
+    found = re.match(
+        r"/(?:api|apis/(?P<group>[^/]+))/[^/]+(?:/namespaces/[^/]+(?=/))?/(?P<plural>[^/?]+)"
+        r"(?:/(?P<name>[^/?]+))?",
+        path,
+    )
+    if not found:
+        return path
+    group = f".{found['group']}" if found["group"] else ""
+    return f"{found['plural']}{group}" + (f" {found['name']}" if found["name"] else "")

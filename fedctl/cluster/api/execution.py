@@ -1,0 +1,87 @@
+"""Owns a command that runs in a container, and what it says, through the API server."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from fedctl.cluster.api import errors
+
+STDOUT, STDERR, ENDED, CLOSED = 1, 2, 3, 255
+SILENCE_SECONDS = 300  # of a command that reads a slow disk
+
+
+class Execution:
+    """Iterate over its stdout, in pieces of bytes; then it has a `status` and its `stderr`.
+
+    The official client's own reader would keep all of it in memory.
+    """
+
+    def __init__(self, socket: Any) -> None:
+        self._socket = socket
+        self._stderr = bytearray()
+        self.status: int | None = None
+
+    @property
+    def stderr(self) -> str:
+        """What it has complained of so far."""
+        return self._stderr.decode("utf-8", "replace").strip()
+
+    def __iter__(self) -> Iterator[bytes]:
+        from websocket import ABNF, WebSocketException
+
+        try:
+            while True:
+                kind, frame = self._socket.recv_data_frame(True)
+                if kind == ABNF.OPCODE_CLOSE:
+                    break
+                if kind not in (ABNF.OPCODE_BINARY, ABNF.OPCODE_TEXT) or not frame.data:
+                    continue
+                channel, data = frame.data[0], frame.data[1:]
+                if channel == STDOUT and data:
+                    yield data
+                elif channel == STDERR:
+                    self._stderr += data
+                elif channel == ENDED:
+                    self.status = _status(data)
+        except (WebSocketException, OSError) as error:
+            if self.status is None:
+                raise errors.Unreachable(f"the command's output broke off: {error}") from None
+        finally:
+            self.close()
+        if self.status is None:
+            raise errors.Unreachable("the command's output broke off")
+
+    def close(self) -> None:
+        """Ends the connection, and with it the command."""
+        self._socket.close()
+        self._socket.shutdown()  # close() does nothing once the server has said that it ends
+
+
+def start(configuration: Any, path: str, query: Sequence[tuple[str, str]], token: str) -> Execution:
+    """Starts the command that `query` names in the container at `path`."""
+    from kubernetes.stream.ws_client import create_websocket, get_websocket_url
+    from websocket import WebSocketBadStatusException, WebSocketException
+
+    url = get_websocket_url(configuration.host + path, list(query))
+    headers = {"authorization": token} if token else {}
+    try:
+        socket = create_websocket(configuration, url, headers)
+    except WebSocketBadStatusException as error:
+        body = getattr(error, "resp_body", None) or b""
+        raise errors.of(error.status_code, bytes(body), method="GET", path=path) from None
+    except (WebSocketException, OSError) as error:
+        raise errors.Unreachable(f"{configuration.host} cannot be reached: {error}") from None
+    socket.settimeout(SILENCE_SECONDS)
+    return Execution(socket)
+
+
+def _status(data: bytes) -> int:
+    """The exit status in the Status that ends a command; -1 where it never started."""
+    told = json.loads(data)
+    if told.get("status") == "Success":
+        return 0
+    causes = (told.get("details") or {}).get("causes") or []
+    for cause in causes:
+        if cause.get("reason") == "ExitCode":
+            return int(cause["message"])
+    raise errors.of_status({"code": 500, **told})

@@ -1,0 +1,100 @@
+"""Owns watches: a list, then its changes, through lost connections and forgotten versions."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from fedctl.cluster.api import errors
+
+Object = dict[str, Any]
+Change = tuple[str, Object]  # ADDED, MODIFIED or DELETED, and the object
+
+TURN_SECONDS = 120  # of one request: a connection that died unnoticed costs no more
+PAUSE_SECONDS = 1.0  # before it is asked again
+# Opens a list or a watch: query -> its answer, whose lines come as they are said.
+Ask = Callable[[dict[str, str]], Any]
+
+
+def changes(
+    listed: Ask, watched: Ask, timeout: float | None, stop: threading.Event | None = None
+) -> Iterator[Change]:
+    """What there is as ADDED, then what happens to it; ends after `timeout` seconds, or `stop`.
+
+    `listed` answers with a list's JSON, `watched` with lines of JSON.
+    """
+    ends = None if timeout is None else time.monotonic() + timeout
+    known: dict[str, Object] = {}
+    version, silent_since = "", time.monotonic()
+    stop = stop or threading.Event()
+    while not stop.is_set() and (ends is None or time.monotonic() < ends):
+        try:
+            if not version:
+                version, found = _relist(listed, known)
+                yield from found
+            quiet = True
+            for kind, obj in _turn(watched, version, ends):
+                quiet = False
+                version = obj["metadata"].get("resourceVersion", version)
+                silent_since = time.monotonic()
+                if kind != "BOOKMARK":
+                    _note(known, kind, obj)
+                    yield kind, obj
+            silent_since = time.monotonic()
+            if quiet:  # where a proxy ends each watch at once, not a thousand requests a second
+                _pause(stop, ends)
+        except errors.Gone:  # the server has forgotten that version: look again
+            version = ""
+        except (errors.Unreachable, errors.ApiError) as error:
+            waited = time.monotonic() - silent_since
+            if not errors.passing(error) or waited > errors.PATIENCE_SECONDS:
+                raise
+            _pause(stop, ends)
+
+
+def _pause(stop: threading.Event, ends: float | None) -> None:
+    left = PAUSE_SECONDS if ends is None else ends - time.monotonic()
+    stop.wait(max(0.0, min(PAUSE_SECONDS, left)))
+
+
+def _relist(listed: Ask, known: dict[str, Object]) -> tuple[str, list[Change]]:
+    """The list's version, and what has changed since it was last known."""
+    answer = listed({})
+    now = {obj["metadata"]["uid"]: obj for obj in answer["items"]}
+    found = [("DELETED", obj) for uid, obj in known.items() if uid not in now]
+    for uid, obj in now.items():
+        if uid not in known:
+            found.append(("ADDED", obj))
+        elif known[uid] != obj:
+            found.append(("MODIFIED", obj))
+    known.clear()
+    known.update(now)
+    return answer["metadata"]["resourceVersion"], found
+
+
+def _turn(watched: Ask, version: str, ends: float | None) -> Iterator[Change]:
+    """One request's changes."""
+    left = TURN_SECONDS if ends is None else min(TURN_SECONDS, ends - time.monotonic())
+    seconds = max(1, round(left))
+    query = {
+        "watch": "true",
+        "allowWatchBookmarks": "true",
+        "resourceVersion": version,
+        "timeoutSeconds": str(seconds),
+    }
+    for line in watched(query):
+        try:
+            change = json.loads(line)
+        except ValueError:  # a proxy may end an answer properly, and in the middle of a line
+            raise errors.Unreachable("a watch broke off in the middle of a line") from None
+        if change["type"] == "ERROR":
+            raise errors.of_status(change["object"])
+        yield change["type"], change["object"]
+
+
+def _note(known: dict[str, Object], kind: str, obj: Object) -> None:
+    if kind == "DELETED":
+        known.pop(obj["metadata"]["uid"], None)
+    else:
+        known[obj["metadata"]["uid"]] = obj

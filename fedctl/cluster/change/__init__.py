@@ -1,0 +1,1 @@
+"""What changes a cluster: submit, suspend, resume, cancel, and the removal of leftovers."""

@@ -1,0 +1,158 @@
+"""Owns what is done to a run that is there: suspend, resume, and cancel, after which it is gone."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fedctl.cluster.api import errors
+from fedctl.cluster.change.submit import name_of
+from fedctl.cluster.status import job, snapshot
+from fedctl.cluster.status.snapshot import PARTS
+from fedctl.cluster.watch import follow
+from fedctl.cluster.watch.waiting import TimeOver
+from fedctl.errors import RunError
+
+if TYPE_CHECKING:
+    from fedctl.cluster.api.client import Cluster
+
+CLAIM = "PersistentVolumeClaim"
+Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What a cancel has removed, and what it kept."""
+
+    removed: Sequence[str]
+    kept: Sequence[str]
+
+
+# --- cancel ---------------------------------------------------------------------------------------
+
+
+def parts(
+    cluster: "Cluster",
+    run: str,
+    kinds: Sequence[str] = PARTS,
+    notice: Callable[[str], None] = lambda text: None,
+) -> list[Object]:
+    """The objects of a run beside its job; `notice` is told of kinds that one may not see."""
+    found: list[Object] = []
+    for kind in kinds:
+        try:
+            found += cluster.list(kind, labels=snapshot.selector(run))
+        except errors.KindMissing:
+            continue
+        except errors.Forbidden as error:  # also said of a kind that the cluster does not have
+            if cluster.serves(kind):
+                notice(f"what {run} has of a kind stays: {error}")
+    return found
+
+
+def end(
+    cluster: "Cluster",
+    run: str,
+    wait: bool,
+    tell: Callable[[str], None],
+    timeout: float | None = None,
+) -> str | None:
+    """Ends the job; its ranks save a checkpoint, which is what is waited for. Its name, if any.
+
+    The rest has to stay until then: without their Service ranks no longer find each other. Raises
+    TimeOver where they are not gone after `timeout` seconds, as on a node that is lost.
+    """
+    mine = job.find(cluster, run)
+    if mine is not None:
+        api, uid = mine["apiVersion"], mine["metadata"]["uid"]
+        cluster.delete(mine["kind"], run, "Foreground", api_version=api, uid=uid)
+    ended = name_of(mine) if mine else None
+    if not wait:
+        return ended
+    alive: list[str] = []
+    for seen in follow.snapshots(cluster, run, timeout):
+        alive = [_place(pod) for pod in seen.pods if not _over(pod)]
+        if seen.job is None and not alive:
+            return ended
+        if alive:
+            tell(f"ranks that still save a checkpoint: {len(alive)}")
+    raise TimeOver(
+        f"{run} is being removed, and not gone after {timeout:g} s: {', '.join(alive)}; if "
+        "the node is lost, `kubectl delete pod --force` takes the pod away; then cancel again"
+    )
+
+
+def remove(
+    cluster: "Cluster", run: str, purge: bool, notice: Callable[[str], None] = lambda text: None
+) -> Removed:
+    """Removes what is left of a run; its claims, which hold the run folder, only with `purge`."""
+    removed = []
+    claims = parts(cluster, run, [CLAIM])
+    for part in [*parts(cluster, run, notice=notice), *(claims if purge else [])]:
+        meta = part["metadata"]
+        api = part["apiVersion"]
+        if cluster.delete(part["kind"], meta["name"], api_version=api, uid=meta.get("uid")):
+            removed.append(name_of(part))
+    return Removed(removed, [] if purge else [claim["metadata"]["name"] for claim in claims])
+
+
+def _place(pod: Object) -> str:
+    return f"{pod['metadata']['name']} on {pod['spec'].get('nodeName') or 'no node'}"
+
+
+def _over(pod: Object) -> bool:
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+
+
+# --- suspend and resume ---------------------------------------------------------------------------
+
+
+def suspend(cluster: "Cluster", run: str) -> str:
+    """Takes the run's pods away, after a checkpoint; what was done, in words."""
+    return _switch(cluster, run, off=True)
+
+
+def resume(cluster: "Cluster", run: str) -> str:
+    """Lets it start again; what was done, in words."""
+    return _switch(cluster, run, off=False)
+
+
+def _switch(cluster: "Cluster", run: str, off: bool) -> str:
+    mine = job.required(cluster, run)
+    if over := job.ended(mine):
+        verb = "suspend" if off else "resume"
+        raise RunError(f"{run} has {over.word}: there is nothing to {verb}")
+    if queue := (mine["metadata"].get("labels") or {}).get(job.QUEUE):
+        return _switch_workload(cluster, run, mine, queue, off)
+    if job.suspended(mine) == off:
+        return f"{run} is suspended already" if off else f"{run} is not suspended"
+    spec: dict[str, Any] = {"suspend": off}
+    if mine["kind"] == "PyTorchJob":
+        spec = {"runPolicy": spec}
+    cluster.patch(mine["kind"], run, {"spec": spec})
+    if off:
+        return f"{run} is suspended: its ranks save a checkpoint and end"
+    return f"{run} is resumed: it goes on from its last checkpoint, if it has saved one"
+
+
+def _switch_workload(cluster: "Cluster", run: str, mine: Object, queue: str, off: bool) -> str:
+    """Kueue sets the job's own switch back, so the one of its queue entry is the one to use."""
+    try:
+        workload = snapshot.workload_of(cluster, mine)
+    except errors.KindMissing:
+        workload = None
+    if workload is None:
+        if off and job.suspended(mine):
+            return f"{run} is suspended already: queue {queue} has not taken it"
+        raise RunError(
+            f"{run} was sent to queue {queue}, which has no entry for it, and outside the queue it "
+            "would run past everybody's quota; `fedctl status` says why it waits"
+        )
+    active = workload["spec"].get("active", True)
+    if active != off:
+        return f"{run} is suspended already" if off else f"{run} is in queue {queue}, not suspended"
+    cluster.patch("Workload", workload["metadata"]["name"], {"spec": {"active": not off}})
+    if off:
+        return (
+            f"{run} is suspended: queue {queue} takes its place away, its ranks save a checkpoint"
+        )
+    return f"{run} is in queue {queue} again, and goes on when it is admitted"

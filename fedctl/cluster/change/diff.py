@@ -1,0 +1,50 @@
+"""Owns the difference between a run as it is rendered and as it is on the cluster."""
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from fedctl.cluster.change.submit import BOOKKEEPING, Document, name_of
+
+if TYPE_CHECKING:
+    from fedctl.cluster.api.client import Cluster
+
+
+def differences(cluster: "Cluster", found: Sequence[Document]) -> Iterator[tuple[str, str]]:
+    """Each object that an apply would change, and how: a unified diff, as the server has it."""
+    for document in found:
+        live = cluster.live(document.obj)
+        if live is None:  # with no server's defaults: nothing of it is there to compare with
+            after: Mapping[str, Any] = document.obj
+        else:
+            # What others have changed since is what one wants to see, so no conflict ends it.
+            after, _ = cluster.apply(document.obj, dry_run=True, force=True, text=document.text)
+        name = name_of(document.obj)
+        text = "".join(
+            difflib.unified_diff(
+                _lines(live), _lines(after), f"{name} on the cluster", f"{name} as rendered"
+            )
+        )
+        if text:
+            yield name, text
+
+
+def _lines(obj: Mapping[str, Any] | None) -> list[str]:
+    if obj is None:
+        return []
+    meta = {key: value for key, value in obj["metadata"].items() if key not in BOOKKEEPING}
+    kept = {key: value for key, value in obj.items() if key != "status"} | {"metadata": meta}
+    if "data" in kept:
+        kept["data"] = {key: _opened(text) for key, text in kept["data"].items()}
+    return yaml.safe_dump(kept, width=10**9, allow_unicode=True).splitlines(keepends=True)
+
+
+def _opened(text: str) -> Any:
+    """An experiment travels as one long line of JSON, in which nobody sees what has changed."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

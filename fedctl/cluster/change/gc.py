@@ -1,0 +1,146 @@
+"""Owns what is left over on a cluster: runs that ended long ago, parts of runs that are gone.
+
+What somebody else manages (a Helm release, Argo CD) is told of and left alone; claims, which hold
+run folders, are touched only where that was asked for.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from fedctl.cluster.api import errors
+from fedctl.cluster.change.submit import name_of
+from fedctl.cluster.status import job
+from fedctl.cluster.status.ranks import CHART, NAME, RUN
+from fedctl.cluster.status.snapshot import PARTS
+from fedctl.cluster.transfer import fetch
+from fedctl.errors import FedctlError
+
+if TYPE_CHECKING:
+    from fedctl.cluster.api.client import Cluster
+
+Object = Mapping[str, Any]
+Place = tuple[str, str]  # namespace, run
+
+CLAIM = "PersistentVolumeClaim"
+# A submit makes the parts of a run before its job: what is so young may belong to one.
+YOUNG = timedelta(minutes=10)
+# Annotation -> who would make the object again, or is left with half a release.
+MANAGED = {
+    "meta.helm.sh/release-name": "Helm made it: `helm uninstall` removes it",
+    "argocd.argoproj.io/tracking-id": "Argo CD manages it: remove it from its repository",
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """An object that can go, and why."""
+
+    obj: Object
+    run: str
+    why: str
+
+    @property
+    def namespace(self) -> str:
+        """Where it is."""
+        return str(self.obj["metadata"].get("namespace", ""))
+
+    @property
+    def what(self) -> str:
+        """kind.group/name."""
+        return name_of(self.obj)
+
+    @property
+    def kept(self) -> str:
+        """Why it is not ours to remove; empty: it is."""
+        marks = self.obj["metadata"].get("annotations") or {}
+        return next((why for mark, why in MANAGED.items() if mark in marks), "")
+
+    def as_dict(self) -> dict[str, str]:
+        """For programs."""
+        told = {"object": self.what, "namespace": self.namespace, "run": self.run}
+        return told | {"why": self.why, "kept": self.kept}
+
+
+def find(
+    cluster: "Cluster",
+    older_than: timedelta,
+    claims: bool = False,
+    everywhere: bool = False,
+    now: datetime | None = None,
+) -> list[Item]:
+    """What can go: jobs first, which takes their pods along, then the parts, then helper pods."""
+    now = now or datetime.now(UTC)
+    jobs = {_place(mine): mine for mine in job.of_namespace(cluster, everywhere)}
+    old: dict[Place, str] = {}
+    for place, mine in jobs.items():
+        end = job.ended(mine)
+        since = end.when or _made(mine) if end else None
+        if end and since and now - since >= older_than:
+            old[place] = f"{end.word} {_ago(now - since)}"
+    items = [Item(jobs[place], place[1], why) for place, why in old.items()]
+    for part in _parts(cluster, claims, everywhere):
+        place, made = _place(part), _made(part)
+        if place in old:
+            items.append(Item(part, place[1], old[place]))
+        elif place not in jobs and made and now - made >= max(older_than, YOUNG):
+            items.append(Item(part, place[1], "its run is gone"))
+    return [*items, *_helpers(cluster, everywhere, now)]
+
+
+def _parts(cluster: "Cluster", claims: bool, everywhere: bool) -> Iterator[Object]:
+    """Everything that the chart made beside jobs, as far as it is there and may be seen."""
+    for kind in (*PARTS, *([CLAIM] if claims else [])):
+        try:
+            yield from cluster.list(kind, labels={NAME: CHART}, everywhere=everywhere)
+        except (errors.KindMissing, errors.Forbidden):
+            continue
+
+
+def _helpers(cluster: "Cluster", everywhere: bool, now: datetime) -> Iterator[Item]:
+    """Pods that a fetch which was killed has left behind."""
+    life = timedelta(seconds=fetch.LIFE_SECONDS)
+    for pod in cluster.list("Pod", labels={NAME: fetch.HELPER}, everywhere=everywhere):
+        made, phase = _made(pod), (pod.get("status") or {}).get("phase")
+        if phase in ("Succeeded", "Failed") or (made and now - made > life):
+            run = (pod["metadata"].get("labels") or {}).get(fetch.CLAIMED_BY, "")
+            yield Item(pod, run, "left by a fetch")
+
+
+def remove(cluster: "Cluster", items: Iterable[Item]) -> Iterator[tuple[Item, str]]:
+    """Removes them one by one; with each why it could not be, or nothing."""
+    for item in items:
+        if item.kept:
+            yield item, item.kept
+            continue
+        meta = item.obj["metadata"]
+        try:
+            cluster.delete(
+                item.obj["kind"],
+                meta["name"],
+                api_version=item.obj["apiVersion"],
+                namespace=item.namespace,
+                uid=meta.get("uid"),  # a run that was made anew meanwhile has the name, not this
+            )
+            yield item, ""
+        except FedctlError as error:
+            yield item, str(error)
+
+
+def _place(obj: Object) -> Place:
+    meta = obj["metadata"]
+    return str(meta.get("namespace", "")), str((meta.get("labels") or {}).get(RUN, ""))
+
+
+def _made(obj: Object) -> datetime | None:
+    return job.when(obj["metadata"].get("creationTimestamp"))
+
+
+def _ago(age: timedelta) -> str:
+    """Roughly how long ago: 3 days, 2 hours, 5 minutes."""
+    seconds = int(age.total_seconds())
+    for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if count := seconds // size:
+            return f"{count} {unit}{'' if count == 1 else 's'} ago"
+    return "just now"

@@ -1,0 +1,88 @@
+"""Owns the checks of who starts a run and who watches it: Kueue, Volcano, gangs, Prometheus."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import yaml
+
+from fedctl.cluster.api import errors
+from fedctl.cluster.doctor.finding import OK, UNKNOWN, WARN, Finding
+from fedctl.cluster.status import job
+
+if TYPE_CHECKING:
+    from fedctl.cluster.api.client import Cluster
+
+# As Kueue's own manifests name them; another installation may not.
+KUEUE_NAMESPACE, KUEUE_CONFIG = "kueue-system", "kueue-manager-config"
+CONFIG_KEY = "controller_manager_config.yaml"
+
+
+def kueue(cluster: "Cluster") -> Iterator[Finding]:
+    """There, and with a queue in this namespace."""
+    if not cluster.serves("LocalQueue"):
+        yield Finding(OK, "Kueue is not there: leave --queue out")
+        return
+    queues = cluster.list("LocalQueue")
+    if not queues:
+        text = f"Kueue is there, but namespace {cluster.namespace} has no LocalQueue"
+        yield Finding(WARN, text, "set queue.clusterQueue in charts/fedtrain-platform")
+    for queue in queues:
+        name = queue["metadata"]["name"]
+        for condition in (queue.get("status") or {}).get("conditions") or []:
+            if condition["type"] == "Active" and condition["status"] == "False":
+                why = condition.get("message") or condition.get("reason")
+                yield Finding(WARN, f"--queue {name}: not active: {why}", "ask who runs Kueue")
+                break
+        else:
+            yield Finding(OK, f"--queue {name}: to {queue['spec'].get('clusterQueue')}")
+
+
+def integrations(cluster: "Cluster") -> Iterator[Finding]:
+    """Whether Kueue manages the kinds of our jobs; those that it does not would wait for ever."""
+    if not cluster.serves("LocalQueue"):
+        return
+    try:
+        config = cluster.get("ConfigMap", KUEUE_CONFIG, namespace=KUEUE_NAMESPACE)
+    except errors.Forbidden:
+        config = None
+    text = ((config or {}).get("data") or {}).get(CONFIG_KEY)
+    if not text:
+        yield Finding(
+            UNKNOWN,
+            "which kinds Kueue manages may not be seen; since 0.19 no PyTorchJob, unless told to",
+            f"needs the right to get configmaps in {KUEUE_NAMESPACE}",
+        )
+        return
+    tree = yaml.safe_load(text) or {}
+    enabled = (tree.get("integrations") or {}).get("frameworks") or []
+    for kind, name in job.INTEGRATIONS.items():
+        if kind != "Job" and not cluster.serves(kind):
+            continue
+        if name in enabled:
+            yield Finding(OK, f"Kueue manages {kind}s")
+        else:
+            remedy = f"add {name} to integrations.frameworks in {KUEUE_CONFIG}"
+            yield Finding(WARN, f"Kueue does not manage {kind}s: with --queue they wait", remedy)
+
+
+def gangs(cluster: "Cluster") -> Iterator[Finding]:
+    """Who else starts all ranks at once, or none."""
+    if cluster.serves("PodGroup.scheduling.volcano.sh"):
+        text = "--queueing volcano: Volcano is there"
+        yield Finding(OK, f"{text}; PyTorchJobs need the operator's --gang-scheduler-name=volcano")
+    else:
+        yield Finding(OK, "--queueing volcano: Volcano is not there")
+    if cluster.serves("PodGroup"):
+        yield Finding(OK, "--queueing native: the scheduler's own gangs are there")
+    else:
+        yield Finding(
+            OK, "--queueing native: this Kubernetes has no gangs, or they are switched off"
+        )
+
+
+def monitoring(cluster: "Cluster") -> Iterator[Finding]:
+    """Who scrapes the ranks."""
+    if cluster.serves("PodMonitor"):
+        yield Finding(OK, "PodMonitors are there: charts/fedtrain-platform has the ranks scraped")
+    else:
+        yield Finding(OK, "there is no Prometheus operator; `fedctl top` reads the ranks itself")

@@ -1,0 +1,1 @@
+"""A run on a cluster as it is now: job, ranks, snapshot, state, problems, and their tables."""

@@ -1,0 +1,87 @@
+"""Owns the list of the runs on a cluster, whichever backend they have."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from fedctl.cluster.api import errors
+from fedctl.cluster.status import job, state
+from fedctl.cluster.status.ranks import CHART, NAME, RUN
+from fedctl.cluster.status.snapshot import Snapshot
+from fedctl.cluster.status.state import RunState
+
+if TYPE_CHECKING:
+    from fedctl.cluster.api.client import Cluster
+
+Object = Mapping[str, Any]
+OURS = {NAME: CHART}
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A run in a list; `algorithm` and `sync` are empty where its experiment may not be read."""
+
+    name: str
+    namespace: str
+    now: RunState
+    made: datetime | None
+    algorithm: str = ""
+    sync: str = ""
+
+
+def runs(cluster: "Cluster", everywhere: bool = False) -> list[Listed]:
+    """The runs of a namespace, or of all; the newest first."""
+    jobs = [
+        found for kind in job.KINDS for found in _all(cluster, kind, everywhere) if _whole(found)
+    ]
+    pods: dict[tuple[str, str], list[Object]] = defaultdict(list)
+    for pod in _all(cluster, "Pod", everywhere):
+        pods[_place(pod, pod["metadata"]["labels"].get(RUN, ""))].append(pod)
+    experiments = {
+        _place(config, config["metadata"]["labels"].get(RUN, "")): config
+        for config in _all(cluster, "ConfigMap", everywhere)
+    }
+    found = []
+    for mine in jobs:
+        meta = mine["metadata"]
+        place = _place(mine, meta["name"])
+        now = state.of(Snapshot(meta["name"], meta["namespace"], mine, pods[place]))
+        made = job.when(meta.get("creationTimestamp"))
+        names = _names(experiments.get(place))
+        found.append(Listed(meta["name"], meta["namespace"], now, made, *names))
+    found.sort(key=lambda run: (run.made.timestamp() if run.made else 0.0, run.name), reverse=True)
+    return found
+
+
+def _all(cluster: "Cluster", kind: str, everywhere: bool) -> list[dict[str, Any]]:
+    """Those that the chart has made; none where the kind is not installed."""
+    try:
+        return cluster.list(kind, labels=OURS, everywhere=everywhere)
+    except errors.KindMissing:
+        return []
+    except errors.Forbidden:
+        # Said of a kind that is not there, too; and only names of algorithms are in ConfigMaps.
+        # Without pods there is no state: who may not see them may see no run.
+        if kind == "Pod":
+            raise
+        return []
+
+
+def _whole(mine: Object) -> bool:
+    """A run of its own: not the Job that JobSet makes of a TrainJob's ranks."""
+    return bool(mine["metadata"].get("labels", {}).get(RUN) == mine["metadata"]["name"])
+
+
+def _place(obj: Object, run: str) -> tuple[str, str]:
+    return obj["metadata"]["namespace"], run
+
+
+def _names(config: Object | None) -> tuple[str, str]:
+    try:
+        experiment = json.loads((config or {})["data"]["experiment.json"])
+        return experiment["algorithm"]["name"], experiment["sync"]["name"]
+    except (KeyError, TypeError, ValueError):
+        return "", ""

@@ -1,0 +1,198 @@
+"""Owns the sentences about what keeps a run from going on, each with its remedy; it asks nobody."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from fedctl.cluster.api import errors
+from fedctl.cluster.status import job, state
+from fedctl.cluster.status.ranks import Rank
+from fedctl.cluster.status.snapshot import Snapshot, last_seen
+from fedctl.postmortem import PEER_LOST
+
+# An operator, or Kueue, has had the time to say something; before that, silence means nothing.
+SILENCE_SECONDS = 15
+OPERATORS = {
+    "PyTorchJob": "the training operator",
+    "TrainJob": "Kubeflow Trainer",
+    "Job": "Kubernetes' job controller",
+}
+IMAGE = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
+MOUNTS = ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox")
+# FailedCreate, FailedCreatePod, ...; Trainer's TrainJobResourcesCreationFailed.
+CREATION = re.compile(r"FailedCreate(?!PodSandBox)|.*CreationFailed$")
+LOST = ("Evicted", "NodeLost", "NodeShutdown", "Shutdown", "Preempting", "UnexpectedAdmissionError")
+
+
+def of(seen: Snapshot, now: state.RunState | None = None) -> list[str]:
+    """The sentences, what is at the root of it first; none where all is well."""
+    now = now or state.of(seen)
+    if seen.job is None or now.state == state.SUCCEEDED:
+        return []
+    found = [*_of_the_end(seen), *_of_the_queue(seen), *_of_the_operator(seen)]
+    found += [*_of_creation(seen, now), *_of_claims(seen), *_of_ranks(seen)]
+    return list(dict.fromkeys(found))
+
+
+def _of_the_end(seen: Snapshot) -> Iterator[str]:
+    end = job.ended(seen.job or {})
+    if end is None or end.succeeded:
+        return
+    conditions = (seen.job or {}).get("status", {}).get("conditions") or []
+    reasons = {str(c.get("reason")) for c in conditions if c.get("status") == "True"}
+    told = [state.told(state.termination(rank)).get("status") for rank in seen.ranks.values()]
+    message = end.message.lower()
+    if "DeadlineExceeded" in reasons or "deadline" in message or "deadline" in told:
+        yield "it was ended at its deadline; raise --deadline, and submit it again to go on"
+    elif "BackoffLimitExceeded" in reasons or "backoff limit" in message:
+        yield "it has restarted as often as restart.limit allows"
+    elif end.message and not any(rank.ended for rank in seen.ranks.values()):
+        yield f"its {(seen.job or {})['kind']} failed: {end.message}"
+
+
+def _of_the_queue(seen: Snapshot) -> Iterator[str]:
+    if seen.job is None or not seen.queue or not job.suspended(seen.job):
+        return
+    kind = seen.job["kind"]
+    if seen.workload is None:
+        if seen.age_seconds < SILENCE_SECONDS or seen.kueue is None:
+            return
+        if not seen.kueue:
+            yield (
+                f"it waits for queue {seen.queue}, but the cluster has no Kueue; install it, or "
+                "submit without --queue"
+            )
+            return
+        others = " or ".join(f"--backend {k.lower()}" for k in ("TrainJob", "Job") if k != kind)
+        yield (
+            f"Kueue does not manage {kind}s here, so it stays suspended; have "
+            f"{job.INTEGRATIONS[kind]} added to integrations.frameworks of Kueue, or use {others}"
+        )
+        return
+    if seen.workload["spec"].get("active") is False:
+        yield "it was taken out of its queue; `fedctl resume` puts it back"
+        return
+    conditions = {c["type"]: c for c in (seen.workload.get("status") or {}).get("conditions") or []}
+    reserved = conditions.get("QuotaReserved") or {}
+    if reserved.get("status") == "True":
+        return
+    evicted = conditions.get("Evicted") or {}
+    if evicted.get("status") == "True":
+        yield f"Kueue took its place away ({evicted.get('reason')}): {evicted.get('message')}"
+    waits = reserved.get("message") or "its turn has not come"
+    yield f"it waits in queue {seen.queue}: {waits}"
+
+
+def _of_the_operator(seen: Snapshot) -> Iterator[str]:
+    mine = seen.job or {}
+    silent = not (mine.get("status") or {}) and not seen.pods
+    held = job.suspended(mine) and bool(seen.queue)
+    if silent and not held and not seen.events and seen.age_seconds >= SILENCE_SECONDS:
+        yield (
+            f"nobody acts on its {mine['kind']}: {OPERATORS[mine['kind']]} is not running; "
+            "`fedctl doctor` says what is there"
+        )
+
+
+def _of_creation(seen: Snapshot, now: state.RunState) -> Iterator[str]:
+    """Pods that the operator could not make: it only says so in an event."""
+    if job.ended(seen.job or {}) or all(row.pod for row in now.ranks):
+        return
+    made = [str(pod["metadata"].get("creationTimestamp") or "") for pod in seen.pods]
+    failed = [e for e in seen.events if CREATION.match(str(e.get("reason")))]
+    for event in failed[-1:]:
+        if (last_seen(event) or "~") < max(made, default=""):
+            return  # it could be made since
+        text = " ".join(str(event.get("message") or "").split())
+        text = re.sub(r"^Error creating: ", "", text)
+        missing = sum(not row.pod for row in now.ranks)
+        yield f"{missing} of {now.size} pods cannot be made: {explained(text)}"
+
+
+def explained(message: str) -> str:
+    """What an API server said to somebody else, as it is said to us."""
+    return str(errors.of_status({"code": 500, "message": message}, path=""))
+
+
+def _of_claims(seen: Snapshot) -> Iterator[str]:
+    for claim in seen.claims:
+        name, status = claim["metadata"]["name"], claim.get("status") or {}
+        if status.get("phase") == "Lost":
+            yield f"claim {name} has lost its volume; its data is gone with it"
+        if status.get("phase") != "Pending":
+            continue
+        said = [e for e in seen.events if e["involvedObject"].get("name") == name]
+        if said:
+            yield (
+                f"claim {name} gets no volume: {said[-1].get('message')}; name a class that can "
+                "make one with --storage-class, or a claim that you have in storage.runs.claim"
+            )
+
+
+def _of_ranks(seen: Snapshot) -> Iterator[str]:
+    """The same sentence about several ranks is one."""
+    said: dict[str, list[int]] = {}
+    for index, rank in sorted(seen.ranks.items()):
+        if text := _of_rank(rank, seen.events):
+            said.setdefault(text, []).append(index)
+    causes = {text: indexes for text, indexes in said.items() if PEER_LOST not in text}
+    for text, indexes in (causes or said).items():
+        yield f"{_who(indexes)} {text}"
+
+
+def _who(indexes: Sequence[int]) -> str:
+    if len(indexes) == 1:
+        return f"rank {indexes[0]}"
+    if indexes == [*range(indexes[0], indexes[-1] + 1)] and len(indexes) > 2:
+        return f"ranks {indexes[0]} to {indexes[-1]}"
+    return f"ranks {', '.join(map(str, indexes))}"
+
+
+def _of_rank(rank: Rank, events: Sequence[Mapping[str, Any]]) -> str:
+    row, end = state.row(rank), state.termination(rank)
+    mine = [e for e in events if e["involvedObject"].get("name") == rank.name]
+    if row.reason in IMAGE:
+        why = row.message or (mine[-1].get("message") if mine else "") or row.reason
+        image = rank.container["image"]
+        return f"cannot pull {image}: {why}; check --image, and image.pullSecrets"
+    if row.reason == "Unschedulable":
+        return f"fits no node: {_unschedulable(row.message)}"
+    if row.reason == "SchedulingGated":
+        gates = [gate["name"] for gate in rank.pod["spec"].get("schedulingGates") or []]
+        return f"is held back by {', '.join(gates) or 'a scheduling gate'}"
+    if row.reason in LOST or (row.state == state.FAILED and not end):
+        return f"was put off its node: {row.reason}: {row.message or 'no more is known'}"
+    if row.reason in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
+        return f"cannot be started: {row.message or row.reason}"
+    if row.state == state.STARTING and (failed := [e for e in mine if e["reason"] in MOUNTS]):
+        return f"cannot be started: {failed[-1].get('message')}"
+    return _of_end(rank, row, end)
+
+
+def _of_end(rank: Rank, row: state.RankRow, end: Mapping[str, Any] | None) -> str:
+    if end is None or end.get("exitCode") == 0 or row.state in (state.SUCCEEDED, state.RUNNING):
+        return ""
+    if end.get("reason") == "OOMKilled":
+        limit = (rank.container.get("resources") or {}).get("limits", {}).get("memory", "")
+        return f"used more memory than its limit {limit}".rstrip() + "; raise resources.memoryMiB"
+    record, text = state.told(end), state.text_of_message(end)
+    code = end.get("exitCode")
+    if not record:
+        died = f"ended with exit code {code} and left no word"
+        return f"{died}: {text}" if text else f"{died}; `fedctl logs` shows its last lines"
+    if record.get("status") in ("stopped", "deadline"):
+        return ""
+    when = f" in round {record['round'] + 1}" if record.get("round") else ""
+    return f"failed{when}: {text}"
+
+
+def _unschedulable(message: str) -> str:
+    """The scheduler's reasons without what preemption would do, which nobody asked for."""
+    text = message.split(" preemption:")[0].rstrip(". ")
+    short = re.findall(r"Insufficient ([\w./-]+)", text)
+    if short:
+        what = " and ".join(dict.fromkeys(short))
+        return f"too little {what} is free ({text}); wait, or ask for less"
+    if "unbound immediate PersistentVolumeClaims" in text or "persistentvolumeclaim" in text:
+        return f"its volume is not there ({text})"
+    return f"{text}; see scheduling.nodeSelector and scheduling.tolerations"

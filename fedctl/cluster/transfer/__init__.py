@@ -1,0 +1,1 @@
+"""Copies of run folders from a cluster to this machine."""

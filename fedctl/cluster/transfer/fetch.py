@@ -1,0 +1,245 @@
+"""Owns the way of a run folder from a cluster to here: through a rank's pod, or a pod of its own.
+
+A pod of its own reads the run's claim after the run has ended. It has the run's image, rights and
+security, is told by its labels, and is deleted whatever happens; gc.py finds one left behind.
+"""
+
+import contextlib
+import copy
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedctl.cluster.status import job, ranks
+from fedctl.cluster.status.ranks import CHART, NAME, Rank
+from fedctl.cluster.transfer import folder, packer
+from fedctl.errors import FedctlError, RunError, UserError
+
+if TYPE_CHECKING:
+    from fedctl.cluster.api.client import Cluster
+
+Object = dict[str, Any]
+
+HELPER = "fedctl-fetch"  # what such a pod's name label says, and its name begins with
+CLAIMED_BY = "fedctl/run"  # not the instance label: services and policies of the run select by that
+LIFE_SECONDS = 3600  # of a pod whose fedctl was killed before it could delete it
+PATIENCE_SECONDS = 300.0  # for the pod to run: an image may have to be pulled
+LOOK_SECONDS = 1.0
+VOLUME, MOUNT = "runs", "/runs"
+
+METRICS = ("experiment.json", "metrics.jsonl", "logs")
+WHAT: Mapping[str, tuple[str, ...]] = {
+    "metrics": METRICS,
+    "model": (*METRICS, "model.safetensors"),
+    "all": (".",),
+}
+KEPT = ("tolerations", "nodeSelector", "imagePullSecrets", "serviceAccountName", "securityContext")
+KEPT_OF_CONTAINER = ("image", "imagePullPolicy")
+LITTLE = {
+    "requests": {"cpu": "100m", "memory": "128Mi"},
+    "limits": {"cpu": "1", "memory": "256Mi"},
+}
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What has arrived where."""
+
+    folder: Path
+    files: int
+    bytes: int
+    pod: str
+
+
+def fetch(
+    cluster: "Cluster",
+    run: str,
+    out: Path,
+    what: str,
+    image: str | None = None,
+    progress: folder.Progress = lambda done, total: None,
+    notice: Callable[[str], None] = lambda text: None,
+) -> Fetched:
+    """Copy a run's folder to `out`, which is new or empty, whole or not at all."""
+    folder.refuse_full(out)
+    with _pod(cluster, run, image, notice) as pod:
+        command = ["python", "-c", Path(packer.__file__).read_text("utf-8"), _folder_in(pod, run)]
+        container = str(pod.container["name"])
+        with folder.arriving(out) as into:
+            execution = cluster.exec(pod.name, container, [*command, *WHAT[what]])
+            try:
+                sizes = folder.unpack(execution, into, progress)
+            except FedctlError as error:
+                raise _explained(execution, error, pod, run) from None
+            finally:
+                execution.close()
+            if not sizes:
+                raise RunError(f"{run}: its folder has no files of what --what {what} names yet")
+    return Fetched(out, len(sizes), sum(sizes.values()), pod.name)
+
+
+def _explained(execution: Any, error: FedctlError, pod: Rank, run: str) -> FedctlError:
+    """What the command's own end says, where it explains why the stream has ended."""
+    if execution.status in (126, 127) or "executable file not found" in str(error):
+        return RunError(f"{pod.name}: its image has no python; name one that has with --image")
+    if execution.status in (None, 0):
+        return error
+    if execution.status == packer.NO_FOLDER:
+        return RunError(f"{run}: there is no folder {_folder_in(pod, run)}; has it begun to train?")
+    said = execution.stderr.splitlines()
+    return RunError(f"{pod.name}: reading the folder failed: {said[-1] if said else error}")
+
+
+def _folder_in(pod: Rank, run: str) -> str:
+    """Where the run folder is in a pod: what its trainer was told, else the chart's place."""
+    words = [str(word) for word in pod.container.get("args") or []]
+    if "--out" in words[:-1]:
+        return words[words.index("--out") + 1]
+    return f"{MOUNT}/{run}"
+
+
+# ---------------------------------------------------------------------------------------------
+# the pod to ask
+
+
+@contextlib.contextmanager
+def _pod(
+    cluster: "Cluster", run: str, image: str | None, notice: Callable[[str], None]
+) -> Iterator[Rank]:
+    """A running pod that has the run folder."""
+    at_work = [rank for rank in ranks.newest(ranks.of_run(cluster, run)).values() if rank.running]
+    if at_work:
+        yield at_work[0]  # the lowest rank: where folders are not shared, it has the metrics
+        return
+    helper = cluster.create(_helper(cluster, run, image))
+    name = str(helper["metadata"]["name"])
+    try:
+        notice(f"no pod of {run} runs any more; reading its claim through {name}")
+        yield _running(cluster, name)
+    finally:
+        try:
+            cluster.delete("Pod", name)
+        except FedctlError as error:
+            notice(f"pod {name} was left behind ({error}); `fedctl gc` removes it")
+
+
+def _helper(cluster: "Cluster", run: str, image: str | None) -> Object:
+    """A pod that has the run's claim and does nothing."""
+    mine = job.find(cluster, run)
+    template = job.template(cluster, mine) if mine else None
+    claim = _claim(run, template) if template else f"{run}-{VOLUME}"
+    _check(cluster, run, claim, there_is_a_job=mine is not None)
+    spec, trainer = _kept(template) if template else ({"securityContext": _RESTRICTED}, {})
+    if image:
+        trainer["image"] = image
+    if "image" not in trainer:
+        raise UserError(
+            f"{run}: its job is gone, and with it the name of its image; give one that has python "
+            "with --image"
+        )
+    container = {
+        **trainer,
+        "name": CHART,
+        "command": ["python", "-c", f"import time; time.sleep({LIFE_SECONDS})"],
+        "resources": LITTLE,
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [{"name": VOLUME, "mountPath": MOUNT, "readOnly": True}],
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "generateName": f"{HELPER}-",
+            "namespace": cluster.namespace,
+            "labels": {
+                NAME: HELPER,
+                "app.kubernetes.io/part-of": "fedctl",
+                "app.kubernetes.io/managed-by": "fedctl",
+                CLAIMED_BY: run,
+            },
+        },
+        "spec": {
+            **spec,
+            "activeDeadlineSeconds": LIFE_SECONDS,
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 1,
+            "containers": [container],
+            "volumes": [{"name": VOLUME, "persistentVolumeClaim": {"claimName": claim}}],
+        },
+    }
+
+
+# As the chart's pods are, for a claim whose job is gone.
+_RESTRICTED: Object = {
+    "runAsNonRoot": True,
+    "runAsUser": 10001,
+    "runAsGroup": 10001,
+    "fsGroup": 10001,
+    "fsGroupChangePolicy": "OnRootMismatch",
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+
+
+def _kept(template: Mapping[str, Any]) -> tuple[Object, Object]:
+    """Of a run's pod template what a reader of its claim needs too."""
+    spec = template["spec"]
+    containers = spec["containers"]
+    trainer = next((c for c in containers if c["name"] in ranks.CONTAINERS), containers[0])
+    return (
+        copy.deepcopy({key: spec[key] for key in KEPT if key in spec}),
+        copy.deepcopy({key: trainer[key] for key in KEPT_OF_CONTAINER if key in trainer}),
+    )
+
+
+def _claim(run: str, template: Mapping[str, Any]) -> str:
+    """The claim that a run's pods have their folder in."""
+    volumes = template["spec"].get("volumes") or []
+    volume: Object = next((volume for volume in volumes if volume["name"] == VOLUME), {})
+    if "persistentVolumeClaim" not in volume:
+        raise RunError(
+            f"{run}: its folder was in its pods, and is gone with them (storage.runs.kind is "
+            "ephemeral); another time set it to new or claim, or fetch while it runs"
+        )
+    return str(volume["persistentVolumeClaim"]["claimName"])
+
+
+def _check(cluster: "Cluster", run: str, claim: str, there_is_a_job: bool) -> None:
+    """That the claim is there and bound."""
+    found = cluster.get("PersistentVolumeClaim", claim)
+    if found is None and not there_is_a_job:
+        raise RunError(
+            f"{run}: no such run in namespace {cluster.namespace}, nor a claim {claim} that it "
+            "left; name another with -n"
+        )
+    if found is None:
+        raise RunError(f"{run}: its claim {claim} is gone, and with it its folder")
+    phase = (found.get("status") or {}).get("phase")
+    if phase == "Lost" or found["metadata"].get("deletionTimestamp"):
+        raise RunError(f"{run}: its claim {claim} has lost its volume, or is being deleted")
+
+
+def _running(cluster: "Cluster", name: str) -> Rank:
+    """The pod, as soon as it runs."""
+    ends, why = time.monotonic() + PATIENCE_SECONDS, "nothing is known of it"
+    while time.monotonic() < ends:
+        pod = cluster.get("Pod", name)
+        if pod is None:
+            raise RunError(f"pod {name} was deleted by somebody else; try again")
+        rank = Rank(0, pod)
+        if rank.running:
+            return rank
+        why = rank.why_waiting() or "its container has ended"
+        if rank.hopeless or rank.ended or (pod.get("status") or {}).get("phase") == "Failed":
+            raise RunError(f"pod {name}, which reads the claim, does not run: {why}")
+        time.sleep(LOOK_SECONDS)
+    raise RunError(
+        f"pod {name}, which reads the claim, does not run after {PATIENCE_SECONDS:.0f} s: {why}"
+    )

@@ -1,0 +1,118 @@
+"""Owns how a run folder arrives: from a tar stream into a new folder, whole and checked or not.
+
+It knows nothing of clusters: the stream is bytes, as packer.py writes them.
+"""
+
+import contextlib
+import functools
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from fedctl.cluster.transfer.packer import FIRST, LAST
+from fedctl.errors import RunError, UserError
+
+BLOCK_BYTES = 1 << 16
+Progress = Callable[[int, int], None]  # bytes so far, bytes in all
+
+
+def refuse_full(folder: Path) -> None:
+    """A folder with something in it is never written to."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"--out {folder}: is there and not empty; name another, or remove it")
+
+
+@contextlib.contextmanager
+def arriving(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` that takes its place when all has gone well, and else is removed."""
+    refuse_full(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise RunError(f"--out {folder}: cannot be written: {error.strerror}") from None
+    try:
+        yield partial
+        partial.chmod(0o755)  # mkdtemp's is for the owner only
+        refuse_full(folder)  # somebody else may have been here meanwhile
+        try:
+            partial.replace(folder)
+        except OSError as error:  # a link to a folder, or the one that the shell is in
+            raise RunError(f"--out {folder}: cannot be replaced: {error.strerror}") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def unpack(stream: Iterable[bytes], into: Path, progress: Progress) -> dict[str, int]:
+    """Write the files of a stream, compare their checksums; the bytes of each by its name."""
+    sums: dict[str, str] = {}
+    sizes: dict[str, int] = {}
+    promised: Any = None
+    total = 0
+    try:
+        with tarfile.open(fileobj=_File(stream), mode="r|") as tar:
+            for member in tar:
+                content = tar.extractfile(member) if member.isreg() else None
+                if content is None:
+                    raise RunError(f"the pod sent {member.name}, which is no plain file")
+                if member.name == FIRST:
+                    total = json.load(content)
+                elif member.name == LAST:
+                    promised = json.load(content)
+                else:
+                    target = into / tarfile.data_filter(member, str(into)).name
+                    before = sum(sizes.values())
+                    report = functools.partial(_report, progress, before, total)
+                    sums[member.name] = _write(content, target, report)
+                    sizes[member.name] = member.size
+    except tarfile.FilterError as error:
+        raise RunError(f"the pod sent a file that leads out of the folder: {error}") from None
+    except (tarfile.TarError, EOFError, json.JSONDecodeError) as error:
+        raise RunError(f"the stream of files is damaged ({error}); try again") from None
+    except OSError as error:
+        raise RunError(f"{into.parent}: cannot be written: {error.strerror or error}") from None
+    if promised is None:
+        raise RunError("the connection ended before the last file; try again")
+    damaged = [name for name in {*sums, *promised} if sums.get(name) != promised.get(name)]
+    if damaged:
+        raise RunError(f"{sorted(damaged)[0]}: arrived damaged; try again")
+    return sizes
+
+
+def _report(progress: Progress, before: int, total: int, written: int) -> None:
+    progress(before + written, total)
+
+
+def _write(content: IO[bytes], target: Path, report: Callable[[int], None]) -> str:
+    """Copy one file; its checksum."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    sha256 = hashlib.sha256()
+    with target.open("xb") as file:
+        while block := content.read(BLOCK_BYTES):
+            file.write(block)
+            sha256.update(block)
+            report(file.tell())
+    return sha256.hexdigest()
+
+
+class _File(io.RawIOBase):
+    """What tarfile reads from: chunks as they come, as a file."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._rest = self._rest or next(self._chunks, b"")
+        count = min(len(buffer), len(self._rest))
+        buffer[:count], self._rest = self._rest[:count], self._rest[count:]
+        return count

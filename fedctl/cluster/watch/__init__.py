@@ -1,0 +1,1 @@
+"""A run on a cluster over time: changes, waiting, logs, metrics. Changes nothing."""

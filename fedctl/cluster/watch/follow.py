@@ -1,0 +1,100 @@
+"""Owns a run over time: a snapshot whenever its job or a pod changes, until somebody has enough."""
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from fedctl.cluster.api import errors
+from fedctl.cluster.status import job, snapshot
+from fedctl.cluster.status.snapshot import Snapshot
+from fedctl.errors import FedctlError
+
+if TYPE_CHECKING:
+    from fedctl.cluster.api.client import Cluster
+
+SETTLE_SECONDS = 0.5  # changes come in crowds; one look is enough for each
+# Some of what is wrong is told by nothing that changes: an operator that says nothing, say.
+LOOK_SECONDS = 15.0
+
+
+def snapshots(cluster: "Cluster", run: str, timeout: float | None = None) -> Iterator[Snapshot]:
+    """The run now, and again after each change; ends after `timeout` seconds, 0 for one look."""
+    ends = None if timeout is None else time.monotonic() + timeout
+    watches = _Watches(cluster, run, ends)
+    heard: float | None = None  # a server that has never answered is not waited for
+    asked = False
+    try:
+        while not asked or ends is None or time.monotonic() < ends:
+            asked = True
+            try:
+                seen = snapshot.read(cluster, run)
+            except FedctlError as error:
+                patient = heard is not None and time.monotonic() - heard <= errors.PATIENCE_SECONDS
+                if not patient or not errors.passing(error):
+                    raise
+                time.sleep(1)
+                continue
+            heard = time.monotonic()
+            yield seen
+            watches.add("Pod")
+            if seen.job:
+                watches.add(seen.job["kind"])
+            if seen.workload:
+                watches.add("Workload")
+            if not watches.wait():
+                return
+    finally:
+        watches.stop.set()
+
+
+class _Watches:
+    """A thread for each kind, which tells of every change of the run's objects."""
+
+    def __init__(self, cluster: "Cluster", run: str, ends: float | None) -> None:
+        self.stop = threading.Event()
+        self._cluster, self._run, self._ends = cluster, run, ends
+        self._changed: queue.Queue[FedctlError | None] = queue.Queue()
+        self._kinds: set[str] = set()
+
+    def add(self, kind: str) -> None:
+        """Watches a kind, if it is not watched yet."""
+        if kind not in self._kinds:
+            self._kinds.add(kind)
+            threading.Thread(target=self._watch, args=[kind], daemon=True).start()
+
+    def wait(self) -> bool:
+        """Waits for a change, or for the time of a look; False: the time is over."""
+        left = LOOK_SECONDS
+        if self._ends is not None:
+            left = min(left, self._ends - time.monotonic())
+        if left <= 0:
+            return False
+        try:
+            _raise(self._changed.get(timeout=left))
+            time.sleep(SETTLE_SECONDS)
+        except queue.Empty:
+            pass
+        while not self._changed.empty():
+            _raise(self._changed.get_nowait())
+        return True
+
+    def _watch(self, kind: str) -> None:
+        name = self._run if kind in job.KINDS else None
+        labels = None if kind == "Workload" or name else snapshot.selector(self._run)
+        left = None if self._ends is None else max(0.0, self._ends - time.monotonic())
+        try:
+            for _change in self._cluster.watch(kind, labels, name, left, stop=self.stop):
+                if self.stop.is_set():
+                    return
+                self._changed.put(None)
+        except (errors.Forbidden, errors.KindMissing):
+            return  # the looks in between have to do
+        except FedctlError as error:
+            self._changed.put(error)
+
+
+def _raise(error: FedctlError | None) -> None:
+    if error is not None:
+        raise error

@@ -1,0 +1,206 @@
+"""Owns how runs on a cluster are doing: what each rank's /metrics says, fetched by the API server.
+
+No port is forwarded; what cannot be read is said in words.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fedctl import runs, summary
+from fedctl.cluster.api import errors
+from fedctl.cluster.status import job, ranks, state
+from fedctl.cluster.status.ranks import CHART, NAME, RUN, Rank
+from fedctl.cluster.status.snapshot import Snapshot
+from fedctl.cluster.watch import metrics
+from fedctl.errors import FedctlError
+
+if TYPE_CHECKING:
+    from fedctl.cluster.api.client import Cluster
+
+AT_ONCE = 16  # requests
+SECONDS = 6  # for one rank's answer: a table that waits longer is no longer live
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class RankView:
+    """A rank at a moment; `problem`: why it has no row."""
+
+    rank: int
+    pod: str
+    node: str
+    state: str
+    restarts: int
+    row: metrics.Row = field(default_factory=dict)
+    problem: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For programs."""
+        told = {key: value for key, value in vars(self).items() if key != "row"}
+        return told | {"metrics": metrics.plain(self.row)}
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run at a moment; `pace`: seconds that a round took lately."""
+
+    run: str
+    state: str
+    size: int
+    ranks: Sequence[RankView]
+    row: metrics.Row
+    pace: float | None
+
+    @property
+    def restarts(self) -> int:
+        """Of all ranks."""
+        return sum(rank.restarts for rank in self.ranks)
+
+    @property
+    def running(self) -> int:
+        """How many ranks train."""
+        return sum(rank.state == state.RUNNING for rank in self.ranks)
+
+    @property
+    def problems(self) -> list[str]:
+        """Why there are no numbers, each reason once, with the first rank that has it."""
+        reasons: dict[str, int] = {}
+        for rank in self.ranks:
+            if rank.problem:
+                reasons.setdefault(rank.problem, rank.rank)
+        return [f"{self.run}, rank {rank}: {problem}" for problem, rank in reasons.items()]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For programs: numbers under the catalogue's names."""
+        return {
+            "name": self.run,
+            "state": self.state,
+            "ranks_ready": self.running,
+            "ranks_total": self.size,
+            "restarts": self.restarts,
+            "round_seconds": self.pace,
+            "saved_ratio": runs.saved(self.row) if _counted(self.row) else None,
+            "uploaded_bytes": runs.uploaded(self.row) if _counted(self.row) else None,
+            "metrics": metrics.plain(self.row),
+            "ranks": [rank.as_dict() for rank in self.ranks],
+        }
+
+
+class Top:
+    """Looks at runs again and again; remembers how far they were, for their pace."""
+
+    def __init__(self, cluster: "Cluster", names: Sequence[str] = ()) -> None:
+        self._cluster, self._names = cluster, names
+        self._before: dict[str, tuple[float, float, float | None]] = {}  # round, seconds, pace
+
+    def look(self) -> list[RunView]:
+        """The runs that were named, or all that have not ended."""
+        if self._names:
+            found = [job.required(self._cluster, name) for name in self._names]
+        else:
+            found = [mine for mine in job.of_namespace(self._cluster) if not job.ended(mine)]
+        pods = self._cluster.list("Pod", labels={NAME: CHART}) if found else []
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            return [self._view(pool, mine, pods) for mine in sorted(found, key=_name)]
+
+    def _view(self, pool: Executor, mine: job.Object, pods: Sequence[job.Object]) -> RunView:
+        name = _name(mine)
+        own = [pod for pod in pods if pod["metadata"]["labels"].get(RUN) == name]
+        now = state.of(Snapshot(name, self._cluster.namespace, mine, own))
+        newest = ranks.newest(ranks.of_pods(own))
+        views = list(pool.map(lambda line: self._ask(line, newest.get(line.rank)), now.ranks))
+        row = metrics.whole(view.row for view in views)
+        return RunView(name, now.state, now.size, views, row, self._pace(name, row))
+
+    def _ask(self, line: state.RankRow, rank: Rank | None) -> RankView:
+        row: metrics.Row = {}
+        problem = ""
+        if rank and rank.running:
+            row, problem = self._read(rank)
+        elif line.state not in state.ENDED:
+            problem = rank.why_waiting() if rank else "it has no pod"
+        return RankView(line.rank, line.pod, line.node, line.state, line.restarts, row, problem)
+
+    def _read(self, rank: Rank) -> tuple[metrics.Row, str]:
+        """A rank's row, or why there is none."""
+        if rank.metrics_port is None:
+            return {}, "its pod has no port called metrics"
+        try:
+            text = self._cluster.proxy(rank.name, rank.metrics_port, "metrics", seconds=SECONDS)
+            row, _info = metrics.read(text)
+        except ValueError:
+            return {}, f"what its port {rank.metrics_port} serves are no metrics"
+        except FedctlError as error:
+            return {}, _why(error)
+        return row, "" if "round" in row else "no round of it has ended yet"
+
+    def _pace(self, name: str, row: metrics.Row) -> float | None:
+        """Seconds per round since the last look that saw a new one; at first, since the start."""
+        if not row.get("round"):
+            return None
+        now, time = row["round"], row["time_seconds"]
+        before, since, pace = self._before.get(name, (0.0, 0.0, None))
+        if now < before:  # it has gone back to a checkpoint
+            before, since = 0.0, 0.0
+        if now > before:
+            pace = (time - since) / (now - before)
+            self._before[name] = (now, time, pace)
+        return pace
+
+
+def _name(mine: job.Object) -> str:
+    return str(mine["metadata"]["name"])
+
+
+def _why(error: FedctlError) -> str:
+    """Why a rank's port cannot be read."""
+    said = getattr(error, "message", "") or str(error)
+    if isinstance(error, errors.Forbidden):
+        return str(error)
+    if "refused" in said:
+        return "it does not serve metrics yet: it still looks for the others, or prepares data"
+    if isinstance(error, errors.Unreachable) or "timeout" in said or "deadline" in said:
+        return (
+            "the API server does not reach its port; is that behind a NetworkPolicy "
+            "(networkPolicy.metricsFrom)?"
+        )
+    if isinstance(error, errors.NotFound | errors.KindMissing):
+        return "its pod has just gone"
+    return str(error)
+
+
+def _counted(row: metrics.Row) -> bool:
+    return "payload_bytes_total" in row and "dense_equivalent_bytes_total" in row
+
+
+def cells(view: RunView, each: bool = False) -> list[dict[str, str]]:
+    """For people: the run's line, and under it, if wanted, each rank's."""
+    pace = NOTHING if view.pace is None else f"{view.pace:.2f}"
+    tail = {"s/round": pace, "ranks": f"{view.running}/{view.size}", "restarts": view.restarts}
+    rows = [{"run": view.run, "state": view.state} | _numbers(view.row) | tail]
+    for rank in view.ranks if each else ():
+        tail = {"s/round": "", "ranks": rank.node or NOTHING, "restarts": rank.restarts}
+        rows.append({"run": f"  rank {rank.rank}", "state": rank.state} | _numbers(rank.row) | tail)
+    return [{heading: str(cell) for heading, cell in row.items()} for row in rows]
+
+
+def _numbers(row: metrics.Row) -> dict[str, str]:
+    """What a row has, written; a dash where it has nothing."""
+    planned = f"/{row['rounds_planned']:.0f}" if "rounds_planned" in row else ""
+    wire = sum(row.get("wire_bytes_total", {}).values())
+    return {
+        "round": f"{row['round']:.0f}{planned}" if "round" in row else NOTHING,
+        "accuracy": _text(row, "test_accuracy_ratio", summary.percent),
+        "loss": _text(row, "test_loss", "{:.3f}".format),
+        "sent MB": summary.megabytes(runs.uploaded(row)) if _counted(row) else NOTHING,
+        "wire MB": summary.megabytes(wire) if "wire_bytes_total" in row else NOTHING,
+        "saved": summary.percent(runs.saved(row)) if _counted(row) else NOTHING,
+        "frozen": _text(row, "frozen_parameters_ratio", summary.percent),
+        "memory MB": _text(row, "device_memory_bytes", summary.megabytes),
+    }
+
+
+def _text(row: metrics.Row, name: str, write: Any) -> str:
+    return str(write(row[name])) if name in row else NOTHING
