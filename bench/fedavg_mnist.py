@@ -18,7 +18,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from bench.harness import Benchmark, Row, markdown, publish, recording
-from fedctl import runs
+from fedctl.report import runs
 
 FLOWER = {0.97: 74, 0.98: 137}  # first round at or above, in the baseline's recorded history
 TOLERANCE = 0.25  # of the round, which differs with the shuffles' seed

@@ -22,7 +22,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from bench.harness import Benchmark, Row, by_case, markdown, publish, recording, spread
-from fedctl import helm
+from fedctl.chart import helm
 from fedctl.commands.manifests import BACKENDS
 
 RANKS = 200

@@ -7,13 +7,14 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from fedctl import helm, presets, values
+from fedctl import bundled
+from fedctl.chart import helm, values
 
 SETS = ["ranks=4"]
 NAMESPACE = "team-a"
 KUEUE = {"queue.kind": "kueue", "queue.name": "gpus"}
 EXAMPLES = [
-    *((f"pytorchjob/{name}", name, {}) for name in presets.names()),
+    *((f"pytorchjob/{name}", name, {}) for name in bundled.presets()),
     ("pytorchjob-kueue/gwpf-digits", "gwpf-digits", KUEUE),
     ("trainjob/gwpf-digits", "gwpf-digits", {"backend": "trainjob"}),
     ("trainjob-kueue/gwpf-digits", "gwpf-digits", {"backend": "trainjob"} | KUEUE),

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fedctl import presets, sweeps
+from fedctl import bundled
 from fedctl.cli import main
-from fedctl.variants import variants
+from fedctl.sweep import file
+from fedctl.sweep.variants import variants
 from trainer.config.errors import ConfigError
 from trainer.config.keys import settings
 from trainer.config.load import load
@@ -152,7 +153,7 @@ def is_command(text: str) -> bool:
 
 
 def is_name(word: str) -> bool:
-    return word in presets.names() or word in sweeps.names() or word.isupper()
+    return word in bundled.presets() or word in bundled.sweeps() or word.isupper()
 
 
 @cache
@@ -208,12 +209,12 @@ def test_commands_would_start(page: str) -> None:
         if command == "sweep":
             continue
         assert (program, command, set(rest[::2])) == ("fedctl", "run", {"--set"}), line
-        experiment, _ = load(name, sets=rest[1::2], presets=presets.FOLDER)
+        experiment, _ = load(name, sets=rest[1::2], presets=bundled.PRESETS)
         assert experiment.name == name
 
 
 def test_the_homeworks_sweeps_are_its_exercises() -> None:
-    counts = {name: len(variants(sweeps.read(name), [])) for name in sweeps.names()}
+    counts = {name: len(variants(file.read(name), [])) for name in bundled.sweeps()}
     homework = {name: n for name, n in counts.items() if name.startswith("homework-")}
     assert list(homework.values()) == [4, 10, 4, 4, 4]  # A1's pairs, A2's tables, A3's plots
     assert set(homework) <= {words[-1] for words in map(str.split, swept())}
@@ -224,9 +225,9 @@ def swept() -> list[str]:
     return [line for text in PAGES.values() for line in re.findall(r"^fedctl sweep .*", text, re.M)]
 
 
-@pytest.mark.parametrize("name", presets.names())
+@pytest.mark.parametrize("name", bundled.presets())
 def test_every_preset_of_a_work_is_on_a_page(name: str) -> None:
-    experiment, _ = load(name, presets=presets.FOLDER)
+    experiment, _ = load(name, presets=bundled.PRESETS)
     if experiment.data.name == "digits":
         return  # the demos: no work has them
     assert any(name in code(text) for text in PAGES.values()) or name in in_commands()
@@ -240,7 +241,7 @@ def test_presets_on_the_pages_exist(page: str) -> None:
         row["presets to begin with"] for row in tables("README")[0]
     )
     names = [text for text in code(part) if re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)+", text)]
-    assert sorted(set(names) - set(presets.names())) == []
+    assert sorted(set(names) - set(bundled.presets())) == []
 
 
 def test_the_index_has_every_page_and_is_linked() -> None:

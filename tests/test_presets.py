@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedctl import presets
+from fedctl import bundled
 from trainer.config.data import Data
 from trainer.config.load import load
 from trainer.config.schema import Experiment
@@ -23,7 +23,7 @@ TRAINING = {"digits": 1_437, "emnist": 112_800, "emnist-digits": 240_000} | {
 
 
 def preset(name: str) -> Experiment:
-    return load(name, presets=presets.FOLDER)[0]
+    return load(name, presets=bundled.PRESETS)[0]
 
 
 def classes_and_shape(data: Data) -> tuple[int, tuple[int, int, int]]:
@@ -33,7 +33,7 @@ def classes_and_shape(data: Data) -> tuple[int, tuple[int, int, int]]:
     return custom.classes if custom else CLASSES[data.name], (channels, side, side)
 
 
-@pytest.mark.parametrize("name", presets.names())
+@pytest.mark.parametrize("name", bundled.presets())
 def test_the_model_takes_the_data(name: str) -> None:
     experiment = preset(name)
     classes, shape = classes_and_shape(experiment.data)
@@ -45,7 +45,7 @@ def test_the_model_takes_the_data(name: str) -> None:
         assert model(torch.empty(2, *shape)).shape == (2, classes)
 
 
-@pytest.mark.parametrize("name", presets.names())
+@pytest.mark.parametrize("name", bundled.presets())
 def test_every_client_has_a_batch(name: str) -> None:
     experiment = preset(name)
     data, size = experiment.data, experiment.schedule.batch_size
@@ -60,7 +60,7 @@ def test_every_client_has_a_batch(name: str) -> None:
         assert least >= size, "the smallest client never fills a batch"
 
 
-@pytest.mark.parametrize("name", [n for n in presets.names() if preset(n).participation < 1])
+@pytest.mark.parametrize("name", [n for n in bundled.presets() if preset(n).participation < 1])
 def test_the_share_of_clients_is_the_number_that_the_preset_says(name: str) -> None:
     experiment = preset(name)
     exact = experiment.participation * experiment.clients

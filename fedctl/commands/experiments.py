@@ -21,9 +21,9 @@ def list_presets(output: str) -> None:
       fedctl presets
       fedctl presets -o json
     """
-    from fedctl import shipped
+    from fedctl import bundled
 
-    click.echo(shipped.as_json() if output == "json" else shipped.as_text())
+    click.echo(bundled.as_json() if output == "json" else bundled.as_text())
 
 
 @click.command()
@@ -98,7 +98,7 @@ def schema() -> None:
 
 
 def _load(source: str, sets: tuple[str, ...]) -> "tuple[Experiment, dict[str, str]]":
-    from fedctl import presets
+    from fedctl import bundled
     from trainer.config.load import load
 
-    return load(source, sets=sets, presets=presets.FOLDER)
+    return load(source, sets=sets, presets=bundled.PRESETS)

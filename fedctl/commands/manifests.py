@@ -9,9 +9,9 @@ from fedctl.commands.options import output_option, path_type, sets_option
 from fedctl.errors import UserError
 
 if TYPE_CHECKING:
-    from fedctl.values import Release
+    from fedctl.chart.values import Release
 
-# Spelled out here, and compared with fedctl.chart by a test: help loads no pydantic.
+# Spelled out here, and compared with fedctl.chart.schema by a test: help loads no pydantic.
 BACKENDS = ("pytorchjob", "trainjob", "job")
 PROFILES = ("tcp", "infiniband", "coreweave", "together", "nebius", "aws-efa", "oci-roce")
 LEVELS = ("restricted", "baseline", "privileged")
@@ -100,7 +100,7 @@ def run_options(command: Any) -> Any:
 
 def release_of(given: dict[str, Any]) -> "Release":
     """The run that the options describe."""
-    from fedctl import values
+    from fedctl.chart import values
 
     options = {key: given[option] for option, key in VALUES.items()}
     if given["queue"] and given["queueing"] is None:
@@ -155,7 +155,7 @@ def render(output: str, api_versions: tuple[str, ...], **given: Any) -> None:
       fedctl render gwpf-digits --ranks 4 --namespace team-a
       fedctl render gwpf-digits --backend job -o json
     """
-    from fedctl import helm
+    from fedctl.chart import helm
 
     text = helm.template(release_of(given), api_versions)
     if output == "json":
@@ -179,7 +179,7 @@ def lint_run(output: str, strict: bool, **given: Any) -> None:
       fedctl lint gwpf-digits --ranks 4
       fedctl lint experiment.yaml --queue team-a --strict
     """
-    from fedctl import lint
+    from fedctl.chart import lint
 
     release = release_of(given)
     found = lint.problems(release)

@@ -159,9 +159,9 @@ def top(
       fedctl top digits --ranks
       fedctl top -o json
     """
-    from fedctl import table
     from fedctl.cluster.api.client import connect
     from fedctl.cluster.watch.top import Top, cells
+    from fedctl.report import table
 
     looking = Top(connect(context, namespace), names)
     if output == "json":
@@ -253,7 +253,7 @@ def fetch(
     """
     from fedctl.cluster.api.client import connect
     from fedctl.cluster.transfer import fetch as fetching
-    from fedctl.summary import megabytes
+    from fedctl.report.summary import megabytes
 
     cluster, folder = connect(context, namespace), out or Path("runs") / run
     with _bar(run, output) as progress:

@@ -11,9 +11,9 @@ from fedctl.commands.options import output_option, path_type, sets_option
 from fedctl.errors import Stopped
 
 if TYPE_CHECKING:
-    from fedctl.groups import Group
-    from fedctl.jobs import Batch
-    from fedctl.report import Layout
+    from fedctl.report.groups import Group
+    from fedctl.report.page import Layout
+    from fedctl.sweep.jobs import Batch
 
 
 @click.command()
@@ -59,11 +59,11 @@ def run(
       2    the command or a setting is wrong; nothing was left behind
       130  stopped by Ctrl-C or SIGTERM
     """
-    from fedctl import local, preflight
-    from fedctl.progress import view
+    from fedctl.local import launch, preflight
+    from fedctl.local.progress import view
 
     plan = preflight.plan(source, sets, ranks, out, resume)
-    local.run(plan, lambda: view(plan.experiment, quiet, output))
+    launch.run(plan, lambda: view(plan.experiment, quiet, output))
     result = _report(_read([plan.folder]), plan.folder, "folder" if quiet else output)
     if output == "json" and not quiet:
         click.echo(json.dumps(result, indent=2))
@@ -126,8 +126,8 @@ def sweep(
       2    the command, the file or a setting is wrong; nothing was started
       130  stopped by Ctrl-C or SIGTERM
     """
-    from fedctl import jobs as at_work
-    from fedctl.overview import overview
+    from fedctl.sweep import jobs as at_work
+    from fedctl.sweep.overview import overview
 
     batch = at_work.batch(source, sets, jobs, out)
     if dry_run:
@@ -139,7 +139,7 @@ def sweep(
     result: dict[str, Any] = {}
     groups = at_work.finished_groups(outcomes)
     if groups and not isinstance(error, Stopped):
-        from fedctl.report import Layout
+        from fedctl.report.page import Layout
 
         shown = batch.sweep.report
         layout = Layout(shown.x, shown.columns, shown.marks)
@@ -155,7 +155,8 @@ def sweep(
 
 
 def _show_plan(batch: "Batch", output: str) -> None:
-    from fedctl import backlog, table
+    from fedctl.report import table
+    from fedctl.sweep import backlog
 
     rows = [
         {
@@ -211,7 +212,7 @@ def report_runs(
       fedctl report runs/digits-freezing --mark 0.95
       fedctl report runs/* -o json
     """
-    from fedctl.report import Layout, default_folder
+    from fedctl.report.page import Layout, default_folder
 
     layout = Layout(marks=marks)
     result = _report(_read(folders, each), out or default_folder(list(folders)), output, layout)
@@ -220,7 +221,7 @@ def report_runs(
 
 
 def _read(folders: Sequence[Path], each: bool = False) -> "list[Group]":
-    from fedctl import groups, runs
+    from fedctl.report import groups, runs
 
     found = runs.read_all(runs.expand(list(folders)))
     return groups.singles(found) if each else groups.grouped(found)
@@ -230,11 +231,12 @@ def _report(
     groups: "list[Group]", out: Path, output: str, layout: "Layout | None" = None
 ) -> dict[str, Any]:
     """Write the report on these runs, and print their numbers and its paths, unless as JSON."""
-    from fedctl import report, table
-    from fedctl.groups import base_bytes
-    from fedctl.summary import summary
+    from fedctl.report import page as pages
+    from fedctl.report import table
+    from fedctl.report.groups import base_bytes
+    from fedctl.report.summary import summary
 
-    page, picture, *tables = report.write(groups, out, layout)
+    page, picture, *tables = pages.write(groups, out, layout)
     if output == "folder":
         click.echo(out)
     elif output == "text":

@@ -12,9 +12,9 @@ from fedctl.commands.options import Duration, cluster_options, output_option
 from fedctl.errors import FedctlError, Stopped, UserError
 
 if TYPE_CHECKING:
+    from fedctl.chart.values import Release
     from fedctl.cluster.api.client import Cluster
     from fedctl.cluster.change.submit import Sent
-    from fedctl.values import Release
 
 LAST_LINES_SECONDS = 20  # for what is still on its way when a run has ended
 
@@ -92,7 +92,7 @@ def submit(
 
 
 def _lint(release: "Release") -> None:
-    from fedctl import lint
+    from fedctl.chart import lint
 
     found = lint.problems(release)
     for problem in found:
@@ -103,7 +103,7 @@ def _lint(release: "Release") -> None:
 
 
 def _render(cluster: "Cluster", release: "Release") -> str:
-    from fedctl import helm
+    from fedctl.chart import helm
     from fedctl.cluster.change.submit import api_versions
 
     return helm.template(release, api_versions(cluster))

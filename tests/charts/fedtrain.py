@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from fedctl import helm, values
+from fedctl.chart import helm, values
 from fedctl.errors import UserError
 from tests.tools import program
 

@@ -6,7 +6,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from fedctl import chart, chart_files, helm, presets, values
+from fedctl import bundled
+from fedctl.chart import files, helm, schema, values
 from scripts import example_manifests
 from tests.charts.fedtrain import (
     BACKENDS,
@@ -71,7 +72,7 @@ def test_pods_pass_pod_security_restricted(backend):
     assert [*restricted(pod(render(FULL | {"backend": backend}))["spec"])] == []
 
 
-@pytest.mark.parametrize("profile", [p for p in chart.Profile.__args__ if p != "tcp"])
+@pytest.mark.parametrize("profile", [p for p in schema.Profile.__args__ if p != "tcp"])
 def test_rdma_is_refused_by_name_where_the_namespace_forbids_it(profile):
     for level in ("restricted", "baseline"):
         said = refusal({"network.profile": profile, "podSecurity": level})
@@ -116,7 +117,7 @@ def test_helm_3_and_helm_4_render_the_same_bytes_and_those_are_the_example(path)
 
 def test_every_preset_has_an_example_of_the_default_backend():
     shown = {path.removeprefix("pytorchjob/") for path in EXAMPLE_FILES if "pytorchjob/" in path}
-    assert shown == {f"{name}.yaml" for name in presets.names()}
+    assert shown == {f"{name}.yaml" for name in bundled.presets()}
 
 
 @pytest.mark.parametrize("binary", ["helm3", "helm4"])
@@ -151,13 +152,13 @@ def test_a_changed_experiment_is_a_changed_pod():
 
 
 def test_the_generated_files_of_the_chart_are_up_to_date():
-    assert (CHART / "values.yaml").read_text("utf-8") == chart_files.values_yaml()
-    assert (CHART / "values.schema.json").read_text("utf-8") == chart_files.schema() + "\n"
+    assert (CHART / "values.yaml").read_text("utf-8") == files.values_yaml()
+    assert (CHART / "values.schema.json").read_text("utf-8") == files.schema() + "\n"
 
 
 def test_values_yaml_has_the_defaults_that_fedctl_reckons_with():
     written = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))
-    assert chart.Values.model_validate(written) == chart.Values()
+    assert schema.Values.model_validate(written) == schema.Values()
 
 
 def test_helm_refuses_by_the_schema_what_fedctl_refuses():

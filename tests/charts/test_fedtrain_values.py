@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fedctl.chart import Values
+from fedctl.chart.schema import Values
 from tests.charts.fedtrain import MONITORED, container, env, job, pod, render
 from trainer.config.load import flatten
 

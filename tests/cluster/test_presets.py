@@ -2,7 +2,8 @@
 
 import pytest
 
-from fedctl import helm, presets, values
+from fedctl import bundled
+from fedctl.chart import helm, values
 from fedctl.cluster.api import client
 from fedctl.cluster.change import submit
 from tests.cluster.harness import BACKENDS, Namespace
@@ -31,7 +32,7 @@ def test_a_restricted_namespace_accepts_every_preset_without_a_warning(
     cluster = client.connect(None, namespace.name)
     versions = submit.api_versions(cluster)
     warned, refused = {}, {}
-    for preset in presets.names():
+    for preset in bundled.presets():
         release = values.release(preset, namespace=namespace.name, options={"backend": backend})
         documents = submit.documents(helm.template(release, versions))
         try:
@@ -49,4 +50,4 @@ def test_a_restricted_namespace_accepts_every_preset_without_a_warning(
             refused[preset] = str(error)
     assert not refused
     assert not warned
-    assert len(presets.names()) > 40
+    assert len(bundled.presets()) > 40

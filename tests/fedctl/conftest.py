@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from fedctl import presets
+from fedctl import bundled
 from fedctl.cli import main
 from tests.fedctl.apiserver import ApiServer, serving
 from tests.fedctl.podserver import PodServer, serving_pods
@@ -88,7 +88,7 @@ def write_run(tmp_path: Path) -> WriteRun:
     ) -> Path:
         folder = tmp_path / name
         (folder / "logs").mkdir(parents=True)
-        experiment, _ = load(preset, sets=["rounds=10"], presets=presets.FOLDER)
+        experiment, _ = load(preset, sets=["rounds=10"], presets=bundled.PRESETS)
         (folder / "experiment.json").write_text(experiment.canonical())
         rows = [row(number, frozen, tested=number % 2 == 0) for number in range(1, 11)]
         if finished:

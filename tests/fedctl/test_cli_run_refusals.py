@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from fedctl import preflight
 from fedctl.errors import RunError
+from fedctl.local import preflight
 
 Invoke = Callable[..., Result]
 WriteRun = Callable[..., Path]
@@ -26,7 +26,7 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     def start(*arguments: object) -> None:
         raise AssertionError("started")
 
-    monkeypatch.setattr("fedctl.local.run", start)
+    monkeypatch.setattr("fedctl.local.launch.run", start)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from click.testing import Result
 
-from fedctl import presets, sweeps
+from fedctl import bundled
 from trainer.config.load import load
 
 Invoke = Callable[..., Result]
@@ -21,9 +21,9 @@ def refused(result: Result) -> str:
     return result.stderr.removeprefix("error: ").strip()
 
 
-@pytest.mark.parametrize("name", presets.names())
+@pytest.mark.parametrize("name", bundled.presets())
 def test_presets_are_valid_and_say_what_they_show(name: str) -> None:
-    experiment, _ = load(name, presets=presets.FOLDER)
+    experiment, _ = load(name, presets=bundled.PRESETS)
     assert experiment.name == name
     assert 20 < len(experiment.description) < 150
 
@@ -34,10 +34,13 @@ def test_list_names_every_preset_and_sweep(fedctl: Invoke) -> None:
         kind: [entry["name"] for entry in listed if entry["kind"] == kind]
         for kind in ("preset", "sweep")
     }
-    assert found == {"preset": presets.names(), "sweep": sweeps.names()}
+    assert found == {
+        "preset": bundled.presets(),
+        "sweep": bundled.sweeps(),
+    }
     above, _, below = text.stdout.partition("sweeps, for fedctl sweep:")
-    assert all(name in above for name in presets.names())
-    assert all(name in below for name in sweeps.names())
+    assert all(name in above for name in bundled.presets())
+    assert all(name in below for name in bundled.sweeps())
     assert max(map(len, text.stdout.splitlines())) <= 100
 
 
@@ -46,7 +49,7 @@ def test_show_prints_what_can_be_loaded_again(fedctl: Invoke, tmp_path: Path) ->
         result = fedctl("show", *words)
         (tmp_path / "shown.yaml").write_text(result.stdout)
         shown, _ = load(tmp_path / "shown.yaml")
-        assert shown == load("gwpf-digits", presets=presets.FOLDER)[0]
+        assert shown == load("gwpf-digits", presets=bundled.PRESETS)[0]
 
 
 def test_show_as_json_is_the_same(fedctl: Invoke) -> None:
@@ -120,7 +123,7 @@ def test_explain_suggests(fedctl: Invoke, key: str, problem: str) -> None:
 
 def test_validate(fedctl: Invoke, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("extends: fedavg-digits\nname: mine\nranks: 3\n")
-    digest = load(tmp_path / "mine.yaml", presets=presets.FOLDER)[0].digest()
+    digest = load(tmp_path / "mine.yaml", presets=bundled.PRESETS)[0].digest()
     assert fedctl("validate", "mine.yaml").stdout == (
         f"mine.yaml: valid; 120 rounds, 10 clients, ranks 3, digest {digest}\n"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fedctl import helm
+from fedctl.chart import helm
 from fedctl.cluster.change import submit
 from tests.fedctl.apiserver import PlainRefusal, Refusal
 from tests.tools import program

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fedctl import runs
+from fedctl.report import runs
 from tests.fedctl.processes import PATIENCE_SECONDS, Start, ended, processes_of, wait_for_round
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 import yaml
 
-from fedctl import chart, helm
+from fedctl.chart import helm, schema
 from fedctl.commands import manifests
 from tests.tools import program
 from trainer.config.load import load
@@ -93,11 +93,11 @@ def test_every_option_sets_a_value_and_the_last_word_is_the_option_s(values_of, 
 
 
 def test_the_choices_in_the_help_are_those_of_the_chart():
-    of = {name: field.annotation for name, field in chart.Values.model_fields.items()}
+    of = {name: field.annotation for name, field in schema.Values.model_fields.items()}
     assert get_args(of["backend"]) == manifests.BACKENDS
     assert get_args(of["pod_security"]) == manifests.LEVELS
-    assert get_args(chart.Profile) == manifests.PROFILES
-    assert get_args(chart.Queue.model_fields["kind"].annotation) == manifests.QUEUES
+    assert get_args(schema.Profile) == manifests.PROFILES
+    assert get_args(schema.Queue.model_fields["kind"].annotation) == manifests.QUEUES
 
 
 @pytest.mark.parametrize("words", [(), ("--backend", "trainjob"), ("--backend", "job")])

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fedctl import overview
-from fedctl.overview import Live, Plain
+from fedctl.sweep import overview
+from fedctl.sweep.overview import Live, Plain
 
 
 def row(number: int, accuracy: float | None) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def test_plain_lines_say_how_each_run_ended_and_now_and_then_how_far_all_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr("fedctl.overview.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("fedctl.sweep.overview.time.monotonic", lambda: now[0])
     stream = io.StringIO()
     plain = Plain(runs=2, rounds=20, stream=stream)
     first, second = plain.started("a", 10, 0), plain.started("b", 10, 0)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fedctl import postmortem
 from fedctl.errors import RunError, UserError
+from fedctl.report import postmortem
 
 WriteRank = Callable[..., None]
 

@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fedctl import presets
-from fedctl.progress import Live, Plain, View, view
+from fedctl import bundled
+from fedctl.local.progress import Live, Plain, View, view
 from trainer.config.load import load
 from trainer.config.schema import Experiment
 
 
 @pytest.fixture
 def experiment() -> Experiment:
-    return load("gwpf-digits", sets=["ranks=4"], presets=presets.FOLDER)[0]
+    return load("gwpf-digits", sets=["ranks=4"], presets=bundled.PRESETS)[0]
 
 
 def row(number: int, accuracy: float | None) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def test_plain_lines_are_spread_over_time_and_end_with_the_last_round(
     experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr("fedctl.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("fedctl.local.progress.time.monotonic", lambda: now[0])
     stream = io.StringIO()
     plain = Plain(experiment, stream)
     for number, after in ((1, 0.0), (2, 0.1), (3, 1.2), (119, 0.1), (120, 0.1)):

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from fedctl import runs
-from fedctl.summary import megabytes, percent, seconds
+from fedctl.report import runs
+from fedctl.report.summary import megabytes, percent, seconds
 
 Invoke = Callable[..., Result]
 WriteRun = Callable[..., Path]

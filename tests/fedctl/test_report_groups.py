@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from fedctl import groups, runs
-from fedctl.progress import Plain
-from fedctl.report import Layout
-from fedctl.report import write as write_report
-from fedctl.runs import uploaded
-from fedctl.table import Table
+from fedctl.local.progress import Plain
+from fedctl.report import groups, runs
+from fedctl.report.page import Layout
+from fedctl.report.page import write as write_report
+from fedctl.report.runs import uploaded
+from fedctl.report.table import Table
 from trainer.config.load import validate
 
 Invoke = Callable[..., Result]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedctl import helm
+from fedctl.chart import helm
 from fedctl.cli import main
 from fedctl.cluster.api import kinds
 from fedctl.cluster.doctor.access import RIGHTS

@@ -9,27 +9,28 @@ import pytest
 import yaml
 from click.testing import Result
 
-from fedctl import presets, sweeps
-from fedctl.variants import Variant, variants
+from fedctl import bundled
+from fedctl.sweep import file
+from fedctl.sweep.variants import Variant, variants
 from trainer.config.load import load
 
 Invoke = Callable[..., Result]
 
 
 def runs_of(sets: tuple[str, ...] = (), **tree: Any) -> list[Variant]:
-    return variants(sweeps.Sweep.model_validate({"base": "fedavg-digits", **tree}), sets)
+    return variants(file.Sweep.model_validate({"base": "fedavg-digits", **tree}), sets)
 
 
 def names(**tree: Any) -> list[str]:
     return [variant.name for variant in runs_of(**tree)]
 
 
-@pytest.mark.parametrize("name", sweeps.names())
+@pytest.mark.parametrize("name", bundled.sweeps())
 def test_shipped_sweeps_are_valid_and_say_what_they_show(name: str) -> None:
-    sweep = sweeps.read(name)
+    sweep = file.read(name)
     assert sweep.name == name and 20 < len(sweep.description) < 150
     assert len(variants(sweep, [])) > 1
-    assert name not in presets.names()
+    assert name not in bundled.presets()
 
 
 def test_a_run_is_its_base_with_the_settings_laid_over_it() -> None:
@@ -44,7 +45,7 @@ def test_a_run_is_its_base_with_the_settings_laid_over_it() -> None:
     expected, _ = load(
         "fedavg-digits",
         sets=[*words, "optimizer.lr=0.00001", "seed=4", "clients=5"],
-        presets=presets.FOLDER,
+        presets=bundled.PRESETS,
     )
     assert run.experiment == expected and run.digest == expected.digest()
 
@@ -183,7 +184,7 @@ def test_a_dry_run_says_what_would_be_done_and_creates_nothing(
     ]
     for run in plan["runs"]:
         words = run["run"].split()
-        experiment, _ = load("fedavg-digits", sets=["rounds=2", *words], presets=presets.FOLDER)
+        experiment, _ = load("fedavg-digits", sets=["rounds=2", *words], presets=bundled.PRESETS)
         assert run["experiment"] == experiment.model_dump(mode="json")
         assert run["digest"] == experiment.digest() and run["digest"] in text
     assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from fedctl import machine
+from fedctl.local import machine
 
 Invoke = Callable[..., Result]
 WriteRun = Callable[..., Path]

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from fedctl import presets, runs
+from fedctl import bundled
+from fedctl.report import runs
 from tests.fedctl.processes import Start, ended, processes_of, wait_for_round
 from trainer.config.load import load
 
@@ -66,7 +67,7 @@ def test_only_what_is_missing_runs_and_what_failed_starts_anew(
     done = write_run("out/clients=10")
     failed = tmp_path / "out/clients=2"
     failed.mkdir()
-    experiment, _ = load("fedavg-digits", sets=["rounds=10", "clients=2"], presets=presets.FOLDER)
+    experiment, _ = load("fedavg-digits", sets=["rounds=10", "clients=2"], presets=bundled.PRESETS)
     (failed / "experiment.json").write_text(experiment.canonical())
     (failed / "metrics.jsonl").write_text("what a failed run left\n")
     before = [(path, path.stat().st_mtime_ns) for path in sorted(done.rglob("*"))]

@@ -8,8 +8,8 @@ from fedctl.cluster.status.snapshot import DIGEST
 from fedctl.errors import UserError
 
 if TYPE_CHECKING:
+    from fedctl.chart.values import Release
     from fedctl.cluster.api.client import Cluster
-    from fedctl.values import Release
 
 Object = dict[str, Any]
 

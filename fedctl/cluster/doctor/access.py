@@ -82,9 +82,9 @@ def oldest() -> tuple[int, int]:
     """The Kubernetes that the chart says it needs."""
     import yaml
 
-    from fedctl import chart
+    from fedctl.chart import schema
 
-    tree = yaml.safe_load((chart.folder() / "Chart.yaml").read_text("utf-8"))
+    tree = yaml.safe_load((schema.folder() / "Chart.yaml").read_text("utf-8"))
     found = re.search(r"(\d+)\.(\d+)", tree["kubeVersion"])
     assert found
     return int(found[1]), int(found[2])
@@ -111,7 +111,7 @@ def namespace(cluster: "Cluster") -> Iterator[Finding]:
 
 def helm(cluster: "Cluster") -> Iterator[Finding]:
     """What renders a run."""
-    from fedctl import helm as renderer
+    from fedctl.chart import helm as renderer
 
     try:
         yield Finding(OK, f"{renderer.program()} renders runs")

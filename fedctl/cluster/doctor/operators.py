@@ -90,7 +90,7 @@ def _lost(
     cluster: "Cluster", backend: str, options: Mapping[str, Any], schemas: Mapping[str, Any]
 ) -> Iterator[str]:
     """The fields of a rendered run that its kinds do not have."""
-    from fedctl import helm, values
+    from fedctl.chart import helm, values
 
     release = values.release(
         PRESET, ["ranks=2"], namespace=cluster.namespace, options={"backend": backend, **options}

@@ -51,7 +51,7 @@ def _room(found: Object) -> str:
 
 
 def _limits(cluster: "Cluster") -> Iterator[Finding]:
-    from fedctl.chart import Values
+    from fedctl.chart.schema import Values
 
     ask = Values().resources
     wanted = (ask.memory_mib + ask.shared_memory_mib) * 2**20

@@ -8,7 +8,7 @@ from fedctl.cluster.api import errors
 from fedctl.cluster.status import job, state
 from fedctl.cluster.status.ranks import Rank
 from fedctl.cluster.status.snapshot import Snapshot, last_seen
-from fedctl.postmortem import PEER_LOST
+from fedctl.report.postmortem import PEER_LOST
 
 # An operator, or Kueue, has had the time to say something; before that, silence means nothing.
 SILENCE_SECONDS = 15

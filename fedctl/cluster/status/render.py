@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedctl import terminal
 from fedctl.cluster.status import problems, state
-from fedctl.summary import megabytes, percent, seconds
+from fedctl.report.summary import megabytes, percent, seconds
 
 if TYPE_CHECKING:
     from fedctl.cluster.status.listing import Listed

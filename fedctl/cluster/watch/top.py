@@ -8,13 +8,13 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fedctl import runs, summary
 from fedctl.cluster.api import errors
 from fedctl.cluster.status import job, ranks, state
 from fedctl.cluster.status.ranks import CHART, NAME, RUN, Rank
 from fedctl.cluster.status.snapshot import Snapshot
 from fedctl.cluster.watch import metrics
 from fedctl.errors import FedctlError
+from fedctl.report import runs, summary
 
 if TYPE_CHECKING:
     from fedctl.cluster.api.client import Cluster

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedctl.runs import Row, Run, tested, uploaded
-from fedctl.summary import leaves, summary
+from fedctl.report.runs import Row, Run, tested, uploaded
+from fedctl.report.summary import leaves, summary
 
 NOT_WHAT_RUNS = ("seed", "name", "description")  # settings that a group's runs need not share
 SEED_IN_NAME = re.compile(r"(^|[,_-])seed[=_-]?\d+")

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from fedctl import presets, runs, sweeps
+from fedctl import bundled
 from fedctl.errors import RunError, UserError
+from fedctl.report import runs
 from trainer.config.errors import ConfigError
 from trainer.config.load import load, validate
 from trainer.config.schema import Experiment
@@ -46,11 +47,11 @@ def plan(
 
 def fresh(source: str, sets: Sequence[str], out: Path | None) -> Plan:
     """A new run of a preset or file; raises before anything was created."""
-    if source in sweeps.names():
+    if source in bundled.sweeps():
         raise UserError(
             f"{source}: is a sweep, several runs; start them with: fedctl sweep {source}"
         )
-    experiment, _origins = load(source, sets=sets, presets=presets.FOLDER)
+    experiment, _origins = load(source, sets=sets, presets=bundled.PRESETS)
     experiment = with_absolute_data(experiment)
     folder = out or _unused(Path("runs"), experiment.name)
     if folder.exists() and not folder.is_dir():

@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedctl import backlog, machine, preflight, runs
-from fedctl.backlog import Item
 from fedctl.errors import FedctlError, RunError, Stopped, UserError
-from fedctl.groups import Group
-from fedctl.local import POLL_SECONDS, STOPPING, Started, Stop
-from fedctl.overview import Line, Overview
-from fedctl.sweeps import Sweep, read
-from fedctl.variants import variants
+from fedctl.local import machine, preflight
+from fedctl.local.launch import POLL_SECONDS, STOPPING, Started, Stop
+from fedctl.report import runs
+from fedctl.report.groups import Group
+from fedctl.sweep import backlog
+from fedctl.sweep.backlog import Item
+from fedctl.sweep.file import Sweep, read
+from fedctl.sweep.overview import Line, Overview
+from fedctl.sweep.variants import variants
 from trainer.config.errors import ConfigError
 from trainer.config.schema import Experiment
 

@@ -16,9 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from fedctl.groups import Group, Point
-from fedctl.runs import MEASUREMENT, Row, frozen, uploaded
-from fedctl.table import RESULTS
+from fedctl.report.groups import Group, Point
+from fedctl.report.runs import MEASUREMENT, Row, frozen, uploaded
+from fedctl.report.table import RESULTS
 from trainer.metrics.catalog import TRAFFIC
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#777777")

@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from fedctl import presets
-from fedctl.chart import Values
+from fedctl import bundled
+from fedctl.chart.schema import Values
 from trainer.config.errors import ConfigError
 from trainer.config.load import flatten, get, load, put
 from trainer.config.schema import NAME, Experiment
@@ -67,7 +67,7 @@ def release(
     options: Mapping[str, Any] | None = None,
 ) -> Release:
     """The run of a preset or file; `options`: values by dotted key, of which None says nothing."""
-    experiment, _origins = load(source, sets=sets, presets=presets.FOLDER)
+    experiment, _origins = load(source, sets=sets, presets=bundled.PRESETS)
     given = follows_from(experiment)
     for path in files:
         _lay(given, _read(path))

@@ -7,11 +7,10 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 
-from fedctl import explain, presets, table
+from fedctl import bundled, explain
+from fedctl.report import table
 from trainer.config.base import Section, setting
 from trainer.config.errors import ConfigError
-
-FOLDER = Path(__file__).parent / "sweeps"
 
 X = Literal["bytes", "rounds", "time"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -95,16 +94,6 @@ class Sweep(Section):
         return value
 
 
-def names() -> list[str]:
-    """Every shipped sweep's name, in alphabetical order."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
-
-
-def descriptions() -> dict[str, str]:
-    """Each shipped sweep's one line on what it shows."""
-    return {name: " ".join(read(name).description.split()) for name in names()}
-
-
 def read(source: str) -> Sweep:
     """The sweep of this name or in this file; a ConfigError names the first key that is wrong."""
     path = _find(source)
@@ -126,16 +115,16 @@ def read(source: str) -> Sweep:
 
 
 def _find(source: str) -> Path:
-    shipped = FOLDER / f"{source}.yaml"
-    if shipped.is_file():
-        return shipped
+    bundled_file = bundled.SWEEPS / f"{source}.yaml"
+    if bundled_file.is_file():
+        return bundled_file
     if Path(source).is_file():
         return Path(source)
     if source.endswith((".yaml", ".yml", ".json")):
         raise ConfigError(source, "no such file")
-    if source in presets.names():
+    if source in bundled.presets():
         raise ConfigError(source, f"is a preset, one run; start it with: fedctl run {source}")
-    close = get_close_matches(source, names(), n=1)
+    close = get_close_matches(source, bundled.sweeps(), n=1)
     hint = f"did you mean {close[0]}?" if close else "`fedctl presets` shows the sweeps"
     raise ConfigError(source, f"neither a sweep nor a file; {hint}")
 

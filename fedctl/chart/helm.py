@@ -11,11 +11,11 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 
-from fedctl import chart
+from fedctl.chart import schema
+from fedctl.chart.values import Release
 from fedctl.errors import RunError, UserError
-from fedctl.values import Release
 
-OLDEST = (3, 14)  # the first whose schema check reads what chart_files.py writes
+OLDEST = (3, 14)  # the first whose schema check reads what files.py writes
 HOW = "install Helm 3.14 or newer, or 4 (helm.sh/docs/intro/install), or name it in FEDCTL_HELM"
 
 
@@ -24,7 +24,7 @@ def template(release: Release, api_versions: Sequence[str] = ()) -> str:
 
     `api_versions`: kinds that the cluster has beside its own, as group/version/Kind.
     """
-    words = ["template", release.name, str(chart.folder()), "--namespace", release.namespace]
+    words = ["template", release.name, str(schema.folder()), "--namespace", release.namespace]
     words += [word for api in api_versions for word in ("--api-versions", api)]
     done = _run([*words, "--values", "-"], release.text())
     if done.returncode:
@@ -34,7 +34,7 @@ def template(release: Release, api_versions: Sequence[str] = ()) -> str:
 
 def lint(release: Release) -> str | None:
     """What `helm lint --strict` objects to; None: nothing."""
-    words = ["lint", "--strict", str(chart.folder()), "--namespace", release.namespace]
+    words = ["lint", "--strict", str(schema.folder()), "--namespace", release.namespace]
     done = _run([*words, "--values", "-"], release.text())
     found = re.findall(r"^\[(?:ERROR|WARNING)\] (.*(?:\n(?!\[|\n).*)*)", done.stdout, re.M)
     if done.returncode and not found:

@@ -9,9 +9,9 @@ import time
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TextIO
 
-from fedctl.progress import PREPARING, STARTING, View
-from fedctl.runs import Row, tested, uploaded
-from fedctl.summary import megabytes, percent, seconds
+from fedctl.local.progress import PREPARING, STARTING, View
+from fedctl.report.runs import Row, tested, uploaded
+from fedctl.report.summary import megabytes, percent, seconds
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from fedctl import figures
 from fedctl.errors import RunError
-from fedctl.groups import Group, base_bytes
-from fedctl.runs import REPORT_PAGE, REPORT_PICTURE, TABLE_CSV, TABLE_MARKDOWN, Run, uploaded
-from fedctl.summary import differing, leaves, percent, summary
-from fedctl.table import Columns, Table
+from fedctl.report import figures
+from fedctl.report.groups import Group, base_bytes
+from fedctl.report.runs import REPORT_PAGE, REPORT_PICTURE, TABLE_CSV, TABLE_MARKDOWN, Run, uploaded
+from fedctl.report.summary import differing, leaves, percent, summary
+from fedctl.report.table import Columns, Table
 
 CAPTIONS = {
     "bytes": "Accuracy by megabytes uploaded",
@@ -70,7 +70,7 @@ def html(groups: list[Group], table: Table, layout: Layout) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -79,7 +79,7 @@ def html(groups: list[Group], table: Table, layout: Layout) -> str:
     first = groups[0].runs[0]
     labels = [group.label for group in groups]
     single = len(groups) == len(groups[0].runs) == 1
-    return templates.get_template("report.html.j2").render(
+    return templates.get_template("page.html.j2").render(
         title=" and ".join(labels) if len(labels) < 4 else f"{len(labels)} runs",
         groups=[
             {

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedctl import terminal
-from fedctl.groups import Group, Spread, base_bytes, numbers
-from fedctl.summary import megabytes, percent, seconds, text_of
+from fedctl.report.groups import Group, Spread, base_bytes, numbers
+from fedctl.report.summary import megabytes, percent, seconds, text_of
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import yaml
 
-from fedctl import helm
+from fedctl.chart import helm
+from fedctl.chart.values import Release
 from fedctl.errors import UserError
-from fedctl.values import Release
 
 DOWNLOADED = ("mnist", "emnist", "emnist-digits", "cifar10", "cifar100")
 

@@ -11,9 +11,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from fedctl import preflight, presets
+from fedctl import bundled
 from fedctl.explain import leaf
-from fedctl.sweeps import Sweep
+from fedctl.local import preflight
+from fedctl.sweep.file import Sweep
 from trainer.config.errors import ConfigError
 from trainer.config.load import load, parse_set
 from trainer.config.schema import Experiment
@@ -76,7 +77,7 @@ def _experiment(sweep: Sweep, choice: Mapping[str, Any], typed: Mapping[str, Any
     experiment, _origins = load(
         {} if base is None else str(base),
         sets=[f"{key}={leaf(value)}" for key, value in layers],
-        presets=presets.FOLDER,
+        presets=bundled.PRESETS,
     )
     return preflight.with_absolute_data(experiment)
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from fedctl import postmortem, runs
 from fedctl.errors import FedctlError, UserError
-from fedctl.preflight import Plan
-from fedctl.progress import View
+from fedctl.local.preflight import Plan
+from fedctl.local.progress import View
+from fedctl.report import postmortem, runs
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 10  # how long ranks may take to end after one of them failed
@@ -221,7 +221,7 @@ def _environment(plan: Plan, devices: Sequence[str]) -> dict[str, str]:
     if devices:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
     # The trainer beside this fedctl, and not a folder of that name where the user happens to be.
-    root = str(Path(__file__).resolve().parent.parent)
+    root = str(Path(__file__).resolve().parent.parent.parent)
     paths = [root, *filter(None, [environment.get("PYTHONPATH")])]
     environment |= {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
     if threads := plan.experiment.cluster.threads:

@@ -247,6 +247,6 @@ class Values(Part):
 
 def folder() -> Path:
     """The chart: inside an installed package, or beside it in a checkout."""
-    here = Path(__file__).resolve().parent
-    packaged = here / "charts" / "fedtrain"
-    return packaged if packaged.is_dir() else here.parent / "charts" / "fedtrain"
+    package = Path(__file__).resolve().parent.parent
+    packaged = package / "charts" / "fedtrain"
+    return packaged if packaged.is_dir() else package.parent / "charts" / "fedtrain"

@@ -1,6 +1,6 @@
 """Owns what charts/fedtrain is written from: prints its values.yaml or values.schema.json.
 
-`python -m fedctl.chart_files values|schema`, called by scripts/regenerate.
+`python -m fedctl.chart.files values|schema`, called by scripts/regenerate.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from fedctl.chart import Values
+from fedctl.chart.schema import Values
 
 WIDTH = 118
 HEAD = """\

@@ -5,8 +5,8 @@ import time
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from fedctl.runs import Row, frozen, saved, tested, uploaded
-from fedctl.summary import megabytes, percent, seconds
+from fedctl.report.runs import Row, frozen, saved, tested, uploaded
+from fedctl.report.summary import megabytes, percent, seconds
 from trainer.config.schema import Experiment
 
 if TYPE_CHECKING:

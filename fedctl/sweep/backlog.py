@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fedctl import preflight, runs
 from fedctl.errors import UserError
-from fedctl.preflight import Plan
-from fedctl.summary import leaves
-from fedctl.variants import Variant
+from fedctl.local import preflight
+from fedctl.local.preflight import Plan
+from fedctl.report import runs
+from fedctl.report.summary import leaves
+from fedctl.sweep.variants import Variant
 from trainer.config.errors import ConfigError
 from trainer.config.load import validate
 from trainer.config.schema import Experiment

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fedctl.runs import Run, frozen, saved, uploaded
+from fedctl.report.runs import Run, frozen, saved, uploaded
 
 
 def megabytes(count: float) -> str:

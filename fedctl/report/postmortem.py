@@ -4,8 +4,8 @@ import re
 import signal
 from pathlib import Path
 
-from fedctl import runs
 from fedctl.errors import FedctlError, RunError, Stopped, UserError
+from fedctl.report import runs
 
 # torchrun's table of failed ranks.
 FAILURE = re.compile(r"rank +: (\d+) \(local_rank: \d+\)\s+exitcode +: (-?\d+)")

@@ -1,0 +1,54 @@
+"""Presets and sweeps that are bundled with fedctl: where their files are, and what each shows.
+
+Builds no experiment; what a sweep file may contain is in sweep/file.py.
+"""
+
+import json
+import textwrap
+from pathlib import Path
+
+PRESETS = Path(__file__).parent / "presets"
+SWEEPS = Path(__file__).parent / "sweeps"
+
+
+def presets() -> list[str]:
+    """Return the names of all presets, in alphabetical order."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def sweeps() -> list[str]:
+    """Return the names of all bundled sweeps, in alphabetical order."""
+    return sorted(path.stem for path in SWEEPS.glob("*.yaml"))
+
+
+def _descriptions(folder: Path) -> dict[str, str]:
+    import yaml
+
+    trees = {path.stem: yaml.safe_load(path.read_text("utf-8")) for path in folder.glob("*.yaml")}
+    return {name: " ".join(str(trees[name]["description"]).split()) for name in sorted(trees)}
+
+
+def as_text() -> str:
+    """List the presets, then the sweeps, each with its one-line description."""
+    alone, several = _descriptions(PRESETS), _descriptions(SWEEPS)
+    indent = 2 + max(map(len, [*alone, *several]))
+    return "\n".join(
+        [*_lines(alone, indent), "", "sweeps, for fedctl sweep:", *_lines(several, indent)]
+    )
+
+
+def _lines(found: dict[str, str], indent: int) -> list[str]:
+    return [
+        textwrap.fill(text, 100, initial_indent=f"{name:<{indent}}", subsequent_indent=" " * indent)
+        for name, text in found.items()
+    ]
+
+
+def as_json() -> str:
+    """Return the same as a JSON list of objects."""
+    entries = [
+        {"name": name, "kind": kind, "description": text}
+        for kind, folder in (("preset", PRESETS), ("sweep", SWEEPS))
+        for name, text in _descriptions(folder).items()
+    ]
+    return json.dumps(entries, indent=2)
