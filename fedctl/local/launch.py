@@ -20,6 +20,7 @@ from fedctl.errors import FedctlError, UserError
 from fedctl.local.preflight import Plan
 from fedctl.local.progress import View
 from fedctl.report import postmortem, runs
+from trainer.files import write_atomically
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 10  # how long ranks may take to end after one of them failed
@@ -105,9 +106,7 @@ def _write_experiment(plan: Plan) -> None:
         if plan.resume:
             runs.forget_ranks(plan.folder)
             return
-        partial = plan.folder / f".{runs.EXPERIMENT}"
-        partial.write_text(plan.experiment.canonical(), "utf-8")
-        partial.replace(plan.folder / runs.EXPERIMENT)
+        write_atomically(plan.folder / runs.EXPERIMENT, plan.experiment.canonical())
     except OSError as error:
         raise UserError(f"{plan.folder}: cannot be written: {error.strerror}") from None
 

@@ -8,7 +8,6 @@ import io
 import math
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -178,7 +177,7 @@ def svg(name: str, groups: list[Group], marks: Sequence[float] = ()) -> str:
     return text.replace(INK, "currentColor").replace(FAINT, "var(--grid)").strip()
 
 
-def png(path: Path, groups: list[Group], names: Sequence[str], marks: Sequence[float] = ()) -> None:
+def png(groups: list[Group], names: Sequence[str], marks: Sequence[float] = ()) -> bytes:
     """These panels in one picture, and beside them which line is which."""
     columns = 3 if len(names) > 3 else 2
     rows = math.ceil((len(names) + 1) / columns)
@@ -190,7 +189,9 @@ def png(path: Path, groups: list[Group], names: Sequence[str], marks: Sequence[f
         for axes in fields[len(names) :]:
             axes.axis("off")
         _legend(fields[len(names)], groups)
-        figure.savefig(path, format="png", metadata={"Software": None})
+        file = io.BytesIO()
+        figure.savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()
 
 
 def _legend(axes: Axes, groups: list[Group]) -> None:

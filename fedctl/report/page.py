@@ -11,6 +11,7 @@ from fedctl.report.groups import Group, base_bytes
 from fedctl.report.runs import REPORT_PAGE, REPORT_PICTURE, TABLE_CSV, TABLE_MARKDOWN, Run, uploaded
 from fedctl.report.summary import differing, leaves, percent, summary
 from fedctl.report.table import Columns, Table
+from trainer.files import write_atomically
 
 CAPTIONS = {
     "bytes": "Accuracy by megabytes uploaded",
@@ -49,10 +50,8 @@ def write(groups: list[Group], folder: Path, layout: Layout | None = None) -> li
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, text in texts.items():
-            partial = path.with_name(f".{path.name}")
-            partial.write_text(text, "utf-8")
-            partial.replace(path)
-        figures.png(picture, groups, layout.panels, layout.marks)
+            write_atomically(path, text)
+        write_atomically(picture, figures.png(groups, layout.panels, layout.marks))
     except OSError as error:
         raise RunError(f"{folder}: the report cannot be written: {error.strerror}") from None
     return [page, picture, *list(texts)[1:]]

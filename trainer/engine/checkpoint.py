@@ -18,13 +18,7 @@ from trainer.config.errors import ConfigError, EnvironmentFault
 from trainer.data.sampling import Position
 from trainer.engine.clients import ClientState
 from trainer.engine.run import Run
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file's content so that a reader sees the old or the new one, never a part."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)
+from trainer.files import write_atomically as write_atomically  # __main__ takes it from here
 
 
 def save(run: Run, number: int, folder: Path) -> None:

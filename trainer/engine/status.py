@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainer.engine.checkpoint import write_atomically
+from trainer.files import write_atomically
 
 log = logging.getLogger("fedctl")
 

@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from trainer.config.schema import Experiment
+from trainer.files import write_atomically
 from trainer.metrics import trackers
 from trainer.metrics.catalog import CATALOG, PREFIX
 from trainer.metrics.sink import CLOSE_SECONDS, Ended, Sink
@@ -102,9 +103,7 @@ def _reopen(path: Path, resume_round: int) -> tuple[list[str], TextIO]:
     """The rows but those of rounds that will be played again, and the file to write on."""
     rows = path.read_text().splitlines(keepends=True) if path.exists() and resume_round else []
     kept = [row for row in rows if row.endswith("\n") and _round(row) <= resume_round]
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(kept))
-    partial.replace(path)
+    write_atomically(path, "".join(kept))
     return kept, path.open("a")
 
 

@@ -21,6 +21,7 @@ from trainer.config.errors import ConfigError
 from trainer.config.load import flatten
 from trainer.config.operation import Metrics
 from trainer.config.schema import Experiment
+from trainer.files import write_atomically
 from trainer.metrics.sink import CLOSE_SECONDS, Ended, Point, Sink, Tracker
 
 CONNECT_SECONDS = 30  # after so long W&B says that its server does not answer
@@ -59,9 +60,7 @@ class Scope:
 
     def keep_id(self, tracker: str, run_id: str) -> None:
         """For when the run is resumed; in its folder, so that both move together."""
-        fresh = self.folder / f"{tracker}.id.partial"
-        fresh.write_text(run_id)
-        fresh.replace(self.folder / f"{tracker}.id")
+        write_atomically(self.folder / f"{tracker}.id", run_id)
 
 
 class TensorBoard:
