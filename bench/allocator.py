@@ -21,8 +21,8 @@ import torch
 from matplotlib.figure import Figure
 
 from bench.harness import ROOT, Benchmark, Row, by_case, markdown, publish, recording, spread
+from trainer.config.models import MODELS
 from trainer.engine.allocator import keep_freed_memory
-from trainer.engine.build import MODELS
 
 SEEDS = (1, 2, 3)
 CASES = {  # model, batch, image

@@ -27,8 +27,8 @@ from bench.harness import Benchmark, Row, by_case, markdown, publish, recording
 from trainer.config.load import load
 from trainer.engine.build import build
 from trainer.engine.evaluate import evaluate
-from trainer.engine.round import play
-from trainer.engine.run import Run
+from trainer.engine.parts import RankState
+from trainer.engine.round import run_round
 
 SEED = 10
 Values = dict[str, Any]
@@ -57,7 +57,7 @@ class Cell:
     def spread(self) -> str:
         return "IID" if self.iid else "non-IID"
 
-    def run(self, data: Path) -> Run:
+    def run(self, data: Path) -> RankState:
         partition: Values = {"name": "iid"} if self.iid else {"name": "shards", "per_client": 2}
         tree = {
             "seed": SEED,
@@ -171,13 +171,14 @@ def once(keep: Path, data: Path, case: str, cell: Cell) -> Values:
 
 def curve(cell: Cell, data: Path) -> Values:
     """Play a run; a row for each evaluation: round, accuracy, messages, federated seconds."""
-    run, rows = cell.run(data), []
+    rank, rows = cell.run(data), []
     for number in range(1, cell.rounds + 1):
-        play(run, number)
+        run_round(rank, number)
         if cell.every or number == cell.rounds:
-            accuracy = evaluate(run).accuracy
-            messages = run.tally.row()["messages_total"]
-            rows.append((number, accuracy, messages, round(run.clock.federated, 2)))
+            accuracy, ledger = evaluate(rank).accuracy, rank.ledger
+            rows.append((number, accuracy, ledger.tally.messages, round(ledger.federated, 2)))
+        else:
+            rank.ledger.settle()  # or the round's times are lost
     return {"rows": rows}
 
 
@@ -187,15 +188,18 @@ def equality(cell: Cell, data: Path) -> Values:
     return {"rows": side_by_side(by_gradients, by_weights, cell.rounds)}
 
 
-def side_by_side(by_gradients: Run, by_weights: Run, rounds: int) -> list[tuple[Any, ...]]:
+def side_by_side(
+    by_gradients: RankState, by_weights: RankState, rounds: int
+) -> list[tuple[Any, ...]]:
     """Of each round: its number, both accuracies, messages, the largest difference of a weight."""
     rows = []
     for number in range(1, rounds + 1):
-        play(by_gradients, number)
-        play(by_weights, number)
-        apart = (by_gradients.anchor - by_weights.anchor).abs().max().item()
-        accuracies = (evaluate(run).accuracy for run in (by_gradients, by_weights))
-        rows.append((number, *accuracies, by_gradients.tally.row()["messages_total"], apart))
+        both = by_gradients, by_weights
+        for rank in both:
+            run_round(rank, number)
+        apart = (by_gradients.server.anchor - by_weights.server.anchor).abs().max().item()
+        accuracies = (evaluate(rank).accuracy for rank in both)
+        rows.append((number, *accuracies, by_gradients.ledger.tally.messages, apart))
     return rows
 
 

@@ -29,9 +29,9 @@ from PIL import Image
 
 from bench.harness import Benchmark, Row, by_case, markdown, publish, recording, spread
 from trainer.config.data import Data
-from trainer.data.batches import generator
 from trainer.data.load import load
 from trainer.data.torchvision_cpu import torchvision
+from trainer.keys import Purpose, stream
 
 SEEDS = (1, 2, 3)
 CLASSES, SIZE, QUALITY = 4, (500, 375), 90
@@ -105,9 +105,9 @@ def ours(root: Path, seed: int) -> Pass:
     data = load(Data(name="imagenet", path=str(root), threads=1), download=False)
 
     def begin(number: int) -> Iterable[torch.Tensor]:
-        stream = generator(seed, number)
-        chosen = torch.randperm(len(data.x_train), generator=stream).split(BATCH)
-        return (x for _, x in data.x_train.batches(chosen, stream))
+        draws = stream(seed, Purpose.TURN, 0, number)
+        chosen = torch.randperm(len(data.x_train), generator=draws).split(BATCH)
+        return (x for _, x in data.x_train.batches(chosen, draws))
 
     return begin
 
@@ -117,7 +117,8 @@ def plain(root: Path, seed: int) -> Pass:
     v2 = importlib.import_module("torchvision.transforms.v2")
     crop = [v2.RandomResizedCrop(SIDE), v2.RandomHorizontalFlip(), v2.PILToTensor()]
     data = folder(root / "train", v2.Compose(crop))
-    loader = torch.utils.data.DataLoader(data, BATCH, shuffle=True, generator=generator(seed))
+    draws = torch.Generator().manual_seed(seed)
+    loader = torch.utils.data.DataLoader(data, BATCH, shuffle=True, generator=draws)
     return lambda number: (x for x, _ in loader)
 
 

@@ -21,7 +21,7 @@ from trainer.config.load import validate
 from trainer.config.schema import Experiment
 from trainer.engine.build import build
 from trainer.engine.evaluate import evaluate
-from trainer.engine.round import Played, play
+from trainer.engine.round import RoundResult, run_round
 
 
 class Ours:
@@ -29,19 +29,19 @@ class Ours:
 
     def __init__(self, experiment: Experiment) -> None:
         torch.set_num_threads(1)
-        self.run = build(experiment, torch.device("cpu"))
+        self.rank = build(experiment, torch.device("cpu"))
         self.number = 0
 
-    def round(self) -> Played:
+    def round(self) -> RoundResult:
         self.number += 1
-        return play(self.run, self.number)
+        return run_round(self.rank, self.number)
 
     def parameters(self) -> Tensor:
         """The agreed model, (P,)."""
-        return self.run.anchor
+        return self.rank.server.anchor
 
     def accuracy(self) -> float:
-        return evaluate(self.run).accuracy
+        return evaluate(self.rank).accuracy
 
 
 def experiment(work: Work, sync: dict[str, Any], **more: Any) -> Experiment:
@@ -68,8 +68,8 @@ def main() -> None:
     with profile(profile_memory=True) if weigh else nullcontext() as profiler:
         subject = Ours(experiment(Work(**asked["work"]), asked["sync"], **asked.get("more", {})))
         for _ in range(asked["rounds"]):
-            played = subject.round()
-    said = {"frozen_share": played.selection.labelled / subject.run.flat.size}
+            result = subject.round()
+    said = {"frozen_share": result.labelled / result.places.size}
     if weigh:
         said |= held(subject) | {"peak_tensor_bytes": peak_of_tensors(profiler)}
     else:
@@ -79,13 +79,13 @@ def main() -> None:
 
 def held(subject: Ours) -> dict[str, int]:
     """What the policy and its clients' memories hold between rounds."""
-    run = subject.run
-    memories = [state.sync for state in run.clients.states.values()]
+    rank = subject.rank
+    memories = [record.get("policy", {}) for _, record in rank.store.mine()]
     storages = {
         tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
-        for tensor in _tensors([vars(run.policy), *memories])
+        for tensor in _tensors([vars(rank.parts.policy), *memories])
     }
-    return {"vector_bytes": 4 * run.flat.size, "held_bytes": sum(storages.values())}
+    return {"vector_bytes": 4 * len(rank.server.anchor), "held_bytes": sum(storages.values())}
 
 
 def peak_of_tensors(profiler: Any) -> int:
@@ -111,7 +111,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _tensors(item)
-    elif type(value).__module__.startswith("trainer.sync"):
+    elif type(value).__module__.startswith("trainer.exchange"):
         yield from _tensors(vars(value))
 
 

@@ -69,9 +69,9 @@ def time(work: Work, rounds: int) -> dict[str, dict[str, Any]]:
     shares: dict[str, list[tuple[float, float]]] = {name: [] for name in subjects}
 
     def play(name: str) -> None:
-        subject = subjects[name]
-        selection, size = subject.round().selection, subject.run.flat.size
-        shares[name].append((selection.labelled / size, 1 - selection.count / size))
+        result = subjects[name].round()
+        places = result.places
+        shares[name].append((result.labelled / places.size, 1 - places.count / places.size))
 
     seconds = in_turn({name: lambda name=name: play(name) for name in subjects}, rounds)
     return {

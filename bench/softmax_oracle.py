@@ -3,8 +3,8 @@
     python -m bench.softmax_oracle mnist.npz
 
 Nothing in it is random: zero initialisation, float64, all ten clients in every round, each step on
-all that a client has. So the trainer (build, play, evaluate, on real ranks) must give the published
-table to its last digit.
+all that a client has. So the trainer (build, run_round, evaluate, on real ranks) must give the
+published table to its last digit.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from trainer.config.load import load
 from trainer.data.partition import partition
 from trainer.engine.build import build
 from trainer.engine.evaluate import evaluate
-from trainer.engine.round import play
+from trainer.engine.round import run_round
 
 SEED, CLIENTS, STEPS = 1, 10, 10
 ROUNDS = (1, 2, 5, 10, 20)  # after which the table tests
@@ -180,17 +180,19 @@ def _rank(rank: int, size: int, rendezvous: str, tree: dict[str, Any], out: Path
     torch.set_num_threads(1)
     if size > 1:
         dist.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=size)
-    run = build(load(tree)[0], torch.device("cpu"))
-    accuracies, losses = [], []
-    for number in range(1, run.experiment.rounds + 1):
-        play(run, number)
+    state = build(load(tree)[0], torch.device("cpu"))
+    parts, accuracies, losses = state.parts, [], []
+    share = torch.arange(rank, parts.task.size, size).split(6000)  # of all training images
+    for number in range(1, state.experiment.rounds + 1):
+        run_round(state, number)
         if number in ROUNDS:
-            accuracies.append(100 * evaluate(run).accuracy)  # leaves the agreed model loaded
-            _, loss = run.gradient.evaluate(run.clients.x, run.clients.y, 6000)
-            total, samples = run.comm.sum_numbers([loss, float(len(run.clients.y))], "evaluation")
+            accuracies.append(100 * evaluate(state).accuracy)  # leaves the agreed model loaded
+            batches = parts.task.batches(share, None, training=False)
+            _, loss, count = parts.worker.score(batches)
+            total, samples = parts.group.sum_numbers([loss, count], "evaluation")
             losses.append(total / samples)
     if rank == 0:
-        norm = float(run.anchor.norm())
+        norm = float(state.server.anchor.norm())
         out.write_text(
             json.dumps({"accuracy %": accuracies, "training loss": losses, "norm": norm})
         )

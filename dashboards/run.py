@@ -95,4 +95,8 @@ def _details() -> Panels:
               {LEGEND: of("run:fedctl_gradient_variance:max")}).no_value(NOT_MEASURED),
         graph("Memory by rank", "On a GPU what PyTorch has reserved, on a CPU what is resident",
               "decbytes", {RANK: of("rank:fedctl_device_memory_bytes:max")}),
+        graph("Samples by rank", "Share of all training samples so far", "percentunit",
+              {RANK: of("rank:fedctl_rank_samples:share")}, most=1),
+        graph("Idle by rank", "Waiting for the rank that trained longest in a round, so far", "s",
+              {RANK: of("rank:fedctl_rank_idle_seconds:sum")}),
     ]  # fmt: skip

@@ -73,7 +73,9 @@ def _over_time() -> Panels:
               "Bps", {LEGEND: f"sum without (kind) ({of(RATE)})"}),
         graph("Bytes per second, wire", "What the ranks' collectives send, mean of 5 minutes",
               "Bps", {KIND: of("run:fedctl_wire_bytes:rate5m")}, stacked=True),
-        graph("Messages", "Between a server and the clients, so far", "short", {LEGEND: MESSAGES}),
+        graph("Messages", "Between a server and the clients; formed: coded one by one",
+              "short", {f"{LEGEND} all": MESSAGES,
+                        f"{LEGEND} formed": of("run:fedctl_messages_formed:sum")}),
     ]  # fmt: skip
 
 

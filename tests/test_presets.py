@@ -7,10 +7,10 @@ import torch
 from fedctl import bundled
 from trainer.config.data import Data
 from trainer.config.load import load
+from trainer.config.models import MODELS
 from trainer.config.schema import Experiment
 from trainer.data.load import CUSTOMS, IMAGENET_MEAN, IMAGENET_SIDE
 from trainer.data.partition import partition
-from trainer.engine.build import MODELS
 from trainer.models import norm
 
 SIDES = {"digits": 8, "cifar10": 32, "cifar100": 32, "imagenet": IMAGENET_SIDE}  # others: 28

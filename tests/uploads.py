@@ -4,9 +4,46 @@ from typing import Any
 
 import torch
 
-from tests.jobs import experiment_run
+from tests.jobs import counters, experiment_run, settling, since
 from trainer.engine.evaluate import clients_apart
-from trainer.engine.round import play
+from trainer.engine.round import run_round
+from trainer.exchange.transforms.transform import Transform
+
+
+class Watched:
+    """A transform that does what another one does, and notes it for each client.
+
+    given: what clients keep as their turns begin, instead of what they do keep.
+    """
+
+    def __init__(self, watched: Transform) -> None:
+        self.watched = watched
+        self.notes: dict[int, dict[str, Any]] = {}
+        self.given: dict[int, dict[str, Any]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.watched, name)
+
+    def entering(self, turn, memory):
+        if turn.client in self.given:
+            memory.clear()
+            memory.update({n: torch.from_numpy(v) for n, v in self.given[turn.client].items()})
+        kept = {name: value.numpy().copy() for name, value in memory.items()}
+        self.watched.entering(turn, memory)
+        start = turn.params.double().numpy().copy()
+        self.notes[turn.client] = {"memory": kept, "start": start}
+
+    def outgoing(self, message, vectors, memory, context):
+        name, client = vectors[0].name, message.sender.client
+        note = self.notes.setdefault(client, {"memory": {}})
+        note |= {"update": message.vectors[name].numpy().copy(), "weight": message.sender.weight}
+        note["end"] = (context.anchor - message.vectors[name]).double().numpy()
+        self.watched.outgoing(message, vectors, memory, context)
+        sent = message.vectors[name]
+        note["sent"] = sent.numpy().copy()
+        note["values"] = int(sent.count_nonzero()) if self.watched.thins else len(sent)
+        if message.silent:
+            note["values"] = None
 
 
 def uploads(
@@ -17,56 +54,36 @@ def uploads(
     `like`: the rows of another run; each round then starts from the model and the residuals that
     this other run had, so that a choice within rounding of a threshold changes nothing later.
     """
-    run = experiment_run(tree)
-    policy = run.policy
-    enter, upload = policy.enter, policy.upload
-    starts, told, memories = [], [], []
-
-    def entering(params, scratch, memory):
-        if like:
-            given = like[number - 1]["clients"][here[len(starts)]]["memory"]
-            memory.clear()
-            memory.update({name: torch.from_numpy(value.copy()) for name, value in given.items()})
-        memories.append({name: value.numpy().copy() for name, value in memory.items()})
-        enter(params, scratch, memory)
-        starts.append(params.double().numpy().copy())
-
-    def uploading(updates, anchor, memory, number):
-        (update,) = updates.values()
-        row = {"update": update.numpy().copy(), "end": run.round.params.double().numpy().copy()}
-        row["values"] = upload(updates, anchor, memory, number)
-        row["sent"] = update.numpy().copy()
-        told.append(row)
-        return row["values"]
-
-    policy.enter, policy.upload = entering, uploading
-    sizes = run.clients.sizes
+    rank = experiment_run(tree)
+    watched = Watched(rank.parts.chain[0])
+    rank.parts.chain = (watched, *rank.parts.chain[1:])
     rows = []
     for number in range(1, rounds + 1):
-        sampled = run.clients.sampled(number)
-        here = [c for c in sampled if run.clients.owner(c) == run.clients.rank]
         if like:
-            run.anchor.copy_(torch.from_numpy(like[number - 1]["before"]))
-        before, counted = run.anchor.numpy().copy(), run.tally.state()
-        starts.clear(), told.clear(), memories.clear()
-        played = play(run, number)
-        for client, start, memory, row in zip(here, starts, memories, told, strict=True):
-            row["start"], row["weight"] = start, sizes[client] / sum(sizes[c] for c in sampled)
-            row["memory"] = memory
-        mask, after = played.selection.mask, run.tally.state()
-        _, apart = clients_apart(run, "evaluation")
+            rank.server.anchor.copy_(torch.from_numpy(like[number - 1]["before"]))
+            clients = like[number - 1]["clients"]
+            watched.given = {c: row["memory"] for c, row in clients.items()}
+        before = rank.server.anchor.numpy().copy()
+        counters(rank)
+        counted, settled = counters(rank), settling(rank)
+        watched.notes = {}
+        result = run_round(rank, number)
+        own = dict(rank.parts.group.books.payload)
+        total = counters(rank)
+        difference = since(counted, total)
+        difference["wire"]["control"] -= 2 * settled
+        mask = result.places.mask
+        _, apart = clients_apart(rank, "evaluation")
         rows.append(
             {
                 "before": before,
-                "anchor": run.anchor.numpy().copy(),
-                "buffers": run.buffers.numel(),
+                "anchor": rank.server.anchor.numpy().copy(),
                 "mask": None if mask is None else mask.numpy().copy(),
-                "count": played.selection.count,
-                "clients": dict(zip(here, [dict(row) for row in told], strict=True)),
-                "payload": {k: after["payload"][k] - n for k, n in counted["payload"].items()},
-                "wire": {k: after["wire"][k] - n for k, n in counted["wire"].items()},
-                "own": dict(run.own.payload),
-                "total": dict(run.tally.payload),
+                "count": result.places.count,
+                "clients": dict(watched.notes),
+                **difference,
+                "own": own,
+                "total": total["payload"],
                 "apart": apart.numpy().copy(),
             }
         )

@@ -1,4 +1,4 @@
-"""Owns the way from a started process to an exit code: `python -m trainer EXPERIMENT --out DIR`.
+"""From a started process to an exit code: `python -m trainer EXPERIMENT --out DIR`.
 
 torchrun (or a pod) starts one such process per rank. Exit codes: 0 done, 1 the environment failed
 (a rank was lost, say), 2 a setting is wrong, 3 stopped at its deadline after a checkpoint, 143
@@ -18,14 +18,14 @@ from trainer.config.load import validate
 from trainer.config.schema import Experiment
 from trainer.engine import checkpoint, distributed, pod
 from trainer.engine.build import build
-from trainer.engine.checkpoint import write_atomically
 from trainer.engine.loop import Loop
 from trainer.engine.pod import Deadline, Pod
 from trainer.engine.status import Status, final, log, start_logging
+from trainer.exchange.group import first_sentence
+from trainer.files import write_atomically
 from trainer.metrics.recorder import Recorder
 from trainer.metrics.sink import Ended
 from trainer.metrics.trackers import require
-from trainer.sync.comm import first_sentence
 
 FAILED, WRONG, DEADLINE, STOPPED = 1, 2, 3, 143
 END = {  # how training ended -> status, exit code, message
@@ -92,11 +92,11 @@ def train(path: Path, out: Path, resume: str | None, status: Status) -> str:
     patience = variables.rendezvous_seconds or experiment.cluster.timeout
     distributed.join(experiment.cluster, experiment.ranks, device, patience)
     try:
-        run = build(experiment, device)
-        rank, ranks = run.comm.rank, run.comm.size
+        state = build(experiment, device, out)
+        rank, ranks = state.parts.group.rank, state.parts.group.size
         if not resume and rank == 0:
             checkpoint.forget(out / "checkpoints")
-        done = checkpoint.restore(run, out / "checkpoints") if resume else 0
+        done = checkpoint.restore(state, out / "checkpoints") if resume else 0
         labels = {
             "run": experiment.name,
             "digest": experiment.digest(),
@@ -116,7 +116,7 @@ def train(path: Path, out: Path, resume: str | None, status: Status) -> str:
                 device,
                 done + 1,
             )
-            loop = Loop(run, out, status, recorder, done, deadline)
+            loop = Loop(state, out, status, recorder, done, deadline)
             finished = loop.train()
             status.write(round=loop.done)
             ended = "finished" if finished else "stopped"

@@ -5,7 +5,7 @@ import time
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from fedctl.report.runs import Row, frozen, saved, tested, uploaded
+from fedctl.report.runs import Row, frozen, saved, tested, uploaded, wire
 from fedctl.report.summary import megabytes, percent, seconds
 from trainer.config.schema import Experiment
 
@@ -75,8 +75,8 @@ class Plain(View):
         self.notice(
             f"round {row['round']}/{self._rounds}  accuracy {percent(row['test_accuracy_ratio'])}  "
             f"loss {row['test_loss']:.3f}  frozen {percent(frozen(row))}  "
-            f"sent {megabytes(uploaded(row))} MB  saved {percent(saved(row))}  "
-            f"left {self._eta.text()}"
+            f"sent {megabytes(uploaded(row))} MB  wire {megabytes(wire(row))} MB  "
+            f"saved {percent(saved(row))}  left {self._eta.text()}"
         )
 
     def notice(self, text: str) -> None:
@@ -158,6 +158,7 @@ class Live(View):
             "loss": loss,
             "frozen": percent(frozen(row)),
             "sent": f"{megabytes(uploaded(row))} MB",
+            "wire": f"{megabytes(wire(row))} MB",
             "saved": percent(saved(row)),
         }
         return Text("  ").join(

@@ -17,7 +17,7 @@ CHECKPOINT = "checkpoints/latest.json"
 REPORT_PAGE = "report.html"
 REPORT_PICTURE = "report.png"
 TABLE_CSV, TABLE_MARKDOWN = "table.csv", "table.md"
-MEASUREMENT = "evaluation"  # traffic of the tests of the model; not what training had to send
+NO_PAYLOAD = ("evaluation", "moves")  # kinds of traffic that only ranks have, and no real clients
 
 Row = dict[str, Any]
 
@@ -37,7 +37,12 @@ def uploaded(row: Row, kind: str | None = None) -> int:
     totals: dict[str, int] = row["payload_bytes_total"]
     if kind is not None:
         return totals.get(kind, 0)
-    return sum(count for name, count in totals.items() if name != MEASUREMENT)
+    return sum(count for name, count in totals.items() if name not in NO_PAYLOAD)
+
+
+def wire(row: Row) -> int:
+    """Bytes that the ranks have sent each other so far, of all kinds; 0 on a single rank."""
+    return sum(row["wire_bytes_total"].values())
 
 
 def saved(row: Row) -> float:
@@ -142,7 +147,8 @@ def _rows(folder: Path) -> tuple[list[Row], Row | None]:
         try:
             row = json.loads(line)
             finished = bool(row.get("final"))
-            uploaded(row), row["round"], row["time_seconds"], row["dense_equivalent_bytes_total"]
+            uploaded(row), wire(row)
+            row["round"], row["time_seconds"], row["dense_equivalent_bytes_total"]
         except (ValueError, KeyError, TypeError, AttributeError):
             raise UserError(f"{folder / METRICS}: line {number} is not a row of metrics") from None
         if finished:

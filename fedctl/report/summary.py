@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fedctl.report.runs import Run, frozen, saved, uploaded
+from fedctl.report.runs import Run, frozen, saved, uploaded, wire
 
 
 def megabytes(count: float) -> str:
@@ -41,11 +41,13 @@ def summary(run: Run, base_bytes: float | None = None) -> dict[str, Any]:
         "federated_time_seconds": run.final["federated_time_seconds"],
         "messages_total": run.final["messages_total"],
         "uploaded_bytes": uploaded(run.final),
+        "wire_bytes": wire(run.final),
         "votes_bytes": uploaded(run.final, "votes"),
         "dense_equivalent_bytes_total": run.final["dense_equivalent_bytes_total"],
         "saved_ratio": saved(run.final),
         "frozen_parameters_ratio": frozen(last),
         "payload_bytes_total": run.final["payload_bytes_total"],
+        "wire_bytes_total": run.final["wire_bytes_total"],
     }
     if base_bytes is not None:
         ratio = 1 - uploaded(run.final) / base_bytes if base_bytes else 0.0

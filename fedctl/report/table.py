@@ -42,6 +42,7 @@ RESULTS = {
     "messages": Result("messages", "messages_total", _count),
     "federated": Result("federated time", "federated_time_seconds", seconds),
     "sent": Result("sent MB", "uploaded_bytes", megabytes),
+    "wire": Result("wire MB", "wire_bytes", megabytes),
     "votes": Result("votes MB", "votes_bytes", megabytes),
     "saved": Result("saved", "saved_ratio", _share, " %"),
     "frozen": Result("frozen", "frozen_parameters_ratio", _share, " %"),
@@ -49,7 +50,7 @@ RESULTS = {
 }
 RUN, SEEDS = "run", "seeds"
 NAMES = (RUN, SEEDS, *RESULTS)
-DEFAULT = (RUN, "accuracy", "loss", "rounds", "time", "sent", "votes", "saved", "frozen")
+DEFAULT = (RUN, "accuracy", "loss", "rounds", "time", "sent", "wire", "votes", "saved", "frozen")
 
 Columns = Sequence[tuple[str, str]]  # heading (empty: the usual one), and a name above or a setting
 

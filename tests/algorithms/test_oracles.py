@@ -3,43 +3,53 @@
 import pytest
 import torch
 
-from trainer.algorithms.base import Round
+from trainer.algorithms.sgd import LocalSGD
 from trainer.config.load import load
-from trainer.engine.build import ALGORITHMS
+from trainer.config.parts import resolve
+from trainer.turn import Server, Turn
 
 CLIENTS = ((1.0, 0.0), (3.0, 1.0))  # (a, b)
 
 
 def rounds(count: int, steps: int, weight_decay: float = 0.0, **algorithm: object) -> list[float]:
     """x after each round, all clients taking part, exact gradients, lr 0.1."""
-    optimizer_settings = {"lr": 0.1, "weight_decay": weight_decay}
-    experiment, _ = load({"optimizer": optimizer_settings, "algorithm": algorithm})
+    settings = {"lr": 0.1, "weight_decay": weight_decay}
+    experiment, _ = load({"optimizer": settings, "algorithm": algorithm})
+    chosen = experiment.algorithm
+    algorithm = resolve(chosen.implementation)(chosen, LocalSGD(experiment.optimizer))
     anchor = torch.zeros(1, dtype=torch.float64)
-    algorithm = ALGORITHMS[experiment.algorithm.name](
-        experiment.algorithm, experiment.optimizer, anchor
-    )
-    params = torch.nn.Parameter(anchor.clone())
-    params.grad = torch.zeros_like(anchor)
-    optimizer = torch.optim.SGD([params], lr=0.1, weight_decay=weight_decay)
+    server = Server(anchor, algorithm.server_state(anchor), torch.empty(0), lr=0.1)
     memories = [{} for _ in CLIENTS]
     values = []
-    for number in range(1, count + 1):
-        round = Round(number, anchor, params.data, params.grad, anchor.clone(), optimizer)
-        round.lr, round.steps, round.batch = 0.1, steps, 1
+    for server.number in range(1, count + 1):
         whole = [a * (anchor - b) for a, b in CLIENTS]
-        if algorithm.needs == "mean gradient":
-            round.mean_gradient = sum(whole) / len(CLIENTS)
-        means = {name: torch.zeros_like(anchor) for name in algorithm.vectors}
-        for (a, b), round.memory, gradient in zip(CLIENTS, memories, whole, strict=True):
-            round.gradient = None if algorithm.needs == "nothing" else gradient
-            params.data.copy_(anchor)
-            algorithm.begin(round)
+        means = {vector.name: torch.zeros_like(anchor) for vector in algorithm.vectors}
+        for client, (a, b) in enumerate(CLIENTS):
+            turn = Turn(
+                client,
+                server,
+                params=anchor.clone(),
+                grads=torch.zeros_like(anchor),
+                memory=memories[client],
+                steps=steps,
+                lr=0.1,
+                mean_lr=0.1,
+                batch=1,
+            )
+            if algorithm.needs != "nothing":
+                turn.gradient = whole[client]
+            if algorithm.needs == "mean gradient":
+                turn.mean_gradient = sum(whole) / len(CLIENTS)
+            algorithm.begin(turn)
             for _ in range(steps):
-                params.grad.copy_(a * (params.data - b))
-                algorithm.step(round)
-            for name, vector in algorithm.update(round).items():
+                turn.grads.copy_(a * (turn.params - b))
+                algorithm.step(turn)
+            sent = algorithm.update(turn)
+            for name, vector in sent.items():
                 means[name] += vector / len(CLIENTS)
-        algorithm.apply(round, means)
+            if algorithm.keeps:
+                algorithm.delivered(turn.memory, sent)
+        algorithm.apply(server, means)
         values.append(anchor.item())
     return values
 

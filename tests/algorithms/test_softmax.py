@@ -14,7 +14,8 @@ import pytest
 
 from tests.jobs import experiment_run, history
 from tests.ranks import ranks
-from trainer.engine.run import Run
+from trainer.data.load import load
+from trainer.engine.parts import RankState
 
 W = npt.NDArray[np.float64]
 ROUNDS, LR, BETA = 6, 0.1, 0.05
@@ -95,19 +96,20 @@ class Reference:
     c_i: dict[int, W] = field(default_factory=dict)  # and the clients'
 
     @classmethod
-    def of(cls, run: Run) -> "Reference":
+    def of(cls, rank: RankState) -> "Reference":
         """The same settings; data and sampled clients as the run has them."""
-        experiment, samplers = run.experiment, run.clients.samplers
-        images = run.clients.x.numpy().reshape(-1, 64) / 16
+        experiment, parts = rank.experiment, rank.clients.sampler.parts
+        data = load(experiment.data, download=False)
+        images = data.x_train.numpy().reshape(-1, 64) / 16
         x = np.concatenate([(images - 0.3053) / 0.3760, np.ones((len(images), 1))], axis=1)
-        y = run.clients.y.numpy()
+        y = data.y_train.numpy()
         server = experiment.algorithm
         phase = experiment.schedule.phases[0]
         assert phase.steps is not None
         return cls(
-            x_data=[x[samplers[c].indices.numpy()] for c in sorted(samplers)],
-            y_data=[y[samplers[c].indices.numpy()] for c in sorted(samplers)],
-            sampled=[run.clients.sampled(number) for number in range(1, ROUNDS + 1)],
+            x_data=[x[part.numpy()] for part in parts],
+            y_data=[y[part.numpy()] for part in parts],
+            sampled=[rank.clients.sampled(number) for number in range(1, ROUNDS + 1)],
             steps=phase.steps,
             batch=experiment.schedule.batch_size,
             lr=experiment.optimizer.lr,
@@ -155,15 +157,18 @@ class Reference:
         return delta
 
     def option_2(self, x: W, means: dict[int, float]) -> W:
-        """SCAFFOLD with kept controls: c_i+ = c_i - c + (x - y) / (K eta)."""
+        """SCAFFOLD with kept controls: c_i+ = c_i - c + (x - y) / (K eta).
+
+        c is the mean of c_i over all clients, each counted once, as the paper has it.
+        """
         delta, change = np.zeros_like(x), np.zeros_like(x)
         for i, weight in means.items():
             old = self.c_i.get(i, np.zeros_like(x))
             y = self.local(i, x, self.c - old)
             self.c_i[i] = old - self.c + (x - y) / (self.steps * self.lr)
             delta += weight * (x - y)
-            change += weight * (self.c_i[i] - old)
-        self.c = self.c + len(means) / len(self.x_data) * change
+            change += self.c_i[i] - old
+        self.c = self.c + change / len(self.x_data)
         return delta
 
     def local(self, client: int, y: W, correction: W) -> W:

@@ -32,13 +32,13 @@ def federation(algorithm: str, epochs: int = 1, **scenario: object):
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_fedsgd_by_gradients_and_by_weights_are_equal_after_each_round(scenario):
     runs = [federation(name, **SCENARIOS[scenario]) for name in ("fedsgd", "fedavg")]
-    start = runs[0].anchor.clone()
+    start = runs[0].server.anchor.clone()
     rows = side_by_side(*runs, rounds=5)
     assert [row[0] for row in rows] == [1, 2, 3, 4, 5]
     assert all(map(equal, rows))
     sampled = round(SCENARIOS[scenario]["participation"] * 20)
     assert [row[3] for row in rows] == [2 * n * sampled for n in (1, 2, 3, 4, 5)]
-    assert (runs[0].anchor - start).abs().max() > 10 * WEIGHTS  # equal though they moved
+    assert (runs[0].server.anchor - start).abs().max() > 10 * WEIGHTS  # equal though they moved
 
 
 def test_a_second_epoch_makes_them_differ():

@@ -76,16 +76,37 @@ MISTAKES = [
     (["optimizer.nesterov=true"], "optimizer: nesterov needs momentum"),
     (
         ["sync.name=gwpf-released", "stragglers.unreachable=0.5"],
-        "stragglers.unreachable: gwpf-released has no rule for clients that sit out a round",
+        "sync.name: gwpf-released has no rule for clients that sit out a round, and "
+        "stragglers.unreachable is 0.5; set sync.name=full or apf, or stragglers.unreachable=0",
     ),
     (
         ["sync.name=gwpf-released", "participation=0.5"],
-        "participation: gwpf-released has no rule for clients that sit out a round",
+        "sync.name: gwpf-released has no rule for clients that sit out a round, and "
+        "participation is 0.5; set sync.name=full or apf, or participation=1",
     ),
     (
         ["model.precision=fp64", "sync.name=apf"],
-        "model.precision: fp64 is for comparisons, and apf counts in fp32",
+        "sync.name: apf keeps its statistics in fp32, and model.precision=fp64 is for "
+        "comparisons; set sync.name=full, or model.precision=fp32",
     ),
+    (
+        ["model.precision=fp64", "codec.name=int8"],
+        "codec.name: int8 codes fp32 values, and model.precision=fp64 is for comparisons; set "
+        "codec.name=fp32 or bf16, or model.precision=fp32",
+    ),
+    (
+        ["algorithm.name=fedsgd", "sync.name=gwpf"],
+        "sync.name: gwpf judges frozen parameters by their local training, and fedsgd has none; "
+        "set sync.name=full or apf, or algorithm.name=fedavg or fedprox",
+    ),
+    (
+        ["algorithm.name=fedsgd", "sync.name=gaia"],
+        "sync.name: gaia keeps what a client does not send as a change of its parameters, and "
+        "fedsgd's clients send gradients; set sync.name=full or apf, or algorithm.name=fedavg or "
+        "fedprox",
+    ),
+    (["codec.error_feedback=true"], "codec.error_feedback: unknown key; it belongs to"),
+    (["codec.name=int8", "codec.block=12"], "codec.block: 12: input should be a multiple of 8"),
     (["model.norm=group"], "model.norm: digits-cnn leaves no choice of normalisation"),
     (["rounds"], "rounds: write --set KEY=VALUE"),
     (["name=[a"], "name: '[a' is not a YAML value"),

@@ -1,6 +1,4 @@
-"""Batches: equal to torchvision's transforms, and resumable from two integers."""
-
-from dataclasses import asdict
+"""Batches: equal to torchvision's transforms, and a function of client and number alone."""
 
 import pytest
 import torch
@@ -8,9 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trainer.data.batches import Normalise, augment, generator
-from trainer.data.sampling import Position, Sampler, order
+from trainer.data.batches import Normalise, augment
+from trainer.data.sampling import Sampler, order
 from trainer.data.torchvision_cpu import torchvision
+
+
+def generator(seed: int, device: str = "cpu") -> torch.Generator:
+    return torch.Generator(device).manual_seed(seed)
 
 
 def pictures(count: int = 6, channels: int = 3, side: int = 8) -> Tensor:
@@ -99,73 +101,69 @@ def test_order_is_keyed_by_seed_client_and_epoch() -> None:
         assert not torch.equal(one, order(*key, 50)), key
 
 
-def test_keys_of_other_lengths_are_other_streams() -> None:
-    keys = [(1, 2), (1, 2, 0), (1, 2, 0, 0), (1, 2, 2), (1,), (0, 1, 2)]
-    assert len({generator(*key).initial_seed() for key in keys}) == len(keys)
-
-
 def test_order_is_the_same_in_every_version() -> None:
     """A checkpoint resumes on this; a change here is a change of every result."""
     assert order(1, 0, 0, 8).tolist() == [0, 7, 1, 4, 5, 2, 6, 3]
 
 
+CLIENT = 4  # the others hold something else
+
+
 def sampler(n: int, batch_size: int, reshuffle: bool = True) -> Sampler:
-    return Sampler(
-        torch.arange(n) * 10 + 3, batch_size=batch_size, seed=1, client=4, reshuffle=reshuffle
-    )
+    parts = [torch.arange(2) for _ in range(CLIENT)] + [torch.arange(n) * 10 + 3]
+    return Sampler(parts, batch_size=batch_size, seed=1, reshuffle=reshuffle)
 
 
 @given(n=st.integers(1, 40), batch_size=st.integers(1, 50), passes=st.integers(1, 3))
 def test_every_pass_deals_every_sample_once(n: int, batch_size: int, passes: int) -> None:
-    deal, position = sampler(n, batch_size), Position()
+    deal = sampler(n, batch_size)
+    per_pass = deal.steps_per_pass(CLIENT)
     for number in range(passes):
-        batches = []
-        while position.epoch == number:
-            batches.append(deal.next_batch(position))
+        steps = range(number * per_pass, (number + 1) * per_pass)
+        batches = [deal.places(CLIENT, k) for k in steps]
         assert [len(batch) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
         assert sorted(torch.cat(batches).tolist()) == [i * 10 + 3 for i in range(n)]
-    assert position == Position(passes, 0)
 
 
 def test_the_last_batch_of_a_pass_may_be_smaller() -> None:
-    deal, position = sampler(10, 4), Position()
-    assert [len(deal.next_batch(position)) for _ in range(6)] == [4, 4, 2, 4, 4, 2]
+    deal = sampler(10, 4)
+    assert [len(deal.places(CLIENT, k)) for k in range(6)] == [4, 4, 2, 4, 4, 2]
 
 
 def test_passes_differ_if_reshuffled() -> None:
-    deal, position = sampler(50, 50), Position()
-    assert not torch.equal(deal.next_batch(position), deal.next_batch(position))
+    deal = sampler(50, 50)
+    assert not torch.equal(deal.places(CLIENT, 0), deal.places(CLIENT, 1))
 
 
 def test_without_reshuffle_every_pass_takes_the_given_order() -> None:
-    deal, position = sampler(10, 4, reshuffle=False), Position()
-    for _ in range(2):
-        taken = torch.cat([deal.next_batch(position) for _ in range(3)])
-        assert torch.equal(taken, deal.indices)
+    deal = sampler(10, 4, reshuffle=False)
+    for first in (0, 3):
+        taken = torch.cat([deal.places(CLIENT, first + k) for k in range(3)])
+        assert torch.equal(taken, deal.parts[CLIENT]) and torch.equal(taken, deal.every(CLIENT))
 
 
-@given(steps=st.integers(0, 30), more=st.integers(1, 10), reshuffle=st.booleans())
-def test_position_alone_resumes(steps: int, more: int, reshuffle: bool) -> None:
-    running, position = sampler(11, 3, reshuffle), Position()
-    for _ in range(steps):
-        running.next_batch(position)
-    saved = asdict(position)
-    assert all(type(value) is int for value in saved.values())
-    resumed, restored = sampler(11, 3, reshuffle), Position(**saved)
-    for _ in range(more):
-        assert torch.equal(running.next_batch(position), resumed.next_batch(restored))
+@given(steps=st.lists(st.tuples(st.integers(0, 40), st.booleans())), reshuffle=st.booleans())
+def test_a_batch_depends_on_its_number_alone(
+    steps: list[tuple[int, bool]], reshuffle: bool
+) -> None:
+    """Not on which batches, of which clients, were drawn before: any rank can go on from here."""
+    running = sampler(11, 3, reshuffle)
+    for k, other in steps:
+        running.places(0 if other else CLIENT, k)
+        fresh = sampler(11, 3, reshuffle)
+        assert torch.equal(running.places(CLIENT, k), fresh.places(CLIENT, k))
 
 
 @pytest.mark.gpu
 def test_the_hot_path_never_waits_for_the_device() -> None:
     x = pictures(64).cuda()
     normalise = Normalise((0.5,) * 3, (0.5,) * 3, 255.0, "cuda")
-    deal = Sampler(torch.arange(64, device="cuda"), batch_size=16, seed=1, client=0)
-    position, random = Position(), generator(1, device="cuda")
-    deal.next_batch(position)  # a pass begins with one copy to the device
+    deal = Sampler([torch.arange(64)], batch_size=16, seed=1, device="cuda")
+    random = generator(1, device="cuda")
+    deal.places(0, 0)  # a pass begins with one copy to the device
     torch.cuda.set_sync_debug_mode("error")
     try:
-        out = normalise(augment(x[deal.next_batch(position)], random))
+        out = normalise(augment(x[deal.places(0, 1)], random))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert out.shape == (16, 3, 8, 8)

@@ -11,10 +11,10 @@ from tests.jpegs import CLASSES, imagenet, jpeg
 from trainer.config.data import Data
 from trainer.config.errors import ConfigError
 from trainer.data import listing, stored
-from trainer.data.batches import generator
 from trainer.data.load import Dataset, load
 from trainer.data.stored import ATTEMPTS, Draw, central_box, random_box
 from trainer.data.torchvision_cpu import torchvision
+from trainer.keys import Purpose, stream
 
 SIDE = 32
 DECILES = np.arange(1, 10) / 10
@@ -31,13 +31,17 @@ def opened(root: Path, **more: object) -> Dataset:
     return load(Data.model_validate(data | more), download=False)
 
 
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
 def rows(*numbers: int) -> torch.Tensor:
     return torch.tensor(numbers)
 
 
 def taken(data: Dataset, chosen: list[torch.Tensor], key: int | None = 7) -> torch.Tensor:
-    stream = None if key is None else generator(key)
-    return torch.cat([x for _, x in data.x_train.batches(chosen, stream)])
+    draws = None if key is None else generator(key)
+    return torch.cat([x for _, x in data.x_train.batches(chosen, draws)])
 
 
 def reference(path: str, box: stored.Box, flip: bool, side: int = SIDE) -> np.ndarray:
@@ -73,7 +77,7 @@ def test_a_random_crop_is_that_of_pillow_for_the_same_box(root: Path) -> None:
     data = opened(root)
     chosen = rows(3, 17, 0, 8, 8)
     x = taken(data, [chosen])
-    draws = stored._draws(generator(generator(7).initial_seed(), stored.CROP, 0), len(chosen))
+    draws = stored._draws(stream(generator(7).initial_seed(), Purpose.CROP, 0), len(chosen))
     assert len({draw.flip < 0.5 for draw in draws}) == 2  # the test sees both
     for image, row, draw in zip(x, chosen.tolist(), draws, strict=True):
         path = data.x_train.files.path(row)

@@ -1,5 +1,7 @@
 """Evaluation: when it happens, what it costs, what it measures besides accuracy."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,11 @@ from safetensors.torch import load_file
 
 from tests import jobs
 from tests.ranks import ranks
+from trainer.engine.clock import Clock
 from trainer.engine.evaluate import estimate_buffers, evaluate, load_agreed
-from trainer.engine.round import play, whole_gradient
+from trainer.engine.round import run_round
+from trainer.engine.turns import full_gradient
+from trainer.keys import Purpose, stream
 
 BASE = {
     "seed": 2,
@@ -50,15 +55,38 @@ def test_messages_are_counted_up_and_down(algorithm, up_and_down, tmp_path):
     assert last["messages_total"] == up_and_down * 2 * 6
 
 
-def test_federated_time_is_the_slowest_clients_of_all_ranks():
-    run = jobs.experiment_run(BASE)
-    clock = run.clock
-    clock.turns = {0: 1.0, 2: 3.0}
-    clock.seconds["apply"] = 5.5
-    clock.end_round(apply_before=5.0)
-    assert clock.slowest == [3.5] and not clock.turns
-    clock.add_rounds([[3.5, 1.0], [2.0, 4.0]])
-    assert clock.federated == 7.5 and not clock.slowest
+def test_a_clock_charges_a_clients_turns_and_phases_to_the_round():
+    clock = Clock(torch.device("cpu"))
+    clock.begin_round()
+    with clock.turn(3):
+        time.sleep(0.02)
+    with clock.turn(3):  # its full gradient, and then its training
+        time.sleep(0.02)
+    with clock.phase("apply"):
+        time.sleep(0.01)
+    assert 0.04 <= clock.turns[3] == pytest.approx(clock.seconds["local"], abs=5e-3)
+    applied = clock.since_begin("apply")
+    assert applied == clock.seconds["apply"] >= 0.01
+    clock.begin_round()
+    assert not clock.turns and clock.since_begin("apply") == 0 < clock.seconds["apply"]
+
+
+def test_federated_time_is_the_slowest_clients_of_all_ranks_and_idle_time_the_longest_ranks():
+    """Of each round; turns: of each rank's clients."""
+    rounds = [[([1.0, 3.0], 0.5), ([1.5], 0.5)], [([2.0], 0.0), ([1.0, 1.0, 2.0], 0.0)]]
+    federated = (3.0 + 0.5) + 2.0
+    idle = [0.0 + 2.0, 2.5 + 0.0]  # 4 seconds against 1.5, then 2 against 4
+    for result in ranks(2).run(settled, rounds):
+        assert result == (federated, idle)
+
+
+def settled(rounds):
+    """On each rank: what the ledger makes of these times."""
+    rank = jobs.experiment_run(BASE)
+    for times in rounds:
+        rank.ledger.time(*times[rank.parts.group.rank])
+        rank.ledger.settle()
+    return rank.ledger.federated, rank.ledger.idle
 
 
 def test_federated_time_grows_with_each_round_and_is_less_than_one_after_the_other(tmp_path):
@@ -74,13 +102,13 @@ def test_federated_time_grows_with_each_round_and_is_less_than_one_after_the_oth
 @pytest.mark.parametrize("algorithm", ["fedavg", "fedga"])
 def test_alignment_is_the_variance_of_the_clients_gradients(algorithm):
     tree = BASE | {"algorithm": {"name": algorithm}, "evaluation": {"alignment": True}}
-    run = jobs.experiment_run(tree)
-    gradients = torch.stack([whole_gradient(run, client) for client in range(4)]).double()
-    weights = torch.tensor(run.clients.sizes, dtype=torch.float64)
+    rank = jobs.experiment_run(tree)
+    gradients = torch.stack([full_gradient(rank, client) for client in range(4)]).double()
+    weights = torch.tensor(rank.clients.sizes, dtype=torch.float64)
     weights /= weights.sum()
     mean = weights @ gradients
     variance = float(weights @ (gradients - mean).square().sum(1))
-    alignment = play(run, 1).alignment
+    alignment = run_round(rank, 1).alignment
     assert alignment.variance == pytest.approx(variance, rel=1e-5)
     assert alignment.norm == pytest.approx(float(mean.norm()), rel=1e-5)
 
@@ -91,9 +119,11 @@ def test_measuring_alignment_changes_nothing_but_the_bytes_of_evaluation(tmp_pat
     assert [r["round"] for r in measured if "gradient_variance" in r] == [3, 6, 6]
     a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "measured"))
     assert all(torch.equal(a[key], b[key]) for key in a)
-    assert plain[-1]["payload_bytes_total"] == measured[-1]["payload_bytes_total"]
-    extra = measured[5]["wire_bytes_total"]["evaluation"] - 2 * 2 * 4 * 6090
-    assert 0 < extra < 2000  # two exchanges of the gradients, and some numbers
+    payload = measured[-1]["payload_bytes_total"]
+    gradients = 2 * 4 * 6090 * measured[-1]["clients_sampled"]  # each client's, in two rounds
+    assert payload == plain[-1]["payload_bytes_total"] | {"evaluation": gradients}
+    wire = measured[5]["wire_bytes_total"]["evaluation"]
+    assert 0 < wire - 2 * 2 * 4 * 6090 < 2000  # two all-reduces of gradients, and some numbers
 
 
 def test_clients_that_hold_the_same_are_aligned(tmp_path):
@@ -111,16 +141,15 @@ def test_clients_that_hold_the_same_are_aligned(tmp_path):
 
 
 def test_statistics_are_estimated_as_the_mean_over_training_batches():
-    run = jobs.with_norm(BASE | {"evaluation": {"bn_batches": 7}})
-    play(run, 1)
-    load_agreed(run)
-    estimate_buffers(run)
-    norm = run.flat.model[1]
+    rank = jobs.with_norm(BASE | {"evaluation": {"bn_batches": 7}})
+    run_round(rank, 1)
+    load_agreed(rank)
+    estimate_buffers(rank)
+    conv, norm = rank.parts.worker.model[:2]
     assert norm.momentum == 0.1
-    batches = [
-        run.flat.model[0](run.gradient.prepare(x))
-        for x in run.clients.estimating(7, 1, augmented=False)
-    ]
+    task, draws = rank.parts.task, stream(BASE["seed"], Purpose.ESTIMATE, 0, 1)
+    places = torch.randint(task.size, (7, 16), generator=draws)
+    batches = [conv(task.inputs(task.x[place])) for place in places]
     mean = torch.stack([b.mean((0, 2, 3)) for b in batches]).mean(0)
     variance = torch.stack([b.var((0, 2, 3)) for b in batches]).mean(0)
     torch.testing.assert_close(norm.running_mean, mean, rtol=1e-4, atol=1e-5)

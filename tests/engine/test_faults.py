@@ -8,7 +8,10 @@ import sys
 
 import pytest
 
+from tests import jobs
 from trainer.config.load import load
+from trainer.engine import checkpoint
+from trainer.engine.round import run_round
 
 
 def fail(tmp_path, tree, *more, text=None, **env) -> dict[str, object]:
@@ -59,14 +62,30 @@ def test_a_metrics_port_that_is_taken(tmp_path):
     assert record["message"].startswith("metrics.port: 127.0.0.1:")
 
 
-def test_a_damaged_checkpoint(tmp_path):
+@pytest.mark.parametrize("file", ["agreed.pt", "rank-0.pt", "clients/3.safetensors"])
+def test_a_damaged_checkpoint(tmp_path, file):
+    tree = {"rounds": 2, "optimizer": {"momentum": 0.9, "state": "keep"}}
+    rank = jobs.experiment_run(tree)
+    run_round(rank, 1)
+    checkpoint.save(rank, 1, tmp_path / "checkpoints")
+    damaged = tmp_path / "checkpoints" / "round-000001" / file
+    damaged.write_bytes(damaged.read_bytes()[:-200])
+    record = fail(tmp_path, tree, "--resume")
+    assert record["exit"] == 1
+    assert record["message"].endswith(f"{file} is damaged; start a new run")
+
+
+def test_a_checkpoint_of_another_version(tmp_path):
+    """Each rank had all of its own in one file."""
     folder = tmp_path / "checkpoints" / "round-000001"
     folder.mkdir(parents=True)
-    (folder / "rank-0.pt").write_bytes(b"half a checkpoint")
+    (folder / "rank-0.pt").write_bytes(b"whatever it was")
     (folder.parent / "latest.json").write_text('{"round": 1, "folder": "round-000001"}')
     record = fail(tmp_path, {}, "--resume")
-    assert record["exit"] == 1
-    assert record["message"].endswith("rank-0.pt is damaged; start a new run")
+    assert record["exit"] == 2
+    assert record["message"] == (
+        f"--resume: {folder} was saved by another version of fedctl; start a new run instead"
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip"])

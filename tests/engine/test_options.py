@@ -6,8 +6,8 @@ import torch
 
 from tests import jobs
 from tests.ranks import ranks
-from trainer.data.batches import generator, noisy
-from trainer.engine.round import play
+from trainer.data.batches import noisy
+from trainer.engine.round import run_round
 
 BASE = {"seed": 2, "clients": 4, "schedule": {"batch_size": 16, "phases": [{"steps": 2}]}}
 
@@ -21,8 +21,8 @@ def anchors(tree, rounds=3, size=1):
 
 def test_unreachable_clients_are_drawn_anew_each_round_and_one_remains():
     tree = BASE | {"clients": 20, "stragglers": {"unreachable": 0.9}}
-    run = jobs.experiment_run(tree)
-    rounds = [tuple(run.clients.sampled(number)) for number in range(1, 40)]
+    clients = jobs.experiment_run(tree).clients
+    rounds = [tuple(clients.sampled(number)) for number in range(1, 40)]
     assert {len(clients) for clients in rounds} == {2}
     assert len(set(rounds)) > 30
     alone = jobs.experiment_run(tree | {"clients": 4, "stragglers": {"unreachable": 0.99}})
@@ -100,29 +100,32 @@ def test_weight_decay_can_spare_norms_and_biases(algorithm):
         "schedule": {"batch_size": 16, "phases": [{"steps": 1}]},
         "optimizer": {"lr": 0.1, "weight_decay": 0.5, "decay_norm_and_bias": False},
     }
-    run = jobs.experiment_run(tree)
-    model, clients = run.flat.model, jobs.experiment_run(tree).clients
-    values = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
-    shapes = [p.shape for p in model.parameters()]
+    rank, fresh = jobs.experiment_run(tree), jobs.experiment_run(tree)
     for number in (1, 2):
-        play(run, number)
-    run.round.params.copy_(values)
+        run_round(rank, number)
+    worker, task = fresh.parts.worker, fresh.parts.task
     groups = [{"params": [], "weight_decay": 0.5}, {"params": [], "weight_decay": 0.0}]
-    for parameter, shape in zip(model.parameters(), shapes, strict=True):
-        groups[len(shape) == 1]["params"].append(parameter)
+    for parameter in worker.model.parameters():
+        groups[parameter.dim() == 1]["params"].append(parameter)
     optimizer = torch.optim.SGD(groups, lr=0.1)
-    for x, y in clients.batches(0, 2):
-        run.gradient.gradient(x, y)
+    places = (fresh.clients.sampler.places(0, k) for k in range(2))
+    for x, y in task.batches(places, None):
+        worker.gradient(x, y)
         optimizer.step()
-    assert (run.anchor - run.round.params).abs().max() < 1e-6
+    assert (rank.server.anchor - worker.params).abs().max() < 1e-6
+    assert (rank.server.anchor - fresh.server.anchor).abs().max() > 1e-3
 
 
 # --- label noise ----------------------------------------------------------------------------------
 
 
+def draws(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
 def test_noisy_labels_follow_the_mixed_distribution():
     y = torch.arange(10).repeat(20_000)
-    drawn = noisy(y, 0.1, 10, generator(1))
+    drawn = noisy(y, 0.1, 10, draws(1))
     kept = (drawn == y).double().mean().item()
     assert kept == pytest.approx(0.9, abs=0.003)
     counts = torch.zeros(10, 10).index_put_((y, drawn), torch.ones(len(y)), accumulate=True)
@@ -132,8 +135,8 @@ def test_noisy_labels_follow_the_mixed_distribution():
 
 def test_the_least_loss_under_label_noise_is_the_published_constant():
     """-sum q log q of the mixed distribution for p = 0.1 and ten classes (Gu et al. 2023)."""
-    y = torch.zeros(400_000, dtype=torch.int64)
-    drawn = noisy(y, 0.1, 10, generator(2))
+    y = torch.zeros(4_000_000, dtype=torch.int64)  # six standard errors
+    drawn = noisy(y, 0.1, 10, draws(2))
     q = torch.full((10,), 0.1 / 9, dtype=torch.float64)
     q[0] = 0.9
     assert -q.log()[drawn].mean().item() == pytest.approx(0.544805, abs=0.004)
@@ -141,8 +144,8 @@ def test_the_least_loss_under_label_noise_is_the_published_constant():
 
 def test_no_noise_changes_no_label_and_full_noise_all():
     y = torch.arange(10)
-    assert torch.equal(noisy(y, 0.0, 10, generator(3)), y)
-    assert not (noisy(y, 1.0, 10, generator(3)) == y).any()
+    assert torch.equal(noisy(y, 0.0, 10, draws(3)), y)
+    assert not (noisy(y, 1.0, 10, draws(3)) == y).any()
 
 
 def test_label_noise_is_drawn_anew_at_each_visit_and_on_any_number_of_ranks():
@@ -155,14 +158,23 @@ def test_label_noise_is_drawn_anew_at_each_visit_and_on_any_number_of_ranks():
 # --- passes ---------------------------------------------------------------------------------------
 
 
+def labels(tree, rounds):
+    """Of the samples that client 0 trains on, by round."""
+    rank = jobs.experiment_run(tree)
+    clients, seen = rank.clients, []
+    for number in range(1, rounds + 1):
+        cohort = clients.cohort(number, {})
+        places = [clients.sampler.places(0, clients.taken[0] + k) for k in range(2)]
+        seen.append([rank.parts.task.y[place].tolist() for place in places])
+        clients.advance(cohort)
+    return seen
+
+
 def test_a_restarted_client_begins_a_new_pass_in_each_round():
-    tree = BASE | {"data": {"restart": True, "sampling": "fixed"}}
-    clients = jobs.experiment_run(tree).clients
-    first, second = ([y.tolist() for _, y in clients.batches(0, 2)] for _ in range(2))
+    first, second = labels(BASE | {"data": {"restart": True, "sampling": "fixed"}}, 2)
     assert first == second
-    on = jobs.experiment_run(BASE | {"data": {"sampling": "fixed"}}).clients
-    assert first == [y.tolist() for _, y in on.batches(0, 2)]
-    assert first != [y.tolist() for _, y in on.batches(0, 2)]
+    assert first == labels(BASE | {"data": {"sampling": "fixed"}}, 2)[0]
+    assert first != labels(BASE | {"data": {"sampling": "fixed"}}, 2)[1]
 
 
 def test_what_is_held_out_is_never_trained_on():
@@ -173,6 +185,6 @@ def test_what_is_held_out_is_never_trained_on():
 
 def test_an_empty_batch_size_is_all_that_a_client_holds():
     schedule = {"batch_size": None, "phases": [{"epochs": 1}]}
-    run = jobs.experiment_run(BASE | {"schedule": schedule})
-    ((_, y),) = run.clients.batches(0, run.clients.steps(0, 1))
-    assert len(y) == run.clients.sizes[0]
+    clients = jobs.experiment_run(BASE | {"schedule": schedule}).clients
+    assert clients.steps(0, 1) == 1
+    assert len(clients.sampler.places(0, 0)) == clients.sizes[0]

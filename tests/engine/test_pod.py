@@ -183,6 +183,7 @@ def test_the_last_words_of_a_finished_run_are_what_it_came_to(train, tmp_path):
         "final": {
             "test_accuracy_ratio": last["test_accuracy_ratio"],
             "uploaded_bytes": sum(payload.values()) - payload["evaluation"],
+            "wire_bytes": sum(last["wire_bytes_total"].values()),
             "dense_equivalent_bytes": last["dense_equivalent_bytes_total"],
         },
     }

@@ -16,7 +16,12 @@ import pytest
 
 from trainer.config.load import load
 
-TIMES = ("time_seconds", "federated_time_seconds", "phase_seconds_total")
+TIMES = (
+    "time_seconds",
+    "federated_time_seconds",
+    "phase_seconds_total",
+    "rank_idle_seconds_total",
+)
 EVERYTHING = {
     "seed": 5,
     "rounds": 30,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tests import jobs
+from tests.names import ALGORITHMS, POLICIES
 from tests.ranks import ranks
-from trainer.engine.build import ALGORITHMS, POLICIES
 
 FREEZE = {"threshold": 0.3, "ema": 0.6}
 SYNC = {

@@ -16,7 +16,8 @@ from tests.jpegs import CLASSES, imagenet
 from tests.ranks import ranks
 from trainer.config.load import load
 from trainer.engine import checkpoint
-from trainer.engine.round import play
+from trainer.engine.round import run_round
+from trainer.engine.turns import full_gradient
 
 
 @pytest.fixture
@@ -85,17 +86,27 @@ def test_crops_are_random_unless_augment_is_off(root: Path) -> None:
 def test_a_resumed_run_sees_the_crops_that_it_would_have_seen(root: Path, tmp_path: Path) -> None:
     through = jobs.experiment_run(tree(root))
     for number in (1, 2, 3):
-        play(through, number)
+        run_round(through, number)
         if number == 1:  # in the middle of a pass
             checkpoint.save(through, number, tmp_path / "checkpoints")
     again = jobs.experiment_run(tree(root))
     assert checkpoint.restore(again, tmp_path / "checkpoints") == 1
     for number in (2, 3):
-        play(again, number)
-    assert torch.equal(again.anchor, through.anchor)
+        run_round(again, number)
+    assert torch.equal(again.server.anchor, through.server.anchor)
 
 
-def test_whole_gradients_stop_at_their_cap(root: Path) -> None:
-    run = jobs.experiment_run(tree(root, "iid"))
-    assert sum(len(y) for _, y in run.clients.whole(1, 5)) == 8  # whole batches of 4
-    assert sum(len(y) for _, y in run.clients.whole(1, None)) == 9
+@pytest.mark.parametrize("cap,seen", [(5, 8), (None, 9)])  # whole batches of 4
+def test_full_gradients_stop_at_their_cap(root: Path, cap: int | None, seen: int) -> None:
+    algorithm = {"name": "fedga", "gradient_samples": cap}
+    rank = jobs.experiment_run(tree(root, "iid") | {"algorithm": algorithm})
+    worker, images = rank.parts.worker, []
+    gradient = worker.gradient
+
+    def counted(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        images.append(len(y))
+        return gradient(x, y)
+
+    worker.gradient = counted
+    full_gradient(rank, 1)
+    assert sum(images) == seen

@@ -6,12 +6,18 @@ import torch
 from safetensors.torch import load_file
 
 from tests import jobs
+from tests.names import ALGORITHMS, CODECS, POLICIES
 from tests.ranks import ranks
+from trainer.algorithms.algorithm import Algorithm
 from trainer.config.keys import settings
-from trainer.engine.build import ALGORITHMS, CODECS, MODELS, POLICIES
+from trainer.config.models import MODELS
+from trainer.config.parts import resolve
 from trainer.engine.evaluate import load_agreed
 from trainer.engine.loop import save_model
-from trainer.engine.round import play
+from trainer.engine.round import run_round
+from trainer.exchange.policies.policy import Policy
+from trainer.exchange.reductions.reduction import Reduction
+from trainer.exchange.transforms.transform import Transform
 
 BASE = {"seed": 2, "clients": 4, "schedule": {"batch_size": 16, "phases": [{"steps": 2}]}}
 
@@ -59,14 +65,12 @@ def test_participation_samples_that_share_anew_each_round(share, expected):
 
 
 def test_memory_is_flat_in_the_number_of_clients():
-    """A thousand clients keep no model; only where they stand in their data."""
+    """A thousand clients keep no model; of each it is only known how many steps it has taken."""
     tree = {"clients": 1000, "schedule": {"batch_size": 8, "phases": [{"steps": 1}]}}
-    run = jobs.experiment_run(tree)
-    play(run, 1)
-    assert len(run.clients.states) == 1000
-    for state in run.clients.states.values():
-        assert not state.sync and not state.algorithm and not state.optimizer
-        assert state.buffers is None
+    rank = jobs.experiment_run(tree)
+    run_round(rank, 1)
+    assert not dict(rank.store.mine())
+    assert rank.clients.taken == [1] * 1000
 
 
 @pytest.mark.parametrize(
@@ -82,29 +86,44 @@ def test_memory_is_flat_in_the_number_of_clients():
     ids=str,
 )
 def test_samples_are_counted_as_they_are_drawn(data):
+    """Counters are computed ahead of the round; the loss counts what has been trained on."""
     schedule = {"batch_size": 100, "phases": [{"steps": 7}]}
-    run = jobs.experiment_run(BASE | {"schedule": schedule, "data": data})
-    drawn = counted = 0
+    rank = jobs.experiment_run(BASE | {"schedule": schedule, "data": data})
     for number in (1, 2, 3):
-        for client in run.clients.sampled(number):
-            drawn += sum(len(y) for _, y in run.clients.batches(client, 7))
-            counted += run.clients.count(client, 7)
-    assert counted == drawn
+        run_round(rank, number)
+    tally = rank.ledger.tally
+    assert tally.samples == rank.ledger.rank_samples[0] == rank.loss.samples > 0
+    assert tally.steps == 3 * 4 * 7
 
 
 def test_the_saved_model_loads_into_the_plain_network(tmp_path):
-    run = jobs.experiment_run(BASE)
-    play(run, 1)
-    load_agreed(run)
-    save_model(run, tmp_path / "model.safetensors")
+    rank = jobs.experiment_run(BASE)
+    run_round(rank, 1)
+    load_agreed(rank)
+    save_model(rank, tmp_path / "model.safetensors")
     network = MODELS["digits-cnn"](classes=10, in_shape=(1, 8, 8))
     network.load_state_dict(load_file(tmp_path / "model.safetensors"))
     vector = torch.cat([p.detach().reshape(-1) for p in network.parameters()])
-    assert torch.equal(vector, run.anchor)
+    assert torch.equal(vector, rank.server.anchor)
 
 
-def test_every_name_of_the_schema_is_built_and_no_other():
-    named = {"model": MODELS, "algorithm": ALGORITHMS, "sync": POLICIES, "codec": CODECS}
-    for section, table in named.items():
-        types = [s.type for s in settings() if s.key == f"{section}.name"]
-        assert {name for text in types for name in text.split(" | ")} == set(table)
+def test_the_schema_names_every_network_and_no_other():
+    (names,) = (s.type for s in settings() if s.key == "model.name")
+    assert set(names.split(" | ")) == set(MODELS)
+    for network in MODELS.values():
+        assert issubclass(resolve(network.path), torch.nn.Module)
+
+
+@pytest.mark.parametrize(
+    "section,name",
+    [
+        *(("algorithm", name) for name in ALGORITHMS),
+        *(("sync", name) for name in POLICIES),
+        *(("codec", name) for name in CODECS),
+    ],
+)
+def test_every_name_of_the_schema_is_built(section, name):
+    parts = jobs.experiment_run(BASE | {section: {"name": name}}).parts
+    assert isinstance(parts.algorithm, Algorithm)
+    assert isinstance(parts.policy, Policy) and isinstance(parts.reduction, Reduction)
+    assert all(isinstance(transform, Transform) for transform in parts.chain)

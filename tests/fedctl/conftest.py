@@ -69,10 +69,16 @@ def row(number: int, frozen: float, *, final: bool = False, tested: bool = True)
             "votes": votes,
             "buffers": 0,
             "control": 0,
+            "moves": 0,
             "reconcile": 0,
             "evaluation": 160 * number,
         },
-        "wire_bytes_total": {"values": values, "votes": votes},
+        "wire_bytes_total": {
+            "values": round(0.75 * values),
+            "votes": votes,
+            "moves": round(400 * number * frozen),
+            "evaluation": round(200 * number * frozen),
+        },
         "dense_equivalent_bytes_total": 40_000 * number,
         "phase_seconds_total": {"local": 0.4 * number},
     }

@@ -24,6 +24,7 @@ def row(number: int, accuracy: float | None) -> dict[str, Any]:
         "test_loss": None if accuracy is None else 0.25,
         "frozen_parameters_ratio": 0.4,
         "payload_bytes_total": {"values": 2_000_000, "votes": 100_000, "evaluation": 999},
+        "wire_bytes_total": {"values": 3_000_000, "moves": 1_000, "evaluation": 999},
         "dense_equivalent_bytes_total": 4_000_000,
     }
 
@@ -45,7 +46,9 @@ def test_the_live_picture(experiment: Experiment) -> None:
     live.notice("stopping")
     _, bar, numbers, notice = picture(live)
     assert bar.startswith("round   8/120  ━") and ", left " in bar
-    assert numbers == "accuracy 91.2 %  loss 0.250  frozen 40.0 %  sent 2.10 MB  saved 47.5 %"
+    assert numbers == (
+        "accuracy 91.2 %  loss 0.250  frozen 40.0 %  sent 2.10 MB  wire 3.00 MB  saved 47.5 %"
+    )
     assert notice == "stopping"
 
 
@@ -61,7 +64,8 @@ def test_plain_lines_only_for_evaluations(experiment: Experiment) -> None:
     starting, preparing, line = stream.getvalue().splitlines()
     assert (starting, preparing) == ("starting the ranks ...", "preparing data ...")
     assert line.startswith(
-        "round 2/120  accuracy 50.0 %  loss 0.250  frozen 40.0 %  sent 2.10 MB  saved 47.5 %  left "
+        "round 2/120  accuracy 50.0 %  loss 0.250  frozen 40.0 %  sent 2.10 MB  wire 3.00 MB  "
+        "saved 47.5 %  left "
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from fedctl.report import runs
+from fedctl.report import figures, runs
 from fedctl.report.summary import megabytes, percent, seconds
 
 Invoke = Callable[..., Result]
@@ -54,12 +54,13 @@ def test_one_run(fedctl: Invoke, write_run: WriteRun) -> None:
         "rounds",
         "time",
         "sent MB",
+        "wire MB",
         "votes MB",
         "saved",
         "frozen",
     ] in (lines)
-    row = ["fedavg-digits", "85.0 %", "0.100", "10", "5.0 s", "0.40", "0.00", "0.0 %", "0.0 %"]
-    assert row in lines
+    row = ["fedavg-digits", "85.0 %", "0.100", "10", "5.0 s", "0.40", "0.30", "0.00", "0.0 %"]
+    assert [*row, "0.0 %"] in lines
     assert {path.name for path in Path("a").iterdir()} >= {"report.html", "report.png"}
 
 
@@ -75,6 +76,7 @@ def test_several_runs_are_compared_with_the_first(fedctl: Invoke, write_run: Wri
     # 200,000 bytes of values and 6,250 of votes, of 400,000; the tests' traffic is not counted.
     assert two["uploaded_bytes"] == 206_250
     assert two["saved_against_first_ratio"] == two["saved_ratio"] == pytest.approx(0.484375)
+    assert two["wire_bytes"] == 150_000 + 6_250 + 2_000 + 1_000  # everything that ranks sent
     assert two["frozen_parameters_ratio"] == 0.5
 
 
@@ -91,6 +93,12 @@ def test_the_page_fetches_nothing(fedctl: Invoke, write_run: WriteRun) -> None:
         ElementTree.fromstring(element)
     for said in ("gwpf-digits", "sync.threshold", "prefers-color-scheme: dark", "currentColor"):
         assert said in text
+
+
+def test_uploads_have_only_kinds_that_a_real_client_would_send() -> None:
+    assert set(figures.KINDS) == {"values", "votes", "buffers", "control", "reconcile"}
+    row = {"payload_bytes_total": {"values": 7, "votes": 2, "moves": 100, "evaluation": 1000}}
+    assert runs.uploaded(row) == 9
 
 
 def test_the_page_of_one_run_lists_its_settings(fedctl: Invoke, write_run: WriteRun) -> None:

@@ -12,7 +12,7 @@ from tests.fedctl.apiserver import Refusal
 from tests.fedctl.conftest import row
 from tests.fedctl.objects import job, pod
 from tests.fedctl.podserver import PodServer
-from trainer.metrics.catalog import CATALOG, PREFIX
+from trainer.metrics.catalog import CATALOG, PREFIX, Row
 from trainer.metrics.recorder import Exposed
 
 LABELS = {"run": "digits", "digest": "80e9865219ff", "rank": "0", "ranks": "2"}
@@ -31,7 +31,7 @@ def page(number: int, share: float = 1.0, frozen: float = 0.5, **more: Any) -> s
         )
 
     exposed = Exposed(LABELS)
-    exposed.update({name: part(name, value) for name, value in (full | more).items()})
+    exposed.update(Row(**{name: part(name, value) for name, value in (full | more).items()}))
     registry = CollectorRegistry()
     registry.register(exposed)
     return generate_latest(registry).decode()
@@ -78,7 +78,7 @@ def test_a_run_has_one_line_of_numbers(digits: PodServer, fedctl) -> None:
     heading, _rule, line = (text.split() for text in shown.stdout.strip().splitlines())
     # 6 rounds of 1,000 parameters and ten clients, half frozen: see conftest.row.
     assert line == [
-        "digits", "Running", "6/10", "81.7", "%", "0.167", "0.12", "0.12", "48.4", "%", "50.0", "%",
+        "digits", "Running", "6/10", "81.7", "%", "0.167", "0.12", "0.10", "48.4", "%", "50.0", "%",
         "450", "0.50", "2/2", "2",
     ]  # fmt: skip
     assert heading[:5] == ["run", "state", "round", "accuracy", "loss"]

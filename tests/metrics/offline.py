@@ -12,6 +12,10 @@ import socket
 import struct
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trainer.metrics.recorder import Recorder
 
 LOST = 1000  # bytes of events, which is more than a round: as if killed before they were written
 SOCKET_CALL = {"x86_64": 41, "aarch64": 198}  # the number of socket() in Linux
@@ -55,12 +59,13 @@ def internet_is_refused() -> bool:
     return False
 
 
-def row(number: int, **more: object) -> dict[str, object]:
-    values = {"values": 10 * number, "votes": 0}
-    return {"round": number, "test_loss": 1 / 2**number, "train_loss": None} | {
-        "payload_bytes_total": values,
-        **more,
-    }
+def record(recorder: "Recorder", number: int, *, final: bool = False) -> None:
+    """A round's values, of the run and of the rank."""
+    from trainer.metrics.catalog import Row
+
+    payload = {"values": 10 * number, "votes": 0}
+    run = Row(round=number, test_loss=1 / 2**number, payload_bytes_total=payload, final=final)
+    recorder.record(run, Row(round=number))
 
 
 def play(out: Path) -> None:
@@ -71,15 +76,15 @@ def play(out: Path) -> None:
     experiment, _ = load(TREE)
     recorder = Recorder(out, {}, 0, experiment)
     for number in range(1, 6):
-        recorder.record(row(number), {})
+        record(recorder, number)
     recorder.close("stopped")
     for events in (out / "trackers" / "tensorboard").iterdir():
         events.write_bytes(events.read_bytes()[:-LOST])
     recorder = Recorder(out, {}, 3, experiment)
     for number in range(4, 8):
-        recorder.record(row(number), {})
+        record(recorder, number)
     (out / "model.safetensors").write_bytes(b"the model")
-    recorder.record(row(7, final=True), {})
+    record(recorder, 7, final=True)
     recorder.close("finished")
 
 

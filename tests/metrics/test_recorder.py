@@ -6,20 +6,20 @@ import urllib.request
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from trainer.metrics.catalog import CATALOG, PHASES, PREFIX, TRAFFIC
+from trainer.metrics.catalog import CATALOG, PHASES, PREFIX, TRAFFIC, Row
 from trainer.metrics.recorder import Recorder
 
 LABELS = {"run": "r", "digest": "d", "rank": "0", "ranks": "1"}
 
 
-def full_row(number: int) -> dict[str, object]:
-    by_label = {"kind": TRAFFIC, "phase": PHASES}
-    row: dict[str, object] = {}
+def full_row(number: int) -> Row:
+    by_label = {"kind": TRAFFIC, "phase": PHASES, "trained_by": ("0", "1")}
+    values: dict[str, object] = {}
     for metric in CATALOG:
         if metric.name != "info":
             labels = by_label[metric.labels[0]] if metric.labels else ()
-            row[metric.name] = {label: number for label in labels} if labels else number
-    return row | {"round": number}
+            values[metric.name] = {label: number for label in labels} if labels else number
+    return Row(**values)
 
 
 @pytest.fixture
@@ -39,15 +39,15 @@ def scrape(port: int) -> dict[str, dict[tuple[str, ...], float]]:
 
 
 def test_a_scrape_shows_every_metric_of_the_catalogue_and_no_other(recorder):
-    recorder.record(full_row(3), {})
+    recorder.record(full_row(3), Row(round=3))
     series = scrape(recorder.serve("127.0.0.1", 0))
     assert set(series) == {PREFIX + metric.name for metric in CATALOG}
     assert series["fedctl_payload_bytes_total"][("votes",)] == 3
 
 
 def test_what_was_not_measured_keeps_its_last_value_and_own_numbers_replace_the_runs(recorder):
-    recorder.record(full_row(1), {"samples_total": 0.5})
-    recorder.record({"round": 2, "test_loss": None}, {})
+    recorder.record(full_row(1), Row(round=1, samples_total=0.5))
+    recorder.record(Row(round=2), Row(round=2))
     series = scrape(recorder.serve("127.0.0.1", 0))
     assert series["fedctl_round"][()] == 2
     assert series["fedctl_test_loss"][()] == 1
@@ -57,15 +57,25 @@ def test_what_was_not_measured_keeps_its_last_value_and_own_numbers_replace_the_
 def test_a_resumed_run_forgets_the_rounds_that_it_will_play_again(tmp_path):
     recorder = Recorder(tmp_path, LABELS, 0)
     for number in (1, 2, 3):
-        recorder.record({"round": number}, {})
+        recorder.record(Row(round=number), Row(round=number))
     recorder.close()
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"round": 4, "cut off')
     recorder = Recorder(tmp_path, LABELS, 2)
-    recorder.record({"round": 3, "again": True}, {})
+    again = Row(round=3, test_loss=0.5, final=True)
+    recorder.record(again, Row(round=3))
     recorder.close()
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert rows == [{"round": 1}, {"round": 2}, {"round": 3, "again": True}]
+    assert rows == [Row(round=1).values(), Row(round=2).values(), again.values()]
+    assert (rows[2]["round"], rows[2]["test_loss"], rows[2]["final"]) == (3, 0.5, True)
+
+
+def test_a_row_has_every_metric_but_a_ranks_own_and_what_was_not_measured():
+    names = {metric.name: metric for metric in CATALOG if metric.name != "info"}
+    assert set(full_row(1).values()) == {name for name in names if not names[name].own}
+    plain = Row(round=1).values()
+    assert set(full_row(1).values()) - set(plain) == {n for n in names if names[n].optional}
+    assert {name for name, value in plain.items() if value is not None} == {"round"}
 
 
 def test_names_follow_prometheus_conventions():

@@ -20,6 +20,7 @@ from tests.metrics import offline
 from trainer.config.errors import ConfigError
 from trainer.config.load import load
 from trainer.metrics import sink, trackers
+from trainer.metrics.catalog import Row
 from trainer.metrics.recorder import Recorder
 
 ROUNDS = list(range(1, 8))
@@ -198,7 +199,7 @@ def recorded(out: Path, metrics: dict[str, object]) -> list[int]:
     experiment, _ = load({"metrics": metrics})
     recorder = Recorder(out, {}, 0, experiment)
     for number in (1, 2, 3):
-        recorder.record({"round": number}, {})
+        recorder.record(Row(round=number), Row(round=number))
     recorder.close("finished")
     return [json.loads(row)["round"] for row in (out / "metrics.jsonl").read_text().splitlines()]
 
@@ -250,7 +251,7 @@ def test_only_the_rank_that_writes_the_run_folder_writes_to_trackers(tmp_path, m
     monkeypatch.chdir(tmp_path)
     experiment, _ = load(offline.TREE)
     recorder = Recorder(None, {}, 0, experiment)
-    recorder.record({"round": 1}, {})
+    recorder.record(Row(round=1), Row(round=1))
     recorder.close()
     assert recorder.sinks == []
     assert list(tmp_path.iterdir()) == []

@@ -8,10 +8,10 @@ from torch import nn
 
 from trainer.config.data import Data
 from trainer.config.errors import ConfigError
+from trainer.config.models import MODELS
 from trainer.data.batches import Normalise
 from trainer.data.load import load
-from trainer.data.sampling import Position, Sampler
-from trainer.engine.build import MODELS
+from trainer.data.sampling import Sampler
 from trainer.models.cnn import DigitsCNN
 from trainer.models.vgg import VGG11
 
@@ -254,9 +254,9 @@ def test_digits_are_learned():
     model, normalise = DigitsCNN(), Normalise(digits.mean, digits.std, digits.scale)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     n = len(digits.x_train)
-    deal, position = Sampler(torch.arange(n), batch_size=32, seed=0, client=0), Position()
-    while position.epoch < 15:
-        batch = deal.next_batch(position)
+    deal = Sampler([torch.arange(n)], batch_size=32, seed=0)
+    for k in range(15 * deal.steps_per_pass(0)):
+        batch = deal.places(0, k)
         logits = model(normalise(digits.x_train[batch]))
         optimizer.zero_grad()
         nn.functional.cross_entropy(logits, digits.y_train[batch]).backward()

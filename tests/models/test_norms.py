@@ -10,7 +10,7 @@ from tests import jobs
 from trainer.config.errors import ConfigError
 from trainer.config.learning import ModelName
 from trainer.config.load import load
-from trainer.engine.build import MODELS
+from trainer.config.models import MODELS
 from trainer.models import norm
 
 CIFAR = (3, 32, 32)
@@ -119,7 +119,7 @@ def test_groups_without_a_group_norm_are_no_mistake():
 
 def test_a_run_has_the_chosen_norm():
     model = {"name": "cifar-resnet20", "norm": "group", "groups": 4}
-    run = jobs.experiment_run({"data": {"resize": 8}, "model": model})
-    norms = [layer for layer in run.flat.model.modules() if isinstance(layer, nn.GroupNorm)]
+    worker = jobs.experiment_run({"data": {"resize": 8}, "model": model}).parts.worker
+    norms = [layer for layer in worker.model.modules() if isinstance(layer, nn.GroupNorm)]
     assert len(norms) == 19 and {layer.num_groups for layer in norms} == {4}
-    assert run.flat.buffers.numel() == 0
+    assert worker.buffers.numel() == 0

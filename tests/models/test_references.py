@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from trainer.config.models import MODELS
 from trainer.data.torchvision_cpu import torchvision
-from trainer.engine.build import MODELS
 from trainer.models import weights
 from trainer.models.cifar_resnet import OptionA
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from tests import jobs
 from trainer.config.errors import ConfigError
-from trainer.engine.build import MODELS
+from trainer.config.models import MODELS
 from trainer.models import weights
 from trainer.models.cnn import DigitsCNN, LeNet
 
@@ -211,7 +211,7 @@ def test_a_run_starts_from_the_file(tmp_path):
     torch.manual_seed(77)
     saved = DigitsCNN()
     save_file(saved.state_dict(), tmp_path / "start.safetensors")
-    run = jobs.experiment_run({"model": {"weights": str(tmp_path / "start.safetensors")}})
+    rank = jobs.experiment_run({"model": {"weights": str(tmp_path / "start.safetensors")}})
     start = torch.cat([p.detach().reshape(-1) for p in saved.parameters()])
-    assert torch.equal(run.anchor, start)
-    assert not torch.equal(jobs.experiment_run({}).anchor, start)
+    assert torch.equal(rank.server.anchor, start)
+    assert not torch.equal(jobs.experiment_run({}).server.anchor, start)

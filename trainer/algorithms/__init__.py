@@ -1,1 +1,1 @@
-"""The four moves: FedAvg is the default, other algorithms say only what they do differently."""
+"""Algorithms: FedAvg is the default, the others say only what they do differently."""

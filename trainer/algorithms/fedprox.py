@@ -1,20 +1,19 @@
-"""Owns FedProx (Li et al., MLSys 2020): each client's loss grows by (mu / 2) ||y - x||^2."""
+"""FedProx (Li et al., MLSys 2020): each client's loss grows by (mu / 2) ||y - x||^2."""
 
-from torch import Tensor
-
-from trainer.algorithms.base import Round
 from trainer.algorithms.fedavg import FedAvg
-from trainer.config.learning import SGD
+from trainer.algorithms.sgd import LocalSGD
 from trainer.config.learning import FedProx as Settings
+from trainer.turn import Turn
 
 
 class FedProx(FedAvg):
     """Symbols: mu = prox, x = anchor, y = params."""
 
-    def __init__(self, settings: Settings, optimizer: SGD, anchor: Tensor) -> None:
-        super().__init__(settings, optimizer, anchor)
+    def __init__(self, settings: Settings, optimizer: LocalSGD) -> None:
+        super().__init__(settings, optimizer)
         self.prox = settings.prox
 
-    def step(self, round: Round) -> None:
-        round.grads.add_(round.params, alpha=self.prox).sub_(round.anchor, alpha=self.prox)
-        super().step(round)
+    def step(self, turn: Turn) -> None:
+        # the gradient of the penalty is mu (y - x)
+        turn.grads.add_(turn.params, alpha=self.prox).sub_(turn.server.anchor, alpha=self.prox)
+        super().step(turn)

@@ -1,4 +1,4 @@
-"""Owns FedSGD by gradients, which is large-batch SGD over the sampled clients.
+"""FedSGD by gradients, which is large-batch SGD over the sampled clients.
 
 Symbols: G_i = mean gradient of client i over the batches of its local steps, all at x = anchor;
 x <- SGD(x, sum_i w_i G_i) with the optimizer's lr, momentum and weight decay. With one pass over
@@ -10,40 +10,54 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from trainer.algorithms.base import Round
-from trainer.algorithms.server import ServerSGD
-from trainer.config.learning import SGD
+from trainer.algorithms.algorithm import Algorithm
+from trainer.algorithms.sgd import LocalSGD, clip, descend
 from trainer.config.learning import FedSGD as Settings
+from trainer.exchange.message import Vector
+from trainer.turn import Memory, Server, Turn
 
 
-class FedSGD(ServerSGD):
+class FedSGD(Algorithm):
     """Clients only accumulate; the one step of a round is the server's."""
 
-    vectors = ("grad",)
+    # used once: what is left out of a gradient is not sent later
+    vectors = (Vector("grad", leftover="lost"),)
 
-    def __init__(self, settings: Settings, optimizer: SGD, anchor: Tensor) -> None:
-        super().__init__(
-            settings.weighting,
-            anchor,
-            lr=optimizer.lr,
-            momentum=optimizer.momentum,
-            nesterov=optimizer.nesterov,
-            weight_decay=optimizer.weight_decay * optimizer.decay_norm_and_bias,
+    def __init__(self, settings: Settings, optimizer: LocalSGD) -> None:
+        super().__init__(optimizer)
+        self.uniform, self.keeps = settings.weighting == "uniform", False
+
+    def weight(self, samples: int) -> float:
+        return 1.0 if self.uniform else float(samples)
+
+    def server_state(self, anchor: Tensor) -> Memory:
+        momentum = self.optimizer.settings.momentum
+        return {"velocity": torch.zeros_like(anchor)} if momentum else {}
+
+    def begin(self, turn: Turn) -> None:
+        # over batches: samples x gradient, and samples
+        turn.work["sum"] = torch.zeros_like(turn.params)
+        turn.work["samples"] = torch.zeros((), dtype=torch.int64)
+
+    def step(self, turn: Turn) -> None:
+        turn.work["sum"].add_(turn.grads, alpha=turn.batch)
+        turn.work["samples"] += turn.batch
+
+    def update(self, turn: Turn) -> dict[str, Tensor]:
+        return {"grad": turn.work["sum"].div_(max(1, int(turn.work["samples"])))}
+
+    def apply(self, server: Server, mean: Mapping[str, Tensor]) -> None:
+        settings, g = self.optimizer.settings, mean["grad"]
+        if settings.clip_norm is not None:
+            clip(g, settings.clip_norm)
+        if self.optimizer.decay is not None:
+            g.addcmul_(server.anchor, self.optimizer.decay)
+        descend(
+            server.anchor,
+            g,
+            server.lr,
+            velocity=server.state.get("velocity"),
+            momentum=settings.momentum,
+            nesterov=settings.nesterov,
+            weight_decay=self.optimizer.weight_decay,
         )
-        self.clip_norm = optimizer.clip_norm
-        self.sum = torch.zeros_like(anchor)  # sum over batches of samples x gradient
-        self.samples = 0
-
-    def begin(self, round: Round) -> None:
-        self.sum.zero_()
-        self.samples = 0
-
-    def step(self, round: Round) -> None:
-        self.sum.add_(round.grads, alpha=round.batch)
-        self.samples += round.batch
-
-    def update(self, round: Round) -> Mapping[str, Tensor]:
-        return {"grad": self.sum.div_(max(1, self.samples))}
-
-    def apply(self, round: Round, mean: Mapping[str, Tensor]) -> None:
-        self.move(mean["grad"], lr=round.lr, clip_norm=self.clip_norm, decay=round.decay)

@@ -1,8 +1,8 @@
-"""Owns SCAFFOLD (Karimireddy et al., ICML 2020), with fresh controls or the paper's kept ones.
+"""SCAFFOLD (Karimireddy et al., ICML 2020), with fresh controls or the paper's kept ones.
 
-Symbols: c_i = memory["control"], c = control, eta = round.lr, K = round.steps,
-m / N = round.sampled. Every local gradient is corrected: y <- y - eta (g_i(y) - c_i + c). Clients
-send x - y and c_i - c_i+; x steps along the mean of the first, c <- c - (m / N) mean(c_i - c_i+).
+Symbols: c_i = memory["control"], c = server.state["control"], eta = mean_lr, K = steps. Every local
+gradient is corrected: y <- y - eta (g_i(y) - c_i + c). Clients send x - y and c_i - c_i+; x steps
+along the mean of the first, and c moves by 1/N of each of the second.
 """
 
 from collections.abc import Mapping
@@ -10,81 +10,89 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from trainer.algorithms.base import Memory, Round
 from trainer.algorithms.fedavg import FedAvg
-from trainer.config.learning import SGD, Scaffold
+from trainer.algorithms.sgd import LocalSGD
+from trainer.config.learning import Scaffold
+from trainer.exchange.message import Vector
+from trainer.turn import Memory, Server, Turn
 
 
 class FreshScaffold(FedAvg):
-    """Controls are the whole gradients at x of this round's clients; nothing is kept."""
+    """Controls are the full gradients at x of this round's clients; nothing is kept."""
 
     needs = "mean gradient"
 
-    def __init__(self, settings: Scaffold, optimizer: SGD, anchor: Tensor) -> None:
-        super().__init__(settings, optimizer, anchor)
+    def __init__(self, settings: Scaffold, optimizer: LocalSGD) -> None:
+        super().__init__(settings, optimizer)
         self.gradient_samples = settings.gradient_samples
-        self.correction = torch.zeros_like(anchor)  # c - c_i of the client that trains now
 
-    def begin(self, round: Round) -> None:
-        assert round.gradient is not None and round.mean_gradient is not None
-        torch.sub(round.mean_gradient, round.gradient, out=self.correction)
+    def begin(self, turn: Turn) -> None:
+        super().begin(turn)
+        assert turn.gradient is not None and turn.mean_gradient is not None
+        turn.work["correction"] = torch.sub(turn.mean_gradient, turn.gradient)  # c - c_i
 
-    def step(self, round: Round) -> None:
-        round.grads.add_(self.correction)
-        super().step(round)
+    def step(self, turn: Turn) -> None:
+        turn.grads.add_(turn.work["correction"])
+        super().step(turn)
 
 
 class KeptScaffold(FedAvg):
     """Each client keeps c_i, all ranks keep c; both start at 0, so round 1 is FedAvg.
 
-    option-1: c_i+ is the client's whole gradient at x; option-2: c_i - c + (x - y) / (K eta).
+    option-1: c_i+ is the client's full gradient at x; option-2: c_i - c + (x - y) / (K eta).
+
+    The law: c is the mean of c_i over all N clients, whoever takes part, whatever weighs what, and
+    whatever is left out on the way. For c_i changes by what the others got of the client's change,
+    and c by the sum of the same, 1/N each. What they did not get is in the client's next change,
+    which is a difference to c_i: a residual would count it twice.
     """
 
-    vectors = ("delta", "control")
+    vectors = (Vector("delta"), Vector("control", leftover="again", over="everyone"))
+    keeps = True
 
-    def __init__(self, settings: Scaffold, optimizer: SGD, anchor: Tensor) -> None:
-        super().__init__(settings, optimizer, anchor)
-        self.whole = settings.controls == "option-1"
-        self.needs = "gradient" if self.whole else "nothing"
+    def __init__(self, settings: Scaffold, optimizer: LocalSGD) -> None:
+        super().__init__(settings, optimizer)
+        self.full = settings.controls == "option-1"
+        self.needs = "gradient" if self.full else "nothing"
         self.gradient_samples = settings.gradient_samples
-        self.control = torch.zeros_like(anchor)  # c
-        self.correction = torch.zeros_like(anchor)  # c - c_i of the client that trains now
-        self.change = torch.zeros_like(anchor)  # c_i - c_i+
 
-    def begin(self, round: Round) -> None:
-        own = round.memory.get("control")
-        self.correction.copy_(self.control)
-        if own is not None:
-            self.correction.sub_(own)
+    def server_state(self, anchor: Tensor) -> Memory:
+        return super().server_state(anchor) | {"control": torch.zeros_like(anchor)}
 
-    def step(self, round: Round) -> None:
-        round.grads.add_(self.correction)
-        super().step(round)
+    def begin(self, turn: Turn) -> None:
+        super().begin(turn)
+        correction = turn.server.state["control"].clone()  # c - c_i
+        if "control" in turn.memory:
+            correction.sub_(turn.memory["control"])
+        turn.work["correction"] = correction
 
-    def update(self, round: Round) -> Mapping[str, Tensor]:
-        delta = super().update(round)["delta"]
-        own = round.memory.setdefault("control", torch.zeros_like(self.control))
-        if self.whole:
-            assert round.gradient is not None
-            torch.sub(own, round.gradient, out=self.change)
+    def step(self, turn: Turn) -> None:
+        turn.grads.add_(turn.work["correction"])
+        super().step(turn)
+
+    def update(self, turn: Turn) -> dict[str, Tensor]:
+        offer = super().update(turn)
+        if self.full:  # c_i - c_i+ = c_i - G_i
+            assert turn.gradient is not None
+            change = turn.memory.get("control", torch.zeros_like(turn.params)) - turn.gradient
         else:  # c_i - c_i+ = c - (x - y) / (K eta)
-            torch.add(self.control, delta, alpha=-1 / (round.steps * round.lr), out=self.change)
-        own.sub_(self.change)
-        return {"delta": delta, "control": self.change}
+            scale = -1 / (turn.steps * turn.mean_lr)
+            change = torch.add(turn.server.state["control"], offer["delta"], alpha=scale)
+        return offer | {"control": change}
 
-    def apply(self, round: Round, mean: Mapping[str, Tensor]) -> None:
-        super().apply(round, mean)
-        self.control.sub_(mean["control"], alpha=round.sampled)
+    def delivered(self, memory: Memory, sent: Mapping[str, Tensor]) -> None:
+        change = sent["control"]
+        if "control" in memory:
+            memory["control"].sub_(change)
+        else:
+            memory["control"] = change.neg()
 
-    def state(self) -> Memory:
-        return super().state() | {"control": self.control}
-
-    def load(self, state: Memory) -> None:
-        super().load(state)
-        self.control.copy_(state["control"])
+    def apply(self, server: Server, mean: Mapping[str, Tensor]) -> None:
+        super().apply(server, mean)
+        server.state["control"].sub_(mean["control"])
 
 
-def scaffold(settings: Scaffold, optimizer: SGD, anchor: Tensor) -> FedAvg:
+def scaffold(settings: Scaffold, optimizer: LocalSGD) -> FedAvg:
     """The class that the setting `controls` asks for."""
     kind = FreshScaffold if settings.controls == "fresh" else KeptScaffold
-    return kind(settings, optimizer, anchor)
+    return kind(settings, optimizer)

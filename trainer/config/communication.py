@@ -1,16 +1,18 @@
-"""Owns the settings of what is exchanged and how: sync policy and codec."""
+"""Settings of what is exchanged and how: sync policy, codec, and who trains whom."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from trainer.config.base import Section, setting
+from trainer.config.fit import EVERYONE, LOCAL, SINGLE, UPDATES
 
 
 class Full(Section):
     """Every parameter, every round."""
 
     name: Literal["full"] = "full"
+    implementation: ClassVar[str] = "trainer.exchange.policies.policy:Policy"
 
 
 class Freezing(Section):
@@ -41,6 +43,8 @@ class APF(Freezing):
     """
 
     name: Literal["apf"] = "apf"
+    implementation: ClassVar[str] = "trainer.exchange.policies.apf:APF"
+    needs: ClassVar[dict[str, str]] = {SINGLE: "keeps its statistics in fp32"}
     random: Literal["none", "sharp", "plus", "aggressive"] = setting(
         "none",
         help="freeze unstable parameters too; sharp: APF#, for one round, always as probably; "
@@ -72,6 +76,11 @@ class GWPF(Freezing):
     """
 
     name: Literal["gwpf"] = "gwpf"
+    implementation: ClassVar[str] = "trainer.exchange.policies.gwpf:GWPF"
+    needs: ClassVar[dict[str, str]] = {
+        SINGLE: "keeps its statistics in fp32",
+        LOCAL: "judges frozen parameters by their local training",
+    }
     thaw_threshold: float = setting(
         0.5, help="T_thaw: a client votes to thaw at this share of displacement", ge=0, le=1
     )
@@ -98,6 +107,12 @@ class GWPFReleased(Section):
     """
 
     name: Literal["gwpf-released"] = "gwpf-released"
+    implementation: ClassVar[str] = "trainer.exchange.policies.gwpf_released:GWPFReleased"
+    needs: ClassVar[dict[str, str]] = {
+        SINGLE: "keeps its statistics in fp32",
+        LOCAL: "judges frozen parameters by their local training",
+        EVERYONE: "has no rule for clients that sit out a round",
+    }
     threshold: float = setting(
         0.5, help="freezes below, votes to thaw at or above; the same number for both", ge=0, le=1
     )
@@ -119,6 +134,11 @@ class Gaia(Section):
     """
 
     name: Literal["gaia"] = "gaia"
+    implementation: ClassVar[str] = "trainer.exchange.transforms.gaia:Gaia"
+    needs: ClassVar[dict[str, str]] = {
+        SINGLE: "keeps what a client does not send in fp32",
+        UPDATES: "keeps what a client does not send as a change of its parameters",
+    }
     significance: float = setting(
         0.01, help="share of its value that a parameter has to change by; 0 sends all changes", ge=0
     )
@@ -139,6 +159,8 @@ class CMFL(Section):
     """
 
     name: Literal["cmfl"] = "cmfl"
+    implementation: ClassVar[str] = "trainer.exchange.transforms.cmfl:CMFL"
+    needs: ClassVar[dict[str, str]] = {SINGLE: "compares directions in fp32"}
     relevance: float = setting(
         0.7, help="share of the coordinates that has to agree; 0: everyone uploads", ge=0, le=1
     )
@@ -162,11 +184,14 @@ class FP32(Section):
 class BF16(Section):
     """Values travel as bfloat16, 2 bytes each.
 
-    A rank adds its clients in fp32 and rounds their sum; the owner of a value adds the ranks' in
-    fp32 and rounds again. So the last digits depend on the number of ranks.
+    Every client's message is rounded by itself; the owner of a value adds the clients' in fp32 and
+    rounds the mean. So the result depends neither on the number of ranks nor on who trains whom.
     """
 
     name: Literal["bf16"] = "bf16"
+    error_feedback: bool = setting(
+        False, help="each client keeps what rounding lost of its update, and adds it to the next"
+    )
 
 
 class FP64(Section):
@@ -175,4 +200,22 @@ class FP64(Section):
     name: Literal["fp64"] = "fp64"
 
 
-Codec = Annotated[FP32 | BF16 | FP64, Field(discriminator="name")]
+class Int8(Section):
+    """Values travel as 8-bit integers with one scale for each block: about a quarter of fp32.
+
+    Every client's message is coded by itself, the owner of a share takes the mean in fp32 and codes
+    it again. With error feedback nothing is lost: what coding cost one update is in the next. What
+    is used only once (gradients) is rounded at random instead, without bias.
+    """
+
+    name: Literal["int8"] = "int8"
+    block: int = setting(
+        64, help="values that share a scale (2 bytes)", unit="values", ge=8, le=65536, multiple_of=8
+    )
+    error_feedback: bool = setting(
+        True, help="each client keeps what coding lost of its update, and adds it to the next"
+    )
+    needs: ClassVar[dict[str, str]] = {SINGLE: "codes fp32 values"}
+
+
+Codec = Annotated[FP32 | BF16 | FP64 | Int8, Field(discriminator="name")]

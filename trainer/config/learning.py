@@ -1,43 +1,21 @@
-"""Owns the settings of what is learned: model, optimizer, algorithm."""
+"""Settings of what is learned: model, optimizer, algorithm."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from trainer.config.base import Section, setting
+from trainer.config.fit import LOCAL, UPDATES
+from trainer.config.models import MODELS
 
 # ---------------------------------------------------------------------------------------------
 # model, optimizer
 
 
-ModelName = Literal[
-    "softmax",
-    "digits-cnn",
-    "lenet",
-    "mnist-cnn",
-    "fedavg-cnn",
-    "fedga-cnn",
-    "dropout-cnn",
-    "fedga-resnet",
-    "resnet18",
-    "vgg11",
-    "cifar-resnet20",
-    "cifar-resnet32",
-    "cifar-resnet44",
-    "cifar-resnet56",
-    "cifar-resnet110",
-    "cifar-resnet1202",
-    "cifar-vgg11",
-    "cifar-vgg13",
-    "cifar-vgg16",
-    "cifar-vgg19",
-    "resnet50",
-]
-
-NORMS = {  # by the beginning of the model's name; the first is what it takes by itself
-    "cifar-resnet": ("batch", "group"),
-    "fedga-resnet": ("none", "batch"),
-}
+if TYPE_CHECKING:
+    ModelName = str
+else:  # one table names the networks; the schema and the messages still list them
+    ModelName = Literal[tuple(MODELS)]
 
 
 class Model(Section):
@@ -75,7 +53,7 @@ class Model(Section):
     @classmethod
     def _norm_is_a_choice_of_the_model(cls, norm: str | None, info: ValidationInfo) -> str | None:
         name = info.data.get("name", "")
-        choices = next((c for prefix, c in NORMS.items() if name.startswith(prefix)), ())
+        choices = MODELS[name].norms if name else ()
         if norm is None or not name or norm in choices:
             return norm
         if not choices:
@@ -156,12 +134,14 @@ class FedAvg(Server):
     """McMahan et al. 2017; with server momentum, FedAvgM (Hsu et al. 2019)."""
 
     name: Literal["fedavg"] = "fedavg"
+    implementation: ClassVar[str] = "trainer.algorithms.fedavg:FedAvg"
 
 
 class FedProx(Server):
     """Li et al. 2020: local losses with a pull back to the agreed model."""
 
     name: Literal["fedprox"] = "fedprox"
+    implementation: ClassVar[str] = "trainer.algorithms.fedprox:FedProx"
     prox: float = setting(0.01, help="mu; each local gradient grows by mu (y - x)", ge=0)
 
 
@@ -169,6 +149,7 @@ class FedGA(Server):
     """Dandi, Barba, Jaggi 2022: clients start displaced, so that their gradients align."""
 
     name: Literal["fedga"] = "fedga"
+    implementation: ClassVar[str] = "trainer.algorithms.fedga:FedGA"
     beta: float = setting(0.1, help="displacement along G_i - G; 0 is FedAvg", ge=0)
     scale_beta: bool = setting(
         True, help="beta falls with the learning rate, by each phase's lr_scale"
@@ -182,6 +163,7 @@ class Scaffold(Server):
     """Karimireddy et al. 2020: control variates correct each local gradient."""
 
     name: Literal["scaffold"] = "scaffold"
+    implementation: ClassVar[str] = "trainer.algorithms.scaffold:scaffold"
     controls: Literal["fresh", "option-1", "option-2"] = setting(
         "option-2",
         help="fresh: the whole gradients of this round's clients, no state; option-1 and option-2: "
@@ -196,6 +178,8 @@ class FedSGD(Section):
     """Large-batch SGD: clients send gradients, the server steps with the optimizer's settings."""
 
     name: Literal["fedsgd"] = "fedsgd"
+    implementation: ClassVar[str] = "trainer.algorithms.fedsgd:FedSGD"
+    lacks: ClassVar[frozenset[str]] = frozenset({LOCAL, UPDATES})
     weighting: Literal["samples", "uniform"] = setting(
         "samples", help="a client's weight in the mean: its number of samples, or 1"
     )

@@ -1,15 +1,16 @@
-"""Owns the experiment: the one typed, frozen model of a run that every part reads."""
+"""The experiment: the one typed, frozen model of a run that every part reads."""
 
 import hashlib
 import json
 import re
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
 
 from trainer.config.base import Section, setting
 from trainer.config.communication import FP32, Codec, Full, Sync
 from trainer.config.data import Data
+from trainer.config.fit import misfits
 from trainer.config.learning import SGD, Algorithm, FedAvg, Model
 from trainer.config.operation import Checkpoint, Cluster, Evaluation, Metrics
 from trainer.config.schedule import Schedule, Stragglers
@@ -32,6 +33,19 @@ class Experiment(Section):
         help="W, processes (pods) that the clients are spread over; 1 to clients",
         unit="ranks",
         ge=1,
+    )
+    placement: Literal["dealt", "fixed"] = setting(
+        "dealt",
+        help="who trains a client. dealt: each round's clients go to ranks by their work, longest "
+        "first, and what a client keeps moves with it; every rank holds all samples. fixed: each "
+        "client always on the same rank, for data that must not move",
+    )
+    client_memory: int | None = setting(
+        None,
+        help="memory of a rank for what clients keep between rounds; beyond it, those that rested "
+        "longest wait in memory-mapped files of the run folder; empty: all in memory",
+        unit="MiB",
+        ge=0,
     )
     participation: float = setting(
         1.0, help="share of the clients sampled in each round; at least one is", gt=0, le=1
@@ -69,39 +83,9 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _parts_fit_each_other(self) -> "Experiment":
-        if self.model.precision == "fp64" and self.sync.name != "full":
-            raise ValueError(
-                f"model.precision: fp64 is for comparisons, and {self.sync.name} counts in fp32; "
-                "set sync.name to full, or model.precision to fp32"
-            )
-        if self.sync.name == "gwpf-released":
-            for key, value, all_take_part in (
-                ("participation", self.participation, 1),
-                ("stragglers.unreachable", self.stragglers.unreachable, 0),
-            ):
-                if value != all_take_part:
-                    raise ValueError(
-                        f"{key}: gwpf-released has no rule for clients that sit out a round; set "
-                        f"{key} to {all_take_part}, or use sync.name=gwpf"
-                    )
-        if self.algorithm.name == "fedsgd" and self.sync.name.startswith("gwpf"):
-            raise ValueError(
-                f"sync.name: {self.sync.name} judges frozen parameters by their local training, "
-                "and fedsgd has none; use sync.name=apf or full, or algorithm.name=fedavg"
-            )
-        if self.algorithm.name == "fedsgd" and self.sync.name == "gaia":
-            raise ValueError(
-                "sync.name: gaia keeps what a client does not send as a change of its parameters, "
-                "and fedsgd's clients send gradients; use sync.name=cmfl, apf or full, or "
-                "algorithm.name=fedavg"
-            )
-        keeps_controls = self.algorithm.name == "scaffold" and self.algorithm.controls != "fresh"
-        if keeps_controls and self.sync.name in ("gaia", "cmfl"):
-            raise ValueError(
-                f"algorithm.controls: under {self.sync.name} clients hold back updates, so the "
-                "server's control would not be the mean of the clients' own; set "
-                "algorithm.controls to fresh, or use sync.name=full"
-            )
+        problem = next(misfits(self), None)
+        if problem is not None:
+            raise ValueError(problem)
         return self
 
     def canonical(self) -> str:

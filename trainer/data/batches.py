@@ -1,10 +1,9 @@
-"""Owns what happens to a batch on its way to the model: augmentation, label noise, normalisation.
+"""Batches on their way to the model: augmentation, label noise, normalisation.
 
-The only module on the way of every step: whole batches, where the data lives, without a loop over
-samples or a wait for the device.
+Every step passes through here, so it works on whole batches, on the device that holds the data,
+without a loop over samples or a wait for the device.
 """
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -60,10 +59,3 @@ def noisy(y: Tensor, share: float, classes: int, generator: torch.Generator) -> 
     draw = torch.rand((2, len(y)), generator=generator, device=generator.device).to(y.device)
     shift = 1 + (draw[1] * (classes - 1)).to(y.dtype).clamp_(max=classes - 2)
     return torch.where(draw[0] < share, (y + shift) % classes, y)
-
-
-def generator(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Randomness that depends on the whole key (seed, purpose, client, ...), nothing else."""
-    # With its length, as numpy takes (1, 2) and (1, 2, 0) for the same key.
-    (state,) = np.random.SeedSequence((*key, len(key))).generate_state(1, np.uint64)
-    return torch.Generator(device).manual_seed(int(state) >> 1)  # 63 bits suit every device

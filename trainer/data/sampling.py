@@ -1,144 +1,131 @@
-"""Owns the order in which a client draws its samples: a function of (seed, client, pass).
+"""The order in which clients draw their samples: a function of (seed, client, batch number).
 
-Every sampler also says, for all ranks alike, how many steps a pass has and how many samples some
-steps take; so a run's counters need no exchange.
+Nothing is kept and nothing moves, so any rank can train any client. Every sampler also knows how
+many steps a pass has and how many samples some steps take, so counters need no exchange.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from trainer.data.batches import generator
-
-ORDER, DEAL = 100, 104  # the purposes that key these random streams; the engine's have others
+from trainer.keys import Purpose, stream
 
 
 def order(seed: int, client: int, epoch: int, n: int) -> Tensor:
     """How a client goes through its n samples in one pass: a permutation, (n,), on the CPU."""
-    return torch.randperm(n, generator=generator(seed, ORDER, client, epoch))
+    return torch.randperm(n, generator=stream(seed, Purpose.ORDER, client, epoch))
 
 
-@lru_cache(maxsize=2)  # a client may end one pass and begin the next; then comes the next client
-def deal(seed: int, epoch: int, n: int) -> Tensor:
+@lru_cache(maxsize=2)  # a client may end one pass and begin the next, then the next client comes
+def shared_order(seed: int, epoch: int, n: int) -> Tensor:
     """The order in which all clients together go through n shared samples in one pass: (n,)."""
-    return torch.randperm(n, generator=generator(seed, DEAL, epoch))
-
-
-@dataclass
-class Position:
-    """Where a client stands in its own data. Plain numbers: this is all a checkpoint needs."""
-
-    epoch: int = 0  # passes completed
-    offset: int = 0  # samples taken of the present pass
-
-    def move(self, samples: int, pass_samples: int) -> None:
-        """Some were taken; a pass that has no more ends."""
-        self.offset += samples
-        if self.offset >= pass_samples:
-            self.restart()
-
-    def restart(self) -> None:
-        """Leave the present pass, if one was begun."""
-        if self.offset:
-            self.epoch, self.offset = self.epoch + 1, 0
+    return torch.randperm(n, generator=stream(seed, Purpose.DEAL, epoch))
 
 
 class Sampler:
-    """Deals a client's own samples, pass after pass; the last batch of a pass may be smaller."""
+    """Deals each client its own samples, pass after pass; a pass's last batch may be smaller.
+
+    Symbols: n, samples of a client (its share of a pass, if clients share all samples); B, samples
+    of a full batch; k, the number of a batch since the run began.
+    """
 
     def __init__(
         self,
-        indices: Tensor,
+        parts: Sequence[Tensor],
         *,
-        batch_size: int,
+        batch_size: int | None,
         seed: int,
-        client: int,
-        clients: int = 1,
         reshuffle: bool = True,
+        device: torch.device | str = "cpu",
     ) -> None:
-        """`indices` (n,): the client's samples in the data set, on the device that has the data.
+        """`parts`: each client's samples as places in the data set, (n,) int64 on the CPU.
 
-        Without `reshuffle` every pass goes through them as they are, as in GWPF's loader:
-        `partition` has put them in random order already.
+        batch_size: B; None: all that the client holds. Without `reshuffle` every pass goes through
+        the samples as they are, as GWPF's loader does: the partition has put them in random order
+        already. Places are handed out on `device`.
         """
-        assert len(indices) > 0 and batch_size > 0
-        self.indices = indices
-        self.batch_size = batch_size
-        self.seed = seed
-        self.client, self.clients = client, clients
-        self.reshuffle = reshuffle
-        self._epoch = -1
-        self._pass = indices  # this epoch's order; drawn again after a restart, so never saved
+        self.parts, self.seed, self.reshuffle, self.device = parts, seed, reshuffle, device
+        self.sizes = [len(part) for part in parts]
+        self._batch_size = batch_size
+        self._pass: dict[tuple[int, int], Tensor] = {}  # the latest (client, pass) asked for
+        assert all(self.sizes) and batch_size != 0
 
-    @staticmethod
-    def steps_per_pass(n: int, batch_size: int) -> int:
-        return -(-n // batch_size)
+    def size(self, client: int) -> int:
+        """n: how many samples a pass takes."""
+        return self.sizes[client]
 
-    @staticmethod
-    def samples(n: int, batch_size: int, before: int, steps: int) -> int:
-        """How many samples `steps` take, after `before` steps since a pass began."""
+    def batch_size(self, client: int) -> int:
+        """B, samples of a full batch."""
+        return self.size(client) if self._batch_size is None else self._batch_size
+
+    def steps_per_pass(self, client: int) -> int:
+        """Local steps of one pass."""
+        return -(-self.size(client) // self.batch_size(client))
+
+    def samples(self, client: int, before: int, steps: int) -> int:
+        """How many samples `steps` take, after `before` steps since the run began."""
+        n, batch, per_pass = self.size(client), self.batch_size(client), self.steps_per_pass(client)
 
         def taken(steps: int) -> int:
-            passes, rest = divmod(steps, -(-n // batch_size))
-            return passes * n + min(rest * batch_size, n)
+            passes, rest = divmod(steps, per_pass)
+            return passes * n + min(rest * batch, n)
 
         return taken(before + steps) - taken(before)
 
-    def next_batch(self, position: Position) -> Tensor:
-        """Indices into the data set, (B,); moves `position` on."""
-        if self.reshuffle and position.epoch != self._epoch:
-            permutation = order(self.seed, self.client, position.epoch, len(self.indices))
-            self._pass = self.indices[permutation.to(self.indices.device)]
-            self._epoch = position.epoch
-        batch = self._pass[position.offset : position.offset + self.batch_size]
-        position.move(self.batch_size, len(self.indices))
-        return batch
+    def places(self, client: int, k: int) -> Tensor:
+        """Batch number k of a client, as places in the data set: (B,), or fewer at a pass's end."""
+        epoch, at = divmod(k, self.steps_per_pass(client))
+        batch = self.batch_size(client)
+        if (client, epoch) not in self._pass:
+            self._pass = {(client, epoch): self._order(client, epoch).to(self.device)}
+        return self._pass[client, epoch][at * batch : (at + 1) * batch]
+
+    def every(self, client: int) -> Tensor:
+        """All samples of a client, (n,), in a fixed order."""
+        return self.parts[client].to(self.device)
+
+    def _order(self, client: int, epoch: int) -> Tensor:
+        part = self.parts[client]
+        return part[order(self.seed, client, epoch, len(part))] if self.reshuffle else part
 
 
-class Replacing(Sampler):
-    """Draws every sample by itself, with replacement; each batch is full."""
+class WithReplacement(Sampler):
+    """Draws every sample on its own, with replacement; each batch is full."""
 
-    @staticmethod
-    def samples(n: int, batch_size: int, before: int, steps: int) -> int:
-        return steps * batch_size
+    def samples(self, client: int, before: int, steps: int) -> int:
+        return steps * self.batch_size(client)
 
-    def next_batch(self, position: Position) -> Tensor:
-        if position.epoch != self._epoch:
-            count = self.steps_per_pass(len(self.indices), self.batch_size) * self.batch_size
-            stream = generator(self.seed, ORDER, self.client, position.epoch)
-            places = torch.randint(len(self.indices), (count,), generator=stream)
-            self._pass = self.indices[places.to(self.indices.device)]
-            self._epoch = position.epoch
-        batch = self._pass[position.offset : position.offset + self.batch_size]
-        position.move(self.batch_size, len(self._pass))
-        return batch
+    def _order(self, client: int, epoch: int) -> Tensor:
+        part = self.parts[client]
+        count = self.steps_per_pass(client) * self.batch_size(client)
+        draws = stream(self.seed, Purpose.ORDER, client, epoch)
+        return part[torch.randint(len(part), (count,), generator=draws)]
 
 
-class Dealt(Sampler):
-    """Deals samples that all clients share: in a pass, step t of client c takes batch t N + c.
+class SharedSampler(Sampler):
+    """Deals samples that all N clients share: in a pass, step t of client c takes batch t N + c.
 
-    So one step of all N clients is one batch of N B of the whole set, whoever computes it. What
-    does not fill a step of all clients is left out of the pass.
+    One step of all clients therefore consumes one batch of N B samples of the whole set, whoever
+    computes it. What does not fill a step of all clients is dropped from the pass.
     """
 
-    @staticmethod
-    def steps_per_pass(n: int, batch_size: int) -> int:
-        return n // batch_size  # n: a client's share of a pass
+    def size(self, client: int) -> int:
+        return self.sizes[client] // len(self.sizes)
 
-    @staticmethod
-    def samples(n: int, batch_size: int, before: int, steps: int) -> int:
-        return steps * batch_size
+    def steps_per_pass(self, client: int) -> int:
+        return self.size(client) // self.batch_size(client)
 
-    def next_batch(self, position: Position) -> Tensor:
-        share = len(self.indices) // self.clients
-        first = position.offset * self.clients + self.client * self.batch_size
-        chosen = slice(first, first + self.batch_size)
-        if self.reshuffle:  # only the batch's places go to the device, not the whole pass's
-            dealt = deal(self.seed, position.epoch, len(self.indices))[chosen]
-            batch = self.indices[dealt.to(self.indices.device)]
-        else:
-            batch = self.indices[chosen]
-        position.move(self.batch_size, share // self.batch_size * self.batch_size)
-        return batch
+    def samples(self, client: int, before: int, steps: int) -> int:
+        return steps * self.batch_size(client)
+
+    def places(self, client: int, k: int) -> Tensor:
+        epoch, at = divmod(k, self.steps_per_pass(client))
+        batch, every = self.batch_size(client), self.parts[client]
+        first = (at * len(self.parts) + client) * batch
+        chosen = slice(first, first + batch)
+        # only the batch's places go to the device, not those of the whole pass
+        if self.reshuffle:
+            return every[shared_order(self.seed, epoch, len(every))[chosen]].to(self.device)
+        return every[chosen].to(self.device)

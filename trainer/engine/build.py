@@ -1,164 +1,153 @@
-"""Owns the way from an experiment to objects: the explicit tables from names to classes.
+"""The way from an experiment to objects: the only place that asks which part was chosen.
 
-The only place that asks which name was chosen.
+Which class carries out a choice is written at the choice itself (trainer/config), as an import
+path.
 """
 
-from collections.abc import Callable
 from datetime import timedelta
-from functools import partial
-from typing import Any
+from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from trainer.algorithms.base import Algorithm
-from trainer.algorithms.fedavg import FedAvg
-from trainer.algorithms.fedga import FedGA
-from trainer.algorithms.fedprox import FedProx
-from trainer.algorithms.fedsgd import FedSGD
-from trainer.algorithms.scaffold import scaffold
+from trainer.algorithms.algorithm import Algorithm
+from trainer.algorithms.sgd import LocalSGD
+from trainer.config.communication import Full
 from trainer.config.errors import ConfigError
-from trainer.config.learning import SGD
+from trainer.config.parts import resolve
 from trainer.config.schema import Experiment
-from trainer.data.batches import Normalise
-from trainer.data.load import Dataset, load
-from trainer.engine.clients import Clients
-from trainer.engine.run import Clock, Run
-from trainer.flat import Flat
-from trainer.models import norm, weights
-from trainer.models.cifar_resnet import CifarResNet
-from trainer.models.cnn import DigitsCNN, DropoutCNN, FedAvgCNN, FedGACNN, LeNet, MnistCNN
-from trainer.models.fedga_resnet import FedGAResNet
-from trainer.models.linear import Softmax
-from trainer.models.resnet import ResNet18, ResNet50
-from trainer.models.vgg import VGG11, CifarVGG
-from trainer.parallel.single import SingleDevice
-from trainer.sync.apf import APF
-from trainer.sync.cmfl import CMFL
-from trainer.sync.codec import BFloat16, Codec, Float32, Float64
-from trainer.sync.comm import Comm
-from trainer.sync.exchange import Exchange
-from trainer.sync.gaia import Gaia
-from trainer.sync.gwpf import GWPF
-from trainer.sync.gwpf_released import GWPFReleased
-from trainer.sync.policy import Policy
-from trainer.sync.tally import Tally
+from trainer.engine.clock import Clock
+from trainer.engine.cohort import Clients
+from trainer.engine.ledger import Ledger
+from trainer.engine.parts import Parts, RankState, refuse
+from trainer.engine.store import Store
+from trainer.exchange.books import Books
+from trainer.exchange.encoders import Blocks, Encoder, Plain, Sparse
+from trainer.exchange.group import Group
+from trainer.exchange.policies.policy import Policy
+from trainer.exchange.reductions.all_reduce import AllReduce
+from trainer.exchange.reductions.owners import Owners
+from trainer.exchange.reductions.reduction import Reduction
+from trainer.exchange.transforms.error_feedback import ErrorFeedback
+from trainer.exchange.transforms.transform import Transform
+from trainer.layout import Layout
+from trainer.models import weights
+from trainer.tasks.images import Images
+from trainer.turn import Server
+from trainer.workers.single import Single
 
 DOWNLOAD = timedelta(hours=6)  # that rank 0 may take to load the data, and download it first
-
-MODELS: dict[str, Callable[..., nn.Module]] = {
-    "softmax": Softmax,
-    "digits-cnn": DigitsCNN,
-    "lenet": LeNet,
-    "mnist-cnn": MnistCNN,
-    "fedavg-cnn": FedAvgCNN,
-    "fedga-cnn": FedGACNN,
-    "dropout-cnn": DropoutCNN,
-    "fedga-resnet": FedGAResNet,
-    "resnet18": ResNet18,
-    "vgg11": VGG11,
-    "cifar-resnet20": partial(CifarResNet, depth=20),
-    "cifar-resnet32": partial(CifarResNet, depth=32),
-    "cifar-resnet44": partial(CifarResNet, depth=44),
-    "cifar-resnet56": partial(CifarResNet, depth=56),
-    "cifar-resnet110": partial(CifarResNet, depth=110),
-    "cifar-resnet1202": partial(CifarResNet, depth=1202),
-    "cifar-vgg11": partial(CifarVGG, depth=11),
-    "cifar-vgg13": partial(CifarVGG, depth=13),
-    "cifar-vgg16": partial(CifarVGG, depth=16),
-    "cifar-vgg19": partial(CifarVGG, depth=19),
-    "resnet50": ResNet50,
-}
-ALGORITHMS: dict[str, Callable[[Any, SGD, Tensor], Algorithm]] = {
-    "fedavg": FedAvg,
-    "fedprox": FedProx,
-    "fedga": FedGA,
-    "scaffold": scaffold,
-    "fedsgd": FedSGD,
-}
-POLICIES: dict[str, Callable[[Any, int, torch.device, int], Policy]] = {
-    "full": Policy,
-    "apf": APF,
-    "gwpf": GWPF,
-    "gwpf-released": GWPFReleased,
-    "gaia": Gaia,
-    "cmfl": CMFL,
-}
-CODECS: dict[str, Callable[[Any], Codec]] = {"fp32": Float32, "bf16": BFloat16, "fp64": Float64}
+MEBIBYTE = 2**20
 
 
-def build(experiment: Experiment, device: torch.device) -> Run:
-    """Load the data, make the model, assemble a rank; every rank starts from the same weights."""
-    tally = Tally()
-    comm = Comm(tally, device)
-    data = _load_in_turn(experiment, comm)
+def build(experiment: Experiment, device: torch.device, out: Path | None = None) -> RankState:
+    """Load the data, create the model, assemble a rank; all ranks start from the same weights.
+
+    out: the run folder, for what clients keep beyond the memory that it may take.
+    """
+    group = Group(Books(), device)
+    task = _load_in_turn(experiment, group)
     torch.manual_seed(experiment.seed)
-    chosen = experiment.model
-    model = MODELS[chosen.name](
-        classes=data.classes, in_shape=data.shape, **norm.chosen(chosen.norm, chosen.groups)
-    )
-    if chosen.weights is not None:
-        weights.load(model, chosen.weights)
-    if experiment.model.precision == "fp64":
-        model = model.double()
-    flat = Flat(model.to(device).train())
-    anchor = flat.values.detach().clone()
-    if chosen.weights is not None and not comm.agree(anchor, flat.buffers):
+    model = task.model()
+    if experiment.model.weights is not None:
+        weights.load(model, experiment.model.weights)
+    worker = Single(model.to(device).train(), task, bf16=experiment.model.precision == "bf16")
+    anchor = worker.params.clone()
+    if experiment.model.weights is not None and not group.all_equal(anchor, worker.buffers):
         raise ConfigError("model.weights", "ranks read different files; give all the same one")
-    sgd = experiment.optimizer
-    return Run(
+    algorithm = _algorithm(experiment, worker.layout, anchor)
+    chain, policy = _selection(experiment, len(anchor), device)
+    thin = any(transform.thins for transform in chain)
+    parts = Parts(
+        task=task,
+        worker=worker,
+        algorithm=algorithm,
+        policy=policy,
+        chain=chain,
+        reduction=_reduction(experiment, anchor.dtype, thin=thin),
+        once=_reduction(experiment, anchor.dtype, thin=False),
+        group=group,
+    )
+    refuse(parts)
+    samples = task.split()
+    owned = range(experiment.clients)
+    if experiment.placement == "fixed":
+        owned = range(group.rank, experiment.clients, group.size)
+    samples = task.hold(samples, owned)
+    folder = out and out / "clients" / f"rank-{group.rank}"
+    budget = experiment.client_memory
+    return RankState(
         experiment=experiment,
-        flat=flat,
-        anchor=anchor,
-        buffers=flat.buffers.clone(),
-        gradient=SingleDevice(
-            flat,
-            Normalise(data.mean, data.std, data.scale, device, anchor.dtype),
-            bf16=experiment.model.precision == "bf16",
+        parts=parts,
+        server=Server(anchor, algorithm.server_state(anchor), worker.buffers.clone()),
+        clients=Clients(experiment, samples, algorithm.weight, group.size, task.home),
+        store=Store(
+            group,
+            folder,
+            None if budget is None else budget * MEBIBYTE,
+            empty=not parts.keep and experiment.model.buffers == "mean",
         ),
-        augment=data.augment,
-        classes=data.classes,
-        decay=_decay(flat, sgd),
-        optimizer=torch.optim.SGD(
-            [flat.values],
-            lr=sgd.lr,
-            momentum=sgd.momentum,
-            nesterov=sgd.nesterov,
-            weight_decay=sgd.weight_decay * sgd.decay_norm_and_bias,
-        ),
-        algorithm=ALGORITHMS[experiment.algorithm.name](experiment.algorithm, sgd, anchor),
-        policy=POLICIES[experiment.sync.name](experiment.sync, flat.size, device, experiment.seed),
-        codec=CODECS[experiment.codec.name](experiment.codec),
-        comm=comm,
-        exchange=Exchange(
-            flat.size,
-            flat.buffers.numel() * (experiment.model.buffers == "mean"),
-            device,
-            anchor.dtype,
-        ),
-        survey=Exchange(flat.size, 0, device, anchor.dtype),
-        clients=Clients(experiment, data, comm.rank, comm.size, device),
-        x_test=data.x_test[comm.rank :: comm.size].to(device),
-        y_test=data.y_test[comm.rank :: comm.size].to(device),
         clock=Clock(device),
-        tally=tally,
-        own=Tally(),
+        ledger=Ledger(group),
     )
 
 
-def _decay(flat: Flat, sgd: SGD) -> Tensor | None:
-    """(P,) the weight decay by coordinate: none on vectors, which are biases and norms' factors."""
-    if sgd.decay_norm_and_bias or not sgd.weight_decay:
-        return None
-    decayed = [torch.full((p.numel(),), float(p.ndim > 1)) for p in flat.model.parameters()]
-    return torch.cat(decayed).to(flat.grads).mul_(sgd.weight_decay)
+def _algorithm(experiment: Experiment, layout: Layout, anchor: Tensor) -> Algorithm:
+    sgd = experiment.optimizer
+    decay = None
+    if sgd.weight_decay and not sgd.decay_norm_and_bias:
+        # none on vectors, which are biases and norms' factors
+        decayed = [torch.full((p.size,), float(len(p.shape) > 1)) for p in layout.pieces]
+        decay = torch.cat(decayed).to(anchor).mul_(sgd.weight_decay)
+    chosen = experiment.algorithm
+    algorithm: Algorithm = resolve(chosen.implementation)(chosen, LocalSGD(sgd, decay))
+    return algorithm
 
 
-def _load_in_turn(experiment: Experiment, comm: Comm) -> Dataset:
+def _selection(
+    experiment: Experiment, size: int, device: torch.device
+) -> tuple[tuple[Transform, ...], Policy]:
+    """What decides which values travel: all clients alike (a policy), or each (a transform)."""
+    chosen = experiment.sync
+    kind = resolve(chosen.implementation)
+    chain: list[Transform] = []
+    if issubclass(kind, Transform):
+        chain.append(kind(chosen))
+        policy = Policy(Full(), size, device, experiment.seed)
+    else:
+        policy = kind(chosen, size, device, experiment.seed)
+    accounted = any(transform.accounts for transform in chain)
+    if getattr(experiment.codec, "error_feedback", False) and not accounted:
+        chain.append(ErrorFeedback())
+    return tuple(chain), policy
+
+
+def _reduction(experiment: Experiment, dtype: torch.dtype, *, thin: bool) -> Reduction:
+    """The way from messages to means in the codec's format; thin: messages are mostly zeros."""
+    code: Encoder
+    once: Encoder
+    match experiment.codec.name:
+        case "fp32":
+            return AllReduce(torch.float32, sparse=thin)
+        case "fp64":
+            return AllReduce(torch.float64, sparse=thin)
+        case "bf16":
+            code = once = Plain(torch.bfloat16, dtype)
+        case "int8":
+            block = experiment.codec.block
+            code, once = Blocks(block), Blocks(block, unbiased=True)
+    return Owners(Sparse(code) if thin else code, once)
+
+
+def _load_in_turn(experiment: Experiment, group: Group) -> Images:
     """Rank 0 first, since it may have to download what the others then find."""
-    if comm.rank == 0:
-        data = load(experiment.data, download=True)
-        comm.barrier(DOWNLOAD)
-        return data
-    comm.barrier(DOWNLOAD)
-    return load(experiment.data, download=False)
+
+    def loaded(*, download: bool) -> Images:
+        return Images(experiment, group.device, group.rank, group.size, download=download)
+
+    if group.rank == 0:
+        task = loaded(download=True)
+        group.barrier(DOWNLOAD)
+        return task
+    group.barrier(DOWNLOAD)
+    return loaded(download=False)

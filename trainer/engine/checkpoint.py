@@ -1,8 +1,8 @@
-"""Owns saved state: everything that a run needs to go on as if it had never stopped.
+"""Saved state: everything that a run needs to resume as if it had never stopped.
 
-A checkpoint is a folder with a file per rank, renamed into place when all are complete. Random
-streams need no saving: each is a pure function of (seed, client, round), and a sampler's place in
-its data is two numbers.
+A checkpoint is a folder, renamed into place once it is complete. It has three parts: what all
+ranks agree on (rank 0 writes it), each client's record, and what only one rank has. Random streams
+need no saving: each is a function of its key, and so is a sampler's place in its data.
 """
 
 import json
@@ -15,39 +15,42 @@ from typing import Any
 import torch
 
 from trainer.config.errors import ConfigError, EnvironmentFault
-from trainer.data.sampling import Position
-from trainer.engine.clients import ClientState
-from trainer.engine.run import Run
-from trainer.files import write_atomically as write_atomically  # __main__ takes it from here
+from trainer.engine.parts import RankState
+from trainer.files import write_atomically
+
+FORMAT = 2  # of the folder: a number for each way that it has been laid out
+CLIENTS = "clients"  # records, a safetensors file each
 
 
-def save(run: Run, number: int, folder: Path) -> None:
+def save(rank: RankState, number: int, folder: Path) -> None:
     """Save the state after round `number`; every rank calls it."""
-    assert run.comm.agree(run.anchor), "ranks hold different agreed models; this is a bug"
+    group = rank.parts.group
+    assert group.all_equal(rank.server.anchor), "ranks hold different agreed models; this is a bug"
     partial, final = folder / "partial", folder / f"round-{number:06d}"
-    if run.comm.rank == 0:
+    if group.rank == 0:
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    run.comm.barrier()
+        (partial / CLIENTS).mkdir(parents=True)
+    group.barrier()
     if not partial.is_dir():
         raise EnvironmentFault(
-            f"{folder} is not shared: rank {run.comm.rank} does not see what rank 0 made there; "
+            f"{folder} is not shared: rank {group.rank} does not see what rank 0 made there; "
             "give all ranks one volume that many nodes can write to (ReadWriteMany)"
         )
-    with (partial / f"rank-{run.comm.rank}.pt").open("wb") as file:
-        torch.save(_state(run, number), file)
-        file.flush()
-        os.fsync(file.fileno())
-    run.comm.barrier()
-    if run.comm.rank == 0:
+    if group.rank == 0:
+        _write(partial / "agreed.pt", agreed(rank, number))
+    _write(partial / f"rank-{group.rank}.pt", own(rank))
+    for client, _ in rank.store.mine():
+        rank.store.write(client, partial / CLIENTS / f"{client}.safetensors")
+    group.barrier()
+    if group.rank == 0:
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
         write_atomically(
             folder / "latest.json", json.dumps({"round": number, "folder": final.name})
         )
-        for old in sorted(folder.glob("round-*"))[: -run.experiment.checkpoint.keep]:
+        for old in sorted(folder.glob("round-*"))[: -rank.experiment.checkpoint.keep]:
             shutil.rmtree(old)
-    run.comm.barrier()
+    group.barrier()
 
 
 def forget(folder: Path) -> None:
@@ -55,64 +58,97 @@ def forget(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def restore(run: Run, folder: Path) -> int:
-    """Load the latest complete checkpoint; returns its round, 0 where there is none."""
+def restore(rank: RankState, folder: Path) -> int:
+    """Load the latest complete checkpoint; returns its round, 0 if there is none."""
     if not (folder / "latest.json").exists():
         return 0
     latest = folder / json.loads((folder / "latest.json").read_text())["folder"]
-    path = latest / f"rank-{run.comm.rank}.pt"
-    if not path.exists():
-        raise ConfigError("--resume", f"{path} is missing; the checkpoint was made by fewer ranks")
-    try:
-        state = torch.load(path, map_location=run.anchor.device, weights_only=True)
-    except Exception as error:  # what a damaged file raises depends on where it is damaged
-        raise EnvironmentFault(f"{path} is damaged; start a new run") from error
-    if (state["digest"], state["ranks"]) != (run.experiment.digest(), run.comm.size):
+    group = rank.parts.group
+    if not (latest / "agreed.pt").exists():
+        raise ConfigError(
+            "--resume", f"{latest} was saved by another version of fedctl; start a new run instead"
+        )
+    state = _read(latest / "agreed.pt", rank)
+    expected = (FORMAT, rank.experiment.digest(), group.size)
+    if (state["format"], state["digest"], state["ranks"]) != expected:
         raise ConfigError(
             "--resume",
             f"{latest} belongs to experiment {state['digest']} on {state['ranks']} ranks, not to "
-            f"{run.experiment.digest()} on {run.comm.size}; start a new run instead",
+            f"{rank.experiment.digest()} on {group.size}; start a new run instead",
         )
-    _load(run, state)
+    path = latest / f"rank-{group.rank}.pt"
+    if not path.exists():
+        raise ConfigError("--resume", f"{path} is missing; the checkpoint was made by fewer ranks")
+    _load(rank, state, _read(path, rank))
+    for client, home in rank.store.home.items():
+        if home == group.rank and (record := latest / CLIENTS / f"{client}.safetensors").exists():
+            rank.store.read(client, record)
     return int(state["round"])
 
 
-def _state(run: Run, number: int) -> dict[str, Any]:
+def _write(path: Path, state: dict[str, Any]) -> None:
+    with path.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read(path: Path, rank: RankState) -> dict[str, Any]:
+    device = rank.server.anchor.device
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # what a damaged file raises depends on where it is damaged
+        raise EnvironmentFault(f"{path} is damaged; start a new run") from error
+    return state
+
+
+def agreed(rank: RankState, number: int) -> dict[str, Any]:
+    """What is the same on every rank."""
+    parts, server = rank.parts, rank.server
     return {
+        "format": FORMAT,
         "round": number,
-        "digest": run.experiment.digest(),
-        "ranks": run.comm.size,
-        "anchor": run.anchor,
-        "buffers": run.buffers,
-        "module_buffers": [b for b in run.flat.model.buffers() if not b.is_floating_point()],
-        "algorithm": run.algorithm.state(),
-        "policy": run.policy.state(),
-        "clients": {client: vars(s) | {"position": asdict(s.position)}
-                    for client, s in run.clients.states.items()},
-        "taken": run.clients.taken,
-        "tally": run.tally.state(),
-        "own": run.own.state(),
-        "clock": run.clock.state(),
-        "loss": run.loss,
-        "samples": run.samples,
-    }  # fmt: skip
-
-
-def _load(run: Run, state: dict[str, Any]) -> None:
-    run.anchor.copy_(state["anchor"])
-    run.buffers.copy_(state["buffers"])
-    counters = [b for b in run.flat.model.buffers() if not b.is_floating_point()]
-    for buffer, saved in zip(counters, state["module_buffers"], strict=True):
-        buffer.copy_(saved)
-    run.algorithm.load(state["algorithm"])
-    run.policy.load(state["policy"])
-    run.clients.states = {
-        client: ClientState(**(saved | {"position": Position(**saved["position"])}))
-        for client, saved in state["clients"].items()
+        "digest": rank.experiment.digest(),
+        "ranks": parts.group.size,
+        "anchor": server.anchor,
+        "buffers": server.buffers,
+        "server": server.state,
+        "policy": parts.policy.state(),
+        "chain": [transform.state() for transform in parts.chain],
+        "taken": rank.clients.taken,
+        "home": rank.store.home,
+        "ledger": rank.ledger.state(),
     }
-    run.clients.taken = state["taken"]
-    vars(run.tally).update(state["tally"])  # in place: the communicator counts into it
-    vars(run.own).update(state["own"])
-    vars(run.clock).update(state["clock"])
-    run.loss.copy_(state["loss"])
-    run.samples = state["samples"]
+
+
+def own(rank: RankState) -> dict[str, Any]:
+    """What only this rank has."""
+    return {
+        "worker": rank.parts.worker.state(),
+        "reductions": [rank.parts.reduction.state(), rank.parts.once.state()],
+        "books": rank.parts.group.books.state(),
+        "tally": asdict(rank.ledger.own),
+        "seconds": rank.clock.seconds,
+        "loss": rank.loss.sum,
+        "samples": rank.loss.samples,
+    }
+
+
+def _load(rank: RankState, state: dict[str, Any], mine: dict[str, Any]) -> None:
+    parts, server = rank.parts, rank.server
+    server.anchor.copy_(state["anchor"])
+    server.buffers.copy_(state["buffers"])
+    for name, vector in state["server"].items():
+        server.state[name].copy_(vector)
+    parts.policy.load(state["policy"])
+    for transform, saved in zip(parts.chain, state["chain"], strict=True):
+        transform.load(saved)
+    rank.clients.taken, rank.store.home = state["taken"], state["home"]
+    rank.ledger.load(state["ledger"], mine["tally"])
+    parts.worker.load(mine["worker"])
+    for reduction, saved in zip((parts.reduction, parts.once), mine["reductions"], strict=True):
+        reduction.load(saved)
+    parts.group.books.load(mine["books"])
+    rank.clock.seconds.update(mine["seconds"])
+    rank.loss.sum.copy_(mine["loss"])
+    rank.loss.samples = mine["samples"]

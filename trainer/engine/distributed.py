@@ -16,7 +16,7 @@ import torch.distributed as dist
 from trainer.config.errors import ConfigError, EnvironmentFault
 from trainer.config.operation import Cluster
 from trainer.engine.allocator import keep_freed_memory
-from trainer.sync.comm import first_sentence
+from trainer.exchange.group import first_sentence
 
 DEFAULT_PORT = 29500  # torch's own, and Trainer v2's
 LONGEST_PAUSE_SECONDS = 5.0  # between two looks for rank 0

@@ -1,12 +1,13 @@
-"""Owns the tests of the model, and the last average that makes it the mean of all clients."""
+"""Evaluation of the model, and the last average that makes it the mean of all clients."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from trainer.engine.run import Run
-from trainer.sync.codec import exact
+from trainer.engine.parts import RankState
+from trainer.keys import Purpose, stream
 
 
 @dataclass(frozen=True)
@@ -18,97 +19,101 @@ class Result:
     train_loss: float | None
 
 
-def evaluate(run: Run) -> Result:
-    """Test the model that the run would end with now; each rank takes its share of the test set."""
-    with run.clock.phase("evaluate"):
-        load_agreed(run)
-        if run.experiment.evaluation.model == "mean":
-            apart, change = clients_apart(run, "evaluation")
+def evaluate(rank: RankState) -> Result:
+    """Evaluate the model that the run would end with now; each rank takes its share of the tests.
+
+    The ledger is settled in the same collective.
+    """
+    settings = rank.experiment.evaluation
+    with rank.clock.phase("evaluate"):
+        load_agreed(rank)
+        if settings.model == "mean":
+            apart, change = clients_apart(rank, "evaluation")
             if apart is not None:
-                run.round.params.masked_scatter_(apart, run.anchor[apart] - change)
-        estimate_buffers(run)
-        correct, loss = run.gradient.evaluate(
-            run.x_test, run.y_test, run.experiment.evaluation.batch_size
+                anchor, params = rank.server.anchor, rank.parts.worker.params
+                params.masked_scatter_(apart, anchor[apart] - change)
+        estimate_buffers(rank)
+        numbers = rank.parts.worker.score(rank.parts.task.test(settings.batch_size))
+        right, loss, count, train_loss, trained = rank.ledger.settle(
+            [*numbers, float(rank.loss.sum), rank.loss.samples]
         )
-        numbers = [correct, loss, float(len(run.y_test)), float(run.loss), float(run.samples)]
-        sums, slowest = run.comm.sum_and_gather(numbers, run.clock.slowest, "evaluation")
-        correct, loss, tested, train_loss, trained = sums
-        run.clock.add_rounds(slowest)
-        run.loss.zero_()
-        run.samples = 0
-    return Result(correct / tested, loss / tested, train_loss / trained if trained else None)
+        rank.loss.clear()
+    return Result(right / count, loss / count, train_loss / trained if trained else None)
 
 
-def load_agreed(run: Run) -> None:
-    """The agreed model into the network; where clients keep own buffers, the buffers' mean."""
-    run.round.params.copy_(run.anchor)
-    run.flat.buffers.copy_(run.buffers)
-    if run.experiment.model.buffers == "local" and run.buffers.numel():
-        run.flat.buffers.copy_(_mean_buffers(run))
+def load_agreed(rank: RankState) -> None:
+    """The agreed model into the network; if clients keep own buffers, with the buffers' mean."""
+    buffers = _mean_buffers(rank) if rank.keeps_buffers else rank.server.buffers
+    rank.parts.worker.enter(rank.server.anchor, buffers)
 
 
-def _mean_buffers(run: Run) -> Tensor:
+def _mean_buffers(rank: RankState) -> Tensor:
     """Over all clients, weighted; one that has not trained yet still has the initial ones."""
-    change, weights = torch.zeros_like(run.buffers), _weights(run)
-    for client, state in run.clients.states.items():
-        if state.buffers is not None:
-            change.add_(run.buffers - state.buffers, alpha=weights[client])
-    kinds = {"evaluation": change.numel()}
-    return run.buffers - run.comm.sum(change, exact(change), kinds)
+    buffers, shares = rank.server.buffers, rank.clients.shares
+    change = torch.zeros_like(buffers)
+    for client, record in rank.store.mine():
+        if "buffers" in record:
+            change.add_(buffers - record["buffers"]["buffers"], alpha=shares[client])
+    rank.parts.group.all_reduce(change, {"evaluation": len(change)}).wait()
+    return buffers - change
 
 
 @torch.no_grad()
-def estimate_buffers(run: Run) -> None:
-    """BatchNorm's statistics anew, for the model in the network: the mean over training batches.
+def estimate_buffers(rank: RankState) -> None:
+    """BatchNorm's statistics again, for the model in the network: the mean over training batches.
 
     evaluation.bn_batches of them, shared by the ranks (Gu et al. 2023, appendix on evaluation).
-    Each pass i has momentum 1 / (1 + i), which is a cumulative mean.
     """
-    batches = run.experiment.evaluation.bn_batches
-    if not batches or not run.flat.buffers.numel():
+    batches = rank.experiment.evaluation.bn_batches
+    worker, group = rank.parts.worker, rank.parts.group
+    if not batches or not len(worker.buffers):
         return
-    norms = [m for m in run.flat.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    counters = [b for b in run.flat.model.buffers() if not b.is_floating_point()]
-    before = [counter.clone() for counter in counters]
-    passes = max(1, batches // run.comm.size)
-    for index, x in enumerate(run.clients.estimating(passes, run.round.number, run.augment)):
-        for norm in norms:
-            norm.momentum = 1 / (1 + index)
-        run.gradient.forward(x)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    for counter, value in zip(counters, before, strict=True):
-        counter.copy_(value)
-    share = run.flat.buffers / run.comm.size
-    run.flat.buffers.copy_(run.comm.sum(share, exact(share), {"evaluation": share.numel()}))
+    passes = max(1, batches // group.size)
+    draws = stream(rank.experiment.seed, Purpose.ESTIMATE, group.rank, rank.server.number)
+    places = _drawn(rank, passes, draws)
+    worker.estimate(rank.parts.task.batches(places, draws, training=False))
+    worker.buffers.div_(group.size)
+    group.all_reduce(worker.buffers, {"evaluation": len(worker.buffers)}).wait()
 
 
-def reconcile(run: Run) -> None:
+def _drawn(rank: RankState, passes: int, draws: torch.Generator) -> Iterator[Tensor]:
+    """Places of training samples for so many passes, from all that this rank holds."""
+    size = rank.clients.sampler.batch_size(rank.parts.group.rank)
+    places = torch.randint(rank.parts.task.size, (passes, size), generator=draws)
+    return iter(places.to(rank.clients.sampler.device))
+
+
+def reconcile(rank: RankState) -> None:
     """Average what clients hold apart (GWPF's frozen coordinates), so that one model remains."""
-    apart, change = clients_apart(run, "reconcile")
+    apart, change = clients_apart(rank, "reconcile")
     if apart is not None:
-        run.anchor.masked_scatter_(apart, run.anchor[apart] - change)
-        size = change.element_size() * change.numel()
-        run.tally.payload["reconcile"] += size * run.experiment.clients
-        run.own.payload["reconcile"] += size * len(run.clients.samplers)
+        anchor, books = rank.server.anchor, rank.parts.group.books
+        anchor.masked_scatter_(apart, anchor[apart] - change)
+        size, group = change.element_size() * change.numel(), rank.parts.group
+        # all clients upload it; each rank counts a share of those
+        clients = range(group.rank, rank.experiment.clients, group.size)
+        books.upload({"reconcile": size * len(clients)})
 
 
-def clients_apart(run: Run, kind: str) -> tuple[Tensor | None, Tensor]:
-    """Where clients may differ (bool, P; None: nowhere), and there the mean of anchor - local."""
-    apart = run.policy.drifted()
+def clients_apart(rank: RankState, kind: str) -> tuple[Tensor | None, Tensor]:
+    """Where clients may differ (bool, P; None: nowhere), and there the mean of anchor - local.
+
+    One client's record at a time, so that memory does not grow with the number of clients.
+    """
+    parts, anchor = rank.parts, rank.server.anchor
+    apart = parts.policy.drifted()
+    if any(transform.displaces for transform in parts.chain):
+        apart = torch.ones_like(anchor, dtype=torch.bool)
     if apart is None:
-        return None, run.anchor[:0]
-    change, weights = torch.zeros_like(run.anchor), _weights(run)
-    for client, state in sorted(run.clients.states.items()):
-        displacement = run.policy.displacement(run.anchor, state.sync)
-        if displacement is not None:
-            change.add_(displacement, alpha=weights[client])
+        return None, anchor[:0]
+    change, shares = torch.zeros_like(anchor), rank.clients.shares
+    for client, record in rank.store.mine():
+        moves = [parts.policy.displacement(anchor, record.get("policy", {}))]
+        for at, transform in enumerate(parts.chain):
+            moves.append(transform.displacement(record.get(f"transform{at}", {})))
+        for displacement in moves:
+            if displacement is not None:
+                change.add_(displacement, alpha=shares[client])
     change = change[apart]
-    return apart, run.comm.sum(change, exact(change), {kind: change.numel()})
-
-
-def _weights(run: Run) -> list[float]:
-    weights = [run.algorithm.weight(size) for size in run.clients.sizes]
-    total = sum(weights)
-    return [weight / total for weight in weights]
+    parts.group.all_reduce(change, {kind: len(change)}).wait()
+    return apart, change

@@ -1,4 +1,4 @@
-"""Owns what is due in a round: its learning rate, and whether it is tested or saved.
+"""What is due in a round: its learning rates, and whether it is evaluated or saved.
 
 The only module that puts the schedule's phases together with the settings that they override.
 """
@@ -22,6 +22,11 @@ def lr(experiment: Experiment, round_number: int, step: int = 0, steps: int = 1)
     if done >= settings.warmup_rounds:
         return constant
     return settings.warmup_lr + (constant - settings.warmup_lr) * done / settings.warmup_rounds
+
+
+def rates(experiment: Experiment, round_number: int, steps: int) -> list[float]:
+    """eta at each of a client's local steps."""
+    return [lr(experiment, round_number, step, steps) for step in range(steps)]
 
 
 def evaluated(experiment: Experiment, round_number: int) -> bool:

@@ -1,4 +1,4 @@
-"""Owns what a rank tells about itself besides metrics: its log, and its status record.
+"""What a rank reports besides metrics: its log, and its status record.
 
 The record `logs/rank-K.json` is for programs: who runs where, how it ended and why, in one line.
 """
@@ -7,11 +7,10 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from trainer.files import write_atomically
+from trainer.metrics.catalog import Row
 
 log = logging.getLogger("fedctl")
 
@@ -38,13 +37,14 @@ class Status:
         write_atomically(self.path, json.dumps(self.values))
 
 
-def final(row: Mapping[str, Any]) -> dict[str, float]:
-    """What a run came to, of its last row: for who reads no metrics, as a pod's last words."""
-    payload = row["payload_bytes_total"]
+def final(row: Row) -> dict[str, float]:
+    """The result of a run, of its last row: for readers without metrics, as a pod's last words."""
+    payload = row.payload_bytes_total or {}
     return {
-        "test_accuracy_ratio": row["test_accuracy_ratio"],
+        "test_accuracy_ratio": row.test_accuracy_ratio or 0.0,
         "uploaded_bytes": sum(n for kind, n in payload.items() if kind != "evaluation"),
-        "dense_equivalent_bytes": row["dense_equivalent_bytes_total"],
+        "wire_bytes": sum((row.wire_bytes_total or {}).values()),
+        "dense_equivalent_bytes": row.dense_equivalent_bytes_total or 0,
     }
 
 

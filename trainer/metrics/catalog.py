@@ -1,17 +1,17 @@
-"""Owns every metric: name, kind, unit, labels, help. The only place that writes a metric's name.
+"""Every metric: name, kind, unit, labels, help. The only place that writes a metric's name.
 
-Floor 0: no torch and no Prometheus client, so that the CLI, dashboards and tests can read it.
-A rank's /metrics serves each of them with the prefix; a row of metrics.jsonl holds the run-wide
-value under the bare name (`payload_bytes_total.values` for a label). What only a rank has, its
-memory, is in no row.
+Layer 0: no torch and no Prometheus client, so that the CLI, dashboards and tests can read it. A
+rank's /metrics serves each of them with the prefix; a row of metrics.jsonl holds the run-wide value
+under the bare name (`payload_bytes_total.values` for a label). What only a rank has, its memory, is
+in no row.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 PREFIX = "fedctl_"
 PHASES = ("local", "select", "reduce", "apply", "evaluate")
-TRAFFIC = ("values", "votes", "buffers", "control", "reconcile", "evaluation")
+TRAFFIC = ("values", "votes", "buffers", "control", "moves", "reconcile", "evaluation")
 
 
 @dataclass(frozen=True)
@@ -23,101 +23,137 @@ class Metric:
     unit: str
     help: str
     labels: tuple[str, ...] = ()
+    own: bool = False  # only a rank has it, so no row does
+    optional: bool = False  # a row has it only if it was measured
+
+
+def _measure(
+    kind: Literal["counter", "gauge"],
+    unit: str,
+    help: str,
+    labels: tuple[str, ...] = (),
+    **where: bool,
+) -> Any:
+    """A field of `Row`, with all of its metric but the name, which is the field's."""
+    return field(
+        default=None, metadata={"kind": kind, "unit": unit, "help": help, "labels": labels, **where}
+    )
+
+
+ByLabel = dict[str, int] | dict[str, float]
+
+
+@dataclass(kw_only=True)
+class Row:
+    """The values of a round; None: not measured this time. A field is a metric."""
+
+    round: int = _measure("gauge", "rounds", "Last finished round")
+    rounds_planned: int | None = _measure("gauge", "rounds", "Rounds that the run will take")
+    time_seconds: float | None = _measure("gauge", "seconds", "Training so far, without evaluation")
+    federated_time_seconds: float | None = _measure(
+        "gauge",
+        "seconds",
+        "Training so far if a round's clients had run side by side: the slowest one's work and the "
+        "server's step of each round, without transfers",
+    )
+    clients_sampled: int | None = _measure(
+        "gauge", "clients", "Clients that trained in the last round"
+    )
+    local_steps_total: int | None = _measure("counter", "steps", "Gradient steps taken by clients")
+    samples_total: int | None = _measure("counter", "samples", "Training samples processed")
+    messages_total: int | None = _measure(
+        "counter",
+        "messages",
+        "Messages that a server and the sampled clients would have exchanged, up and down",
+    )
+    messages_formed_total: int | None = _measure(
+        "counter",
+        "messages",
+        "Clients' messages that were coded one by one; the others were added up within their rank, "
+        "and their payload is what each client would have uploaded",
+    )
+    train_loss: float | None = _measure(
+        "gauge", "nats", "Mean training loss since the last evaluation"
+    )
+    test_loss: float | None = _measure(
+        "gauge", "nats", "Loss of the mean model on the whole test set"
+    )
+    test_accuracy_ratio: float | None = _measure(
+        "gauge", "ratio", "Accuracy of the mean model on the whole test set"
+    )
+    gradient_variance: float | None = _measure(
+        "gauge",
+        "",
+        "Mean over the round's clients of ||G_i - G||^2, G_i a client's gradient and G their mean",
+        optional=True,
+    )
+    gradient_deviation_ratio: float | None = _measure(
+        "gauge",
+        "ratio",
+        "Root of the gradient variance over ||G||: 0 where all clients pull alike",
+        optional=True,
+    )
+    parameters: int | None = _measure("gauge", "parameters", "Scalar parameters of the model")
+    frozen_parameters_ratio: float | None = _measure(
+        "gauge", "ratio", "Share of parameters not transmitted in the last round"
+    )
+    labelled_frozen_ratio: float | None = _measure(
+        "gauge", "ratio", "Share of parameters that the policy calls frozen, transmitted or not"
+    )
+    thawed_parameters: int | None = _measure(
+        "gauge", "parameters", "Frozen parameters transmitted in the last round"
+    )
+    payload_bytes_total: ByLabel | None = _measure(
+        "counter",
+        "bytes",
+        "Bytes that the sampled clients had to upload, whatever the collective",
+        ("kind",),
+    )
+    wire_bytes_total: ByLabel | None = _measure(
+        "counter",
+        "bytes",
+        "Bytes that ranks sent: those of the tensors handed to the collectives, each by what its "
+        "algorithm sends",
+        ("kind",),
+    )
+    dense_equivalent_bytes_total: int | None = _measure(
+        "counter",
+        "bytes",
+        "Bytes that FedAvg in fp32 would have had to upload for the same rounds",
+    )
+    rank_samples_total: ByLabel | None = _measure(
+        "counter", "samples", "Training samples processed, by the rank that did", ("trained_by",)
+    )
+    rank_idle_seconds_total: ByLabel | None = _measure(
+        "counter",
+        "seconds",
+        "Seconds by which a rank's clients were done before those of the longest rank",
+        ("trained_by",),
+    )
+    phase_seconds_total: ByLabel | None = _measure(
+        "counter", "seconds", "Time spent in a phase of the round", ("phase",)
+    )
+    device_memory_bytes: int | None = _measure(
+        "gauge",
+        "bytes",
+        "Memory this rank holds: on a GPU what PyTorch has reserved, on a CPU what is resident",
+        own=True,
+    )
+    final: bool = False  # of the final model, and not of the round: no metric
+
+    def values(self) -> dict[str, Any]:
+        """For metrics.jsonl: by name, without what only a rank has."""
+        row = {
+            metric.name: getattr(self, metric.name)
+            for metric in CATALOG[1:]
+            if not metric.own and not (metric.optional and getattr(self, metric.name) is None)
+        }
+        return row | {"final": True} if self.final else row
 
 
 CATALOG: tuple[Metric, ...] = (
     Metric(
         "info", "gauge", "", "Always 1; the labels name the run", ("run", "digest", "rank", "ranks")
     ),
-    Metric("round", "gauge", "rounds", "Last finished round"),
-    Metric("rounds_planned", "gauge", "rounds", "Rounds that the run will take"),
-    Metric("time_seconds", "gauge", "seconds", "Training so far, without evaluation"),
-    Metric(
-        "federated_time_seconds",
-        "gauge",
-        "seconds",
-        "Training so far if a round's clients had run side by side: the slowest one's work and the "
-        "server's step of each round, without transfers",
-    ),
-    Metric("clients_sampled", "gauge", "clients", "Clients that trained in the last round"),
-    Metric("local_steps_total", "counter", "steps", "Gradient steps taken by clients"),
-    Metric("samples_total", "counter", "samples", "Training samples processed"),
-    Metric(
-        "messages_total",
-        "counter",
-        "messages",
-        "Messages that a server and the sampled clients would have exchanged, up and down",
-    ),
-    Metric("train_loss", "gauge", "nats", "Mean training loss since the last evaluation"),
-    Metric("test_loss", "gauge", "nats", "Loss of the mean model on the whole test set"),
-    Metric(
-        "test_accuracy_ratio",
-        "gauge",
-        "ratio",
-        "Accuracy of the mean model on the whole test set",
-    ),
-    Metric(
-        "gradient_variance",
-        "gauge",
-        "",
-        "Mean over the round's clients of ||G_i - G||^2, G_i a client's gradient and G their mean",
-    ),
-    Metric(
-        "gradient_deviation_ratio",
-        "gauge",
-        "ratio",
-        "Root of the gradient variance over ||G||: 0 where all clients pull alike",
-    ),
-    Metric("parameters", "gauge", "parameters", "Scalar parameters of the model"),
-    Metric(
-        "frozen_parameters_ratio",
-        "gauge",
-        "ratio",
-        "Share of parameters not transmitted in the last round",
-    ),
-    Metric(
-        "labelled_frozen_ratio",
-        "gauge",
-        "ratio",
-        "Share of parameters that the policy calls frozen, transmitted or not",
-    ),
-    Metric(
-        "thawed_parameters",
-        "gauge",
-        "parameters",
-        "Frozen parameters transmitted in the last round",
-    ),
-    Metric(
-        "payload_bytes_total",
-        "counter",
-        "bytes",
-        "Bytes that the sampled clients had to upload, whatever the collective",
-        ("kind",),
-    ),
-    Metric(
-        "wire_bytes_total",
-        "counter",
-        "bytes",
-        "Bytes that the ranks' collectives send, by their algorithm's formula",
-        ("kind",),
-    ),
-    Metric(
-        "dense_equivalent_bytes_total",
-        "counter",
-        "bytes",
-        "Bytes that FedAvg in fp32 would have had to upload for the same rounds",
-    ),
-    Metric(
-        "phase_seconds_total",
-        "counter",
-        "seconds",
-        "Time spent in a phase of the round",
-        ("phase",),
-    ),
-    Metric(
-        "device_memory_bytes",
-        "gauge",
-        "bytes",
-        "Memory this rank holds: on a GPU what PyTorch has reserved, on a CPU what is resident",
-    ),
+    *(Metric(name=f.name, **f.metadata) for f in fields(Row) if f.metadata),
 )

@@ -1,7 +1,7 @@
-"""Owns where metrics go: each rank's /metrics, metrics.jsonl in the run folder, and trackers.
+"""Where metrics go: each rank's /metrics, metrics.jsonl in the run folder, and trackers.
 
-The only module that knows Prometheus. Values are handed over as rows with the catalogue's names;
-nothing here computes one.
+The only module that knows Prometheus. Values are handed over as the catalogue's rows; nothing here
+computes one.
 """
 
 import json
@@ -17,10 +17,8 @@ from prometheus_client.registry import Collector
 from trainer.config.schema import Experiment
 from trainer.files import write_atomically
 from trainer.metrics import trackers
-from trainer.metrics.catalog import CATALOG, PREFIX
+from trainer.metrics.catalog import CATALOG, PREFIX, Row
 from trainer.metrics.sink import CLOSE_SECONDS, Ended, Sink
-
-Row = Mapping[str, Any]  # name -> number, {label: number}, or None where it was not measured
 
 
 class Exposed(Collector):
@@ -32,7 +30,7 @@ class Exposed(Collector):
 
     def update(self, row: Row) -> None:
         """Take the new values; what was not measured this time keeps its last one."""
-        self.row |= {name: value for name, value in row.items() if value is not None}
+        self.row |= {name: value for name, value in vars(row).items() if value is not None}
 
     def collect(self) -> Iterator[Metric]:
         for metric in CATALOG:
@@ -81,12 +79,14 @@ class Recorder:
 
     def record(self, run: Row, own: Row) -> None:
         """A round's values: of the whole run for metrics.jsonl, of this rank for /metrics."""
-        self.exposed.update({**run, **own})
+        self.exposed.update(run)
+        self.exposed.update(own)
+        values = run.values()
         if self.file:
-            self.file.write(json.dumps(run, separators=(",", ":")) + "\n")
+            self.file.write(json.dumps(values, separators=(",", ":")) + "\n")
             self.file.flush()
         for sink in self.sinks:
-            sink.put(run)
+            sink.put(values)
 
     def close(self, status: Ended = "finished") -> None:
         """The run has ended so; trackers get some time to take what they have not yet."""

@@ -189,13 +189,12 @@ def cells(view: RunView, each: bool = False) -> list[dict[str, str]]:
 def _numbers(row: metrics.Row) -> dict[str, str]:
     """What a row has, written; a dash where it has nothing."""
     planned = f"/{row['rounds_planned']:.0f}" if "rounds_planned" in row else ""
-    wire = sum(row.get("wire_bytes_total", {}).values())
     return {
         "round": f"{row['round']:.0f}{planned}" if "round" in row else NOTHING,
         "accuracy": _text(row, "test_accuracy_ratio", summary.percent),
         "loss": _text(row, "test_loss", "{:.3f}".format),
         "sent MB": summary.megabytes(runs.uploaded(row)) if _counted(row) else NOTHING,
-        "wire MB": summary.megabytes(wire) if "wire_bytes_total" in row else NOTHING,
+        "wire MB": summary.megabytes(runs.wire(row)) if "wire_bytes_total" in row else NOTHING,
         "saved": summary.percent(runs.saved(row)) if _counted(row) else NOTHING,
         "frozen": _text(row, "frozen_parameters_ratio", summary.percent),
         "memory MB": _text(row, "device_memory_bytes", summary.megabytes),

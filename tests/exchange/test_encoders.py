@@ -1,0 +1,212 @@
+"""Formats of what a client sends: what comes back, how many bytes it takes, where it may be cut."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from trainer.exchange.encoders import Blocks, Encoder, Plain, Sparse, bitmap, bits, index_bytes
+
+TINY = torch.finfo(torch.float32).tiny
+KEY = (1, 2, 3, 0)  # seed, round, client, vector
+BLOCK = 8
+ENCODERS = {
+    "fp32": Plain(torch.float32),
+    "fp64": Plain(torch.float64, torch.float64),
+    "bf16": Plain(torch.bfloat16),
+    "int8": Blocks(BLOCK),
+    "int8, unbiased": Blocks(BLOCK, unbiased=True),
+}
+SPARSE = {f"sparse {name}": Sparse(ENCODERS[name]) for name in ("fp32", "bf16", "int8")}
+
+# beyond 3.38e38 a value's block has no scale in bf16
+FLOATS = st.floats(-(2.0**126), 2.0**126, width=32)
+# lengths of a vector, and how many of its values are zero
+VALUES = st.lists(FLOATS, max_size=5 * BLOCK)
+THIN = st.lists(st.one_of(st.just(0.0), st.just(0.0), st.just(0.0), FLOATS), max_size=9 * BLOCK)
+
+
+def vector(values: list[float], encoder: Encoder = ENCODERS["fp32"]) -> Tensor:
+    return torch.tensor(values, dtype=getattr(encoder, "computed", torch.float32))
+
+
+def through(encoder: Encoder, values: Tensor, key: tuple[int, ...] = KEY) -> Tensor:
+    """What arrives of a vector that is sent in one part."""
+    (data,) = encoder.encode(values, (0, len(values)), key)
+    return encoder.decode(data, len(values))
+
+
+def cuts(draw: st.DataObject, count: int, block: int) -> list[int]:
+    """Any cuts of `count` values between blocks, as if for so many owners."""
+    blocks = st.lists(st.integers(0, math.ceil(count / block)), max_size=4)
+    inner = sorted(min(count, at * block) for at in draw.draw(blocks))
+    return [0, *inner, count]
+
+
+# --- all formats ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*ENCODERS, *SPARSE])
+@given(values=THIN, draw=st.data())
+def test_a_part_has_as_many_bytes_as_it_says_and_gives_as_many_values(name, values, draw):
+    encoder = (ENCODERS | SPARSE)[name]
+    sent = vector(values, encoder)
+    edges = cuts(draw, len(sent), encoder.block)
+    parts = encoder.encode(sent, edges, KEY)
+    assert len(parts) == len(edges) - 1
+    for part, (start, end) in zip(parts, pairwise(edges), strict=True):
+        assert part.dtype == torch.uint8 and part.dim() == 1
+        assert encoder.size(end - start) in (None, part.numel())
+        assert encoder.decode(part, end - start).shape == (end - start,)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@given(values=VALUES, draw=st.data())
+def test_cuts_change_no_byte(name, values, draw):
+    encoder = ENCODERS[name]
+    sent = vector(values, encoder)
+    (whole,) = encoder.encode(sent, (0, len(sent)), KEY)
+    parts = encoder.encode(sent, cuts(draw, len(sent), encoder.block), KEY)
+    assert torch.equal(torch.cat(parts), whole)
+
+
+@pytest.mark.parametrize("name", SPARSE)
+@given(values=THIN, draw=st.data())
+def test_cuts_of_a_thin_vector_change_no_value(name, values, draw):
+    encoder, sent = SPARSE[name], vector(values)
+    edges = cuts(draw, len(sent), encoder.block)
+    parts = encoder.encode(sent, edges, KEY)
+    lengths = [b - a for a, b in pairwise(edges)]
+    joined = torch.cat([encoder.decode(p, n) for p, n in zip(parts, lengths, strict=True)])
+    assert torch.equal(joined, through(encoder, sent))
+
+
+@pytest.mark.parametrize("name", [*ENCODERS, *SPARSE])
+@given(values=VALUES)
+def test_bytes_may_start_anywhere(name, values):
+    """What arrives of a client lies behind what arrives of another, at any address."""
+    encoder = (ENCODERS | SPARSE)[name]
+    sent = vector(values, encoder)
+    (data,) = encoder.encode(sent, (0, len(sent)), KEY)
+    shifted = torch.cat([data.new_zeros(1), data])[1:]
+    assert torch.equal(encoder.decode(shifted, len(sent)), encoder.decode(data, len(sent)))
+
+
+@pytest.mark.parametrize("name", [*ENCODERS, *SPARSE])
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+def test_what_diverged_shows(name, wrong):
+    """A value that is no number must not become one on the way."""
+    sent = vector([0.5] * (3 * BLOCK), (ENCODERS | SPARSE)[name])
+    sent[BLOCK + 3] = wrong
+    got = through((ENCODERS | SPARSE)[name], sent)
+    assert not got[BLOCK + 3].isfinite()
+    assert got[:BLOCK].isfinite().all() and got[2 * BLOCK :].isfinite().all()
+
+
+# --- one by one -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["fp32", "fp64"])
+@given(values=VALUES)
+def test_plain_values_come_back_exactly(name, values):
+    encoder = ENCODERS[name]
+    assert encoder.exact
+    assert torch.equal(through(encoder, vector(values, encoder)), vector(values, encoder))
+
+
+@given(values=VALUES)
+def test_bf16_rounds_to_its_nearest(values):
+    assert not ENCODERS["bf16"].exact
+    sent, got = vector(values), through(ENCODERS["bf16"], vector(values))
+    assert got.dtype == torch.float32
+    assert ((got - sent).abs() <= sent.abs() * 2.0**-8 + TINY).all()
+    assert torch.equal(through(ENCODERS["bf16"], got), got), "what is in the format stays"
+
+
+# --- blocks ---------------------------------------------------------------------------------------
+
+
+def scales(sent: Tensor) -> Tensor:
+    """The largest magnitude in the block of each value."""
+    rows = torch.nn.functional.pad(sent, (0, -len(sent) % BLOCK)).view(-1, BLOCK)
+    return rows.abs().amax(1).repeat_interleave(BLOCK)[: len(sent)]
+
+
+@pytest.mark.parametrize("name,steps", [("int8", 1 / 254), ("int8, unbiased", 1 / 127)])
+@given(values=VALUES)
+def test_an_integer_is_off_by_a_share_of_its_blocks_largest_value(name, steps, values):
+    """Half a step if rounded to the nearest, a step at random; the scale itself is rounded up."""
+    sent = vector(values)
+    off = (through(ENCODERS[name], sent).double() - sent.double()).abs()
+    up = 1 + 2.0**-7  # at most, from the largest value to a bf16 no smaller
+    assert (off <= steps * up * (1 + 1e-4) * scales(sent).double() + TINY).all()
+
+
+@pytest.mark.parametrize("name", ["int8", "int8, unbiased"])
+@given(values=st.lists(FLOATS, min_size=BLOCK, max_size=BLOCK))
+def test_zeros_stay_zeros_and_leave_their_neighbours_alone(name, values):
+    sent = vector([*[0.0] * BLOCK, *values, *[0.0] * BLOCK])
+    got = through(ENCODERS[name], sent)
+    assert got[:BLOCK].count_nonzero() == got[2 * BLOCK :].count_nonzero() == 0
+    assert torch.equal(through(Blocks(BLOCK), vector(values)), through(Blocks(BLOCK), sent)[8:16])
+
+
+def test_every_magnitude_has_a_scale():
+    """A small update is as exact as a large one, which a scale in fp16 would not allow."""
+    for exponent in range(-36, 38):
+        sent = torch.linspace(-1, 1, BLOCK) * 10.0**exponent
+        assert ((through(Blocks(BLOCK), sent) - sent).abs() <= sent.abs().max() / 250).all()
+
+
+def test_random_rounding_is_right_on_average():
+    """Within five standard errors of 2,000 draws, of which each is off by half a step at most."""
+    sent = torch.randn(4 * BLOCK, generator=torch.Generator().manual_seed(1))
+    encoder, draws = Blocks(BLOCK, unbiased=True), 2000
+    mean = torch.stack([through(encoder, sent, (1, 2, who, 0)) for who in range(draws)]).mean(0)
+    step = scales(sent) * (1 + 2.0**-7) / 127
+    assert ((mean - sent).abs() < 5 * step / 2 / draws**0.5).all()
+    biased = through(Blocks(BLOCK), sent)
+    assert ((biased - sent).abs() > 5 * step / 2 / draws**0.5).any(), "the bound tells them apart"
+
+
+def test_random_rounding_is_a_function_of_its_key():
+    encoder, sent = Blocks(BLOCK, unbiased=True), torch.linspace(-1, 1, 100)
+    first = through(encoder, sent)
+    assert torch.equal(through(encoder, sent), first)
+    for key in ((2, 2, 3, 0), (1, 3, 3, 0), (1, 2, 4, 0), (1, 2, 3, 1)):
+        assert not torch.equal(through(encoder, sent, key), first), key
+
+
+# --- thin vectors ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SPARSE)
+@given(values=THIN)
+def test_a_thin_vector_arrives_as_it_would_whole(name, values):
+    encoder, sent = SPARSE[name], vector(values)
+    assert encoder.exact == encoder.inner.exact
+    assert torch.equal(through(encoder, sent), through(encoder.inner, sent))
+
+
+@given(st.integers(1, 200), st.data())
+def test_a_thin_part_is_as_long_as_what_it_holds(blocks, draw):
+    kept = draw.draw(st.sets(st.integers(0, blocks - 1)))
+    sent = torch.zeros(blocks * BLOCK)
+    sent[[block * BLOCK for block in kept]] = 1.0
+    for inner in (ENCODERS["fp32"], ENCODERS["int8"]):
+        items = blocks * BLOCK // inner.block  # a value, or a block of them
+        (data,) = Sparse(inner).encode(sent, (0, len(sent)), KEY)
+        expected = 4 + index_bytes(items, len(kept)) + inner.size(len(kept) * inner.block)
+        assert data.numel() == expected
+
+
+@given(st.lists(st.booleans(), max_size=70))
+def test_bits_inverts_bitmap(chosen):
+    chosen = torch.tensor(chosen, dtype=torch.bool)
+    data = bitmap(chosen)
+    assert data.numel() == math.ceil(len(chosen) / 8)
+    assert torch.equal(bits(data, len(chosen)).bool(), chosen)

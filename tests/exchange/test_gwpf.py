@@ -1,0 +1,176 @@
+"""GWPF and its released rule against the specification's noise table and its aliasing proof."""
+
+import pytest
+import torch
+
+from tests.exchange.turns import select, server, turn
+from trainer.config.communication import APF as APFSettings
+from trainer.config.communication import GWPF as Settings
+from trainer.config.communication import GWPFReleased as ReleasedSettings
+from trainer.engine.round import RoundResult
+from trainer.exchange.message import Places
+from trainer.exchange.policies.apf import APF
+from trainer.exchange.policies.drift import halved
+from trainer.exchange.policies.gwpf import GWPF
+from trainer.exchange.policies.gwpf_released import GWPFReleased
+
+CPU = torch.device("cpu")
+SIZE, CLIENTS = 40_000, 10
+
+
+def frozen_gwpf(**settings: float) -> GWPF:
+    policy = GWPF(Settings(**settings), SIZE, CPU)
+    policy.freeze(torch.ones(SIZE, dtype=torch.bool))
+    policy.age.fill_(9)  # for longer than any memory of these tests goes back
+    return policy
+
+
+def share_thawed_by_noise(policy: GWPF, steps: int) -> float:
+    """Each client walks at random from the agreed model, which no update is worth thawing for."""
+    stream = torch.Generator().manual_seed(1)
+    anchor, ballots = torch.zeros(SIZE), []
+    for _ in range(CLIENTS):
+        own, memory = turn(anchor.clone(), anchor, number=5), {}
+        policy.entering(own, memory)
+        for _ in range(steps):
+            own.params += torch.randn(SIZE, generator=stream)
+            policy.stepped(own)
+        ballots.append(policy.leaving(own, memory))
+    places = select(policy, ballots)  # all are frozen, so what travels has thawed
+    assert places.count == int(places.mask.count_nonzero())
+    return places.count / SIZE
+
+
+# P(thaw) of a useless coordinate, specification section 1.6: (steps, T_thaw, quorum share, P)
+NOISE = [
+    (4, 0.02, 0.1, 1.000),
+    (4, 0.05, 0.5, 1.000),
+    (4, 0.5, 0.1, 0.9986),
+    (4, 0.5, 0.5, 0.574),
+    (5, 0.5, 0.1, 0.9951),
+    (5, 0.5, 0.5, 0.399),
+    (50, 0.2, 0.1, 0.954),
+    (50, 0.2, 0.5, 0.097),
+    (50, 0.5, 0.1, 0.0369),  # the specification prints 0.042; this is from 4 million draws
+    (50, 0.5, 0.5, 0.000),
+]
+
+
+@pytest.mark.parametrize("steps,thaw,quorum,probability", NOISE)
+def test_noise_thaws_as_often_as_the_table_says(steps, thaw, quorum, probability):
+    policy = frozen_gwpf(thaw_threshold=thaw, quorum=quorum)
+    # four standard errors of 40,000 draws, and what the table's own rounding leaves open
+    tolerance = 4 * (probability * (1 - probability) / SIZE) ** 0.5 + 0.0012
+    assert share_thawed_by_noise(policy, steps) == pytest.approx(probability, abs=tolerance)
+
+
+def test_one_vote_of_ten_from_four_samples_thaws_nearly_all_noise():
+    thawed = share_thawed_by_noise(frozen_gwpf(thaw_threshold=0.5, quorum=0.1), steps=4)
+    assert 0.998 < thawed < 0.9995
+
+
+def test_a_frozen_coordinate_keeps_training_and_its_drift_survives_the_round():
+    policy = frozen_gwpf(quorum=1.0)
+    anchor, memory = torch.zeros(SIZE), {}
+    for number in (1, 2, 3):
+        own = turn(anchor.clone(), anchor, number)
+        policy.entering(own, memory)
+        assert torch.equal(own.params, torch.full((SIZE,), float(number - 1)))
+        own.params += 1.0
+        policy.stepped(own)
+        policy.leaving(own, memory)
+        policy.rounds = number
+    assert torch.equal(memory["travel"], torch.full((SIZE,), 3.0))
+    assert torch.equal(policy.displacement(anchor, memory), torch.full((SIZE,), -3.0))
+
+
+def test_what_thawed_while_a_client_was_away_starts_anew():
+    policy = frozen_gwpf(quorum=1.0)
+    anchor, memory = torch.zeros(SIZE), {}
+    own = turn(anchor.clone(), anchor, number=1)
+    policy.entering(own, memory)
+    own.params += 1.0
+    policy.stepped(own)
+    policy.leaving(own, memory)
+    policy.rounds = 1
+    policy.age[0] = 0  # thawed in round 1 and frozen again at its end
+    frozen = policy.frozen.clone()
+    frozen[1] = False  # active again
+    policy.freeze(frozen)
+    own = turn(anchor.clone(), anchor, number=2)
+    policy.entering(own, memory)
+    assert own.params[0] == 0 and own.params[1] == 0
+    assert bool((own.params[2:] == 1).all())
+    travel = own.work["gwpf.travel"]
+    assert travel[0] == 0 and bool((travel[1:] == 1).all())
+
+
+@pytest.mark.parametrize("policy", [GWPF, APF])
+def test_the_threshold_is_halved_down_to_its_floor(policy):
+    settings = {GWPF: Settings, APF: APFSettings}[policy]
+    policy = policy(settings(threshold=1.0, ema=0.9, tighten_at=0.5, threshold_floor=0.2), 4, CPU)
+    seen, number = [], 0
+    for _ in range(5):  # each time: all freeze, and then all are active again
+        for g in (torch.ones(4), -torch.ones(4)):
+            number += 1
+            mask = torch.ones(4, dtype=torch.bool)
+            policy.applied(g, server(torch.zeros(4), number), Places(4, mask))
+        seen.append(policy.threshold)
+        policy.load(policy.state() | {"crowded": False, "asleep": torch.zeros(4).short()})
+        policy.freeze(torch.zeros(4, dtype=torch.bool))
+        policy.ratio.signed.zero_(), policy.ratio.absolute.zero_()
+    assert seen == [0.5, 0.25, 0.2, 0.2, 0.2]
+
+
+def test_halving_never_raises_a_threshold():
+    assert halved(0.0005, 0.001) == 0.0005
+    assert halved(0.0, 0.001) == 0.0
+
+
+def test_a_threshold_is_halved_once_per_crossing():
+    policy = GWPF(Settings(threshold=1.0, ema=0.5, tighten_at=0.5, threshold_floor=0.1), 4, CPU)
+    for number, sign in enumerate((1, -1, 1, -1, 1, -1), start=1):
+        places = select(policy)
+        policy.applied(torch.full((4,), float(sign)), server(torch.zeros(4), number), places)
+    assert policy.labelled == 4
+    assert policy.threshold == 0.5
+
+
+def test_aliasing_hides_an_oscillation_that_the_statistic_of_updates_sees():
+    weights = torch.tensor([1.0, 2.0, -3.0, 0.5])
+    for aliased, ratio in ((True, 1.0), (False, 0.0)):
+        policy = GWPFReleased(ReleasedSettings(aliased=aliased), 4, CPU)
+        before = weights
+        for number in range(1, 400):
+            after = weights + 0.01 * (-1) ** number
+            places = select(policy)
+            policy.freeze(torch.zeros(4, dtype=torch.bool))  # judge only: every round is a sample
+            policy.applied(before - after, server(after, number), places)
+            before = after
+        measured = policy.ratio.signed.abs() / policy.ratio.absolute
+        assert measured == pytest.approx(torch.full((4,), ratio), abs=0.01)
+
+
+def test_the_released_label_is_permanent_and_one_vote_of_ten_sends_it():
+    policy = GWPFReleased(ReleasedSettings(), 3, CPU)
+    policy.freeze(torch.tensor([True, True, False]))
+    places = select(policy, [torch.tensor([True, False])], clients=10)
+    assert places.mask.tolist() == [True, False, True]
+    result = RoundResult(places, policy.labelled)
+    assert (places.count, result.thawed, result.labelled) == (2, 1, 2)
+    assert policy.ballot_bytes() == 8
+    policy.applied(torch.ones(3), server(torch.zeros(3)), places)
+    assert policy.frozen.tolist()[:2] == [True, True]
+
+
+def test_the_released_code_never_records_the_last_step_of_a_round():
+    policy = GWPFReleased(ReleasedSettings(ema=0.0), 1, CPU)
+    policy.freeze(torch.tensor([True]))
+    own = turn(torch.zeros(1), torch.zeros(1))
+    policy.entering(own, {})
+    for value in (1.0, 3.0, 103.0):
+        own.params.fill_(value)
+        policy.stepped(own)
+    # with no memory, the last recorded difference: 1 - 3
+    assert own.work["released.signed"].item() == -2.0
+    assert own.work["released.last"].item() == 3.0

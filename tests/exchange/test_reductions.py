@@ -1,0 +1,95 @@
+"""Reductions on real ranks: the same bits everywhere, near the mean, whoever trains whom."""
+
+import numpy as np
+import pytest
+
+from tests.exchange.messages import NORMS, WEIGHTS, exchanged, values
+from tests.ranks import ranks
+
+ALL = ["fp32", "fp32, thin", "bf16", "bf16, thin", "int8", "int8, thin"]
+CODED = [name for name in ALL if not name.startswith("fp32")]
+
+
+def exact(name: str, count: int, clients: int = len(WEIGHTS)) -> dict[str, np.ndarray]:
+    """The means by definition, in float64: by weight, and 1/8 of each for the control."""
+    sent = [values(client, count, "thin" in name) for client in range(clients)]
+    total = sum(WEIGHTS[:clients])
+    by_weight = [weight / total for weight in WEIGHTS[:clients]]
+    factors = {"delta": by_weight, "control": [1 / 8] * clients, "buffers": by_weight}
+    return {
+        name: sum(f * v[name].double().numpy() for f, v in zip(own, sent, strict=True))
+        for name, own in factors.items()
+    }
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("count", [1, 3, 1001])
+def test_means_are_the_same_bits_on_every_rank(name, count):
+    answers = ranks(4).run(exchanged, name, count)
+    expected, first = exact(name, count), answers[0]["mean"]
+    for answer in answers:
+        assert {n: v.tobytes() for n, v in answer["mean"].items()} == {
+            n: v.tobytes() for n, v in first.items()
+        }
+    fp32 = name.startswith("fp32")
+    for vector in ("delta", "control"):
+        allowed = {"rel": 1e-5, "abs": 1e-6} if fp32 else {"rel": 2e-2, "abs": 5e-2}
+        assert first[vector] == pytest.approx(expected[vector], **allowed)
+    assert first["buffers"] == pytest.approx(expected["buffers"], abs=1e-6)
+
+
+@pytest.mark.parametrize("name", CODED)
+@pytest.mark.parametrize("masked", [False, True])
+def test_no_bit_of_a_coded_mean_depends_on_the_number_of_ranks(name, masked):
+    one, *others = (ranks(size).run(exchanged, name, 1001, masked)[0] for size in (1, 2, 4))
+    for other in others:
+        for vector, mean in one["mean"].items():
+            assert np.array_equal(mean, other["mean"][vector]), vector
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_mean_is_that_of_what_the_others_are_reported_to_have_got(name, masked):
+    answers = ranks(2).run(exchanged, name, 1001, masked)
+    sent = answers[0]["sent"] | answers[1]["sent"]
+    assert sorted(sent) == list(range(len(WEIGHTS)))
+    control = sum(report["control"].astype(np.float64) / 8 for report in sent.values())
+    assert answers[0]["mean"]["control"] == pytest.approx(control, abs=1e-6)
+    delta = sum(w * sent[c]["delta"].astype(np.float64) for c, w in enumerate(WEIGHTS))
+    once_more = 1e-6 if name.startswith("fp32") else 1e-2  # the mean itself is coded too
+    assert answers[0]["mean"]["delta"] == pytest.approx(delta, abs=once_more)
+    if masked:
+        off = ~answers[0]["mask"]
+        assert not answers[0]["mean"]["delta"][off].any()
+        assert not answers[0]["mean"]["control"][off].any()
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("clients", [1, 5])
+def test_a_rank_that_has_to_stop_is_known_to_all(name, clients):
+    """Also one that trains none of the round's clients."""
+    for stopping in (-1, 0, 3):
+        answers = ranks(4).run(exchanged, name, 100, False, stopping, clients)
+        assert [answer["stop"] for answer in answers] == [stopping >= 0] * 4
+
+
+@pytest.mark.parametrize(
+    "name,own",
+    [("fp32", 2 * 4 * 1001), ("bf16", 2 * 2 * 1001), ("int8", 2 * 16 * 66)],  # ceil(1001 / 64): 16
+)
+def test_payload_is_what_clients_send_and_does_not_depend_on_the_number_of_ranks(name, own):
+    for size in (1, 2, 4):
+        answers = ranks(size).run(exchanged, name, 1001)
+        assert sum(a["payload"]["values"] for a in answers) == len(WEIGHTS) * own
+        assert sum(a["payload"]["buffers"] for a in answers) == len(WEIGHTS) * 4 * NORMS
+        assert sum(a["formed"] for a in answers) == (name != "fp32") * len(WEIGHTS)
+        assert (sum(sum(a["wire"].values()) for a in answers) > 0) == (size > 1)
+
+
+def test_a_thin_message_costs_what_it_holds():
+    thin, dense = (ranks(2).run(exchanged, name, 1001) for name in ("fp32, thin", "fp32"))
+    held = sum(int(values(c, 1001, True)["delta"].count_nonzero()) for c in range(len(WEIGHTS)))
+    control = len(WEIGHTS) * 4 * 1001
+    assert sum(a["payload"]["values"] for a in thin) == 4 * held + control
+    assert sum(a["payload"]["votes"] for a in thin) == len(WEIGHTS) * 126  # a bit for each value
+    assert sum(a["payload"]["votes"] for a in dense) == 0

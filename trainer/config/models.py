@@ -1,0 +1,46 @@
+"""The networks by name: the one table that settings, error messages and the trainer read."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from trainer.config.parts import resolve
+
+
+@dataclass(frozen=True)
+class Network:
+    """A class by its import path, its arguments, and the norms it can have (the first: default)."""
+
+    path: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    norms: tuple[str, ...] = ()
+
+    def __call__(self, **arguments: Any) -> Any:
+        """A new network, with `classes` and `in_shape` (C, H, W) among the arguments."""
+        return resolve(self.path)(**self.arguments, **arguments)
+
+
+CIFAR_NORMS = ("batch", "group")
+
+MODELS = {
+    "softmax": Network("trainer.models.linear:Softmax"),
+    "digits-cnn": Network("trainer.models.cnn:DigitsCNN"),
+    "lenet": Network("trainer.models.cnn:LeNet"),
+    "mnist-cnn": Network("trainer.models.cnn:MnistCNN"),
+    "fedavg-cnn": Network("trainer.models.cnn:FedAvgCNN"),
+    "fedga-cnn": Network("trainer.models.cnn:FedGACNN"),
+    "dropout-cnn": Network("trainer.models.cnn:DropoutCNN"),
+    "fedga-resnet": Network("trainer.models.fedga_resnet:FedGAResNet", norms=("none", "batch")),
+    "resnet18": Network("trainer.models.resnet:ResNet18"),
+    "vgg11": Network("trainer.models.vgg:VGG11"),
+    **{
+        f"cifar-resnet{depth}": Network(
+            "trainer.models.cifar_resnet:CifarResNet", {"depth": depth}, CIFAR_NORMS
+        )
+        for depth in (20, 32, 44, 56, 110, 1202)
+    },
+    **{
+        f"cifar-vgg{depth}": Network("trainer.models.vgg:CifarVGG", {"depth": depth})
+        for depth in (11, 13, 16, 19)
+    },
+    "resnet50": Network("trainer.models.resnet:ResNet50"),
+}

@@ -1,0 +1,83 @@
+"""Full gradients at the agreed model, exchanged before clients train.
+
+Only if the algorithm asks for them, or if this round's alignment is measured.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from trainer.engine import plan
+from trainer.engine.parts import RankState
+from trainer.engine.turns import full_gradient
+from trainer.exchange.message import Cohort, Message, Places, Terms, Vector
+from trainer.exchange.reductions.reduction import Handle
+
+# used once: what is coded away or left out is not sent later
+GRADIENT = Vector("gradient", leftover="lost")
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How far the clients' full gradients G_i are from their mean G in a round."""
+
+    variance: float  # mean of ||G_i - G||^2
+    norm: float  # ||G||
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """G_i of this rank's clients and their mean G over all, (P,) each, if the algorithm asked."""
+
+    own: dict[int, Tensor] = field(default_factory=dict)
+    mean: Tensor | None = None
+    alignment: Alignment | None = None
+
+
+def exchange_full_gradients(rank: RankState, cohort: Cohort) -> Gradients:
+    """Compute them, and exchange them if anybody needs the mean.
+
+    A frozen coordinate is not exchanged, so it counts as 0 in both.
+    """
+    parts, server = rank.parts, rank.server
+    needs, settings = parts.algorithm.needs, rank.experiment.evaluation
+    measured = settings.alignment and plan.evaluated(rank.experiment, server.number)
+    if needs == "nothing" and not measured:
+        return Gradients()
+    live, own = parts.policy.live(), {}
+    members = cohort.at(parts.group.rank)
+    for member in members:
+        with rank.clock.turn(member.client):
+            own[member.client] = full_gradient(rank, member.client)
+            if live is not None:
+                own[member.client].mul_(live)
+    if needs == "gradient" and not measured:
+        return Gradients(own)
+    with rank.clock.phase("reduce"):
+        places = Places(len(server.anchor), live)
+        terms = Terms(
+            cohort=cohort,
+            vectors=(GRADIENT,),
+            size=places.size,
+            seed=rank.experiment.seed,
+            places=places,
+            kind="values" if needs == "mean gradient" else "evaluation",
+            like=server.anchor,
+        )
+        exchange = parts.once.begin(parts.group, terms)
+        for member in members:
+            exchange.add(Message(member, {GRADIENT.name: own[member.client]}))
+        mean = Handle(exchange.finish(places, False)).wait().mean[GRADIENT.name]
+        alignment = _alignment(rank, cohort, own, mean) if measured else None
+    return Gradients(own if needs != "nothing" else {}, mean, alignment)
+
+
+def _alignment(rank: RankState, cohort: Cohort, own: dict[int, Tensor], mean: Tensor) -> Alignment:
+    group = rank.parts.group
+    variance = sum(
+        member.weight * float(torch.dist(own[member.client], mean)) ** 2
+        for member in cohort.at(group.rank)
+    )
+    (variance,) = group.sum_numbers([variance], "evaluation")
+    return Alignment(variance, float(mean.norm()))

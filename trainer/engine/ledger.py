@@ -1,0 +1,141 @@
+"""The run's totals: what every rank counted, brought together once a round.
+
+Steps, samples and the dense equivalent follow from who takes part, so every rank computes them.
+Bytes are counted by the rank that makes or sends them, and time is measured; those are added up in
+one small collective, together with the numbers of an evaluation if there is one.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from trainer.exchange.books import none
+from trainer.exchange.group import Group
+from trainer.exchange.message import Cohort, Participant
+from trainer.metrics.catalog import TRAFFIC, Row
+
+FLOAT32 = 4  # bytes of a value in the dense equivalent
+
+
+@dataclass
+class Tally:
+    """Counts of work, of all ranks or of one.
+
+    dense: bytes that FedAvg in fp32 would have uploaded for the same rounds; messages: what a
+    server and the sampled clients would have sent to each other.
+    """
+
+    steps: int = 0
+    samples: int = 0
+    dense: int = 0
+    messages: int = 0
+
+    def add(self, members: Sequence[Participant], parameters: int, messages: int) -> None:
+        """A round of these clients. parameters: of a dense upload; messages: of each client."""
+        self.steps += sum(member.steps for member in members)
+        self.samples += sum(member.samples for member in members)
+        self.dense += FLOAT32 * parameters * len(members)
+        self.messages += messages * len(members)
+
+    def fill(self, row: Row) -> None:
+        """Write the counts into a row."""
+        row.local_steps_total, row.samples_total = self.steps, self.samples
+        row.messages_total, row.dense_equivalent_bytes_total = self.messages, self.dense
+
+
+@dataclass
+class Ledger:
+    """Totals since the start of the run.
+
+    tally: over all ranks; own: of this rank. By rank: samples, and idle, the seconds by which a
+    rank's rounds were shorter than the longest rank's. federated: seconds of training as if a
+    round's clients had run side by side.
+    """
+
+    group: Group
+    tally: Tally = field(default_factory=Tally)
+    own: Tally = field(default_factory=Tally)
+    formed: int = 0
+    federated: float = 0.0
+    payload: dict[str, int] = field(default_factory=none)
+    wire: dict[str, int] = field(default_factory=none)
+    rank_samples: list[int] = field(default_factory=list)
+    idle: list[float] = field(default_factory=list)
+    busy: float = 0.0  # of this rank, in the round that was not settled yet
+    slowest: float = 0.0  # likewise: the longest turn of a client, and the server's step
+
+    def __post_init__(self) -> None:
+        self.rank_samples = self.rank_samples or [0] * self.group.size
+        self.idle = self.idle or [0.0] * self.group.size
+
+    def round(self, cohort: Cohort, parameters: int, messages: int) -> None:
+        """Count a round of `cohort`, as Tally.add does."""
+        self.tally.add(cohort.members, parameters, messages)
+        self.own.add(cohort.at(self.group.rank), parameters, messages)
+        for member in cohort.members:
+            self.rank_samples[member.rank] += member.samples
+
+    def time(self, turns: Sequence[float], server: float) -> None:
+        """Note what this rank's clients took in a round, and the server's step."""
+        self.busy = sum(turns)
+        self.slowest = max(turns, default=0.0) + server
+
+    def settle(self, numbers: Sequence[float] = ()) -> list[float]:
+        """Add up the books of all ranks, and `numbers`; returns the sums of those.
+
+        Every rank calls it once a round. One collective, counted before the books are closed.
+        """
+        books, size, rank = self.group.books, self.group.size, self.group.rank
+        times = [0.0] * (2 * size)
+        times[rank], times[size + rank] = self.busy, self.slowest
+        kinds = len(TRAFFIC)
+        self.group.count_ring({"control": 8 * (len(numbers) + 2 * kinds + 1 + len(times))})
+        counts = [*books.payload.values(), *books.wire.values(), books.formed]
+        sums = self.group.sum_numbers([*numbers, *counts, *times], None)
+        counts = [round(count) for count in sums[len(numbers) : -2 * size]]
+        self.payload = dict(zip(TRAFFIC, counts[:kinds], strict=True))
+        self.wire = dict(zip(TRAFFIC, counts[kinds : 2 * kinds], strict=True))
+        self.formed = counts[-1]
+        busy, slowest = sums[-2 * size : -size], sums[-size:]
+        self.idle = [idle + max(busy) - own for idle, own in zip(self.idle, busy, strict=True)]
+        self.federated += max(slowest)
+        self.busy = self.slowest = 0.0
+        return sums[: len(numbers)]
+
+    @property
+    def uploaded(self) -> int:
+        """Bytes that clients had to upload to learn: without those of evaluations."""
+        return sum(count for kind, count in self.payload.items() if kind != "evaluation")
+
+    def fill(self, row: Row) -> None:
+        """The run's totals, as far as they have been settled."""
+        self.tally.fill(row)
+        row.federated_time_seconds = self.federated
+        row.messages_formed_total = self.formed
+        row.payload_bytes_total, row.wire_bytes_total = dict(self.payload), dict(self.wire)
+        row.rank_samples_total = {str(rank): n for rank, n in enumerate(self.rank_samples)}
+        row.rank_idle_seconds_total = {str(rank): s for rank, s in enumerate(self.idle)}
+
+    def fill_own(self, row: Row) -> None:
+        """What this rank counts for itself."""
+        rank, books = self.group.rank, self.group.books
+        self.own.fill(row)
+        row.messages_formed_total = books.formed
+        row.payload_bytes_total, row.wire_bytes_total = dict(books.payload), dict(books.wire)
+        row.rank_samples_total = {str(rank): self.rank_samples[rank]}
+        row.rank_idle_seconds_total = {str(rank): self.idle[rank]}
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold of all ranks alike; `own` is this rank's."""
+        return {
+            "tally": asdict(self.tally),
+            "federated": self.federated,
+            "rank_samples": self.rank_samples,
+            "idle": self.idle,
+        }
+
+    def load(self, state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+        """Take over what `state` returned, and this rank's tally."""
+        self.tally, self.own = Tally(**state["tally"]), Tally(**own)
+        self.federated = state["federated"]
+        self.rank_samples, self.idle = state["rank_samples"], state["idle"]

@@ -1,0 +1,162 @@
+"""What this rank's clients offer in a round, on its way to the exchange.
+
+A message is masked, transformed and coded as soon as it can be, so that at most one waits: only if
+a vote decides which places travel, or clients may stay silent, all of them do.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from trainer.engine.parts import RankState
+from trainer.exchange.message import Cohort, Message, Places, Terms
+from trainer.exchange.reductions.reduction import Exchange, Handle
+from trainer.exchange.transforms.transform import Context
+from trainer.turn import Memory
+
+
+class Outbox:
+    """The messages of one rank in one round."""
+
+    def __init__(self, rank: RankState, cohort: Cohort) -> None:
+        self.rank, self.parts, self.cohort = rank, rank.parts, cohort
+        parts = self.parts
+        self.vectors, self.named = rank.vectors, parts.algorithm.vectors
+        # does anybody want to know what the others got of a message?
+        self.report = parts.algorithm.keeps or any(t.accounts for t in parts.chain)
+        needs_places = self.report or bool(parts.chain) or not parts.reduction.folds
+        self.silences = any(transform.silences for transform in parts.chain)
+        self.waits = self.silences or (parts.policy.voting and needs_places)
+        self.waiting: list[Message] = []
+        self.votes: Tensor | None = None
+        # if there is no vote, it is known now which places travel
+        self.places = None if parts.policy.voting else parts.policy.select(None)
+        self.exchange = None if self.waits else self._begin(cohort)
+
+    def _begin(self, senders: Cohort) -> Exchange:
+        server = self.rank.server
+        terms = Terms(
+            cohort=senders,
+            vectors=self.vectors,
+            size=len(server.anchor),
+            seed=self.rank.experiment.seed,
+            places=self.places,
+            lengths={"buffers": len(server.buffers)},
+            report=self.report,
+            like=server.anchor,
+        )
+        return self.parts.reduction.begin(self.parts.group, terms)
+
+    # ------------------------------------------------------------------ one client
+
+    def offer(self, message: Message, ballot: Tensor | None) -> None:
+        """A client has trained: what it would send, and its vote, if it has one."""
+        if ballot is not None:
+            counts = ballot.to(torch.int32)
+            self.votes = counts if self.votes is None else self.votes.add_(counts)
+            self.parts.group.books.upload({"votes": self.parts.policy.ballot_bytes()})
+        if self.exchange is None:
+            self.waiting.append(message)
+        else:
+            self._transform(message)
+            self._send(self.exchange, message)
+
+    def _transform(self, message: Message) -> None:
+        """Leave out what does not travel, then let the chain work on the rest."""
+        places = self.places
+        if places is None or not (self.report or self.parts.chain):
+            return  # the reduction leaves it out, once for all clients
+        if places.mask is not None:
+            for vector in self.named:
+                message.vectors[vector.name].mul_(places.mask)
+        server = self.rank.server
+        context = Context(server.number, server.anchor, places, self.parts.worker.total)
+        for at, transform in enumerate(self.parts.chain):
+            memory = self._memory(message, f"transform{at}")
+            transform.outgoing(message, self.named, memory, context)
+            message.passed = at + 1
+            if message.silent:
+                break
+
+    def _memory(self, message: Message, part: str) -> Memory:
+        return self.rank.store.memory(message.sender.client, part)
+
+    def _send(self, exchange: Exchange, message: Message) -> None:
+        sent = exchange.add(message)
+        if self.report:
+            self._delivered(message, sent)
+
+    def _delivered(self, message: Message, sent: Mapping[str, Tensor]) -> None:
+        """It is known what the others got: now what is kept may change, last transform first."""
+        for at in reversed(range(message.passed)):
+            self.parts.chain[at].delivered(
+                self.named, sent, self._memory(message, f"transform{at}")
+            )
+        if self.parts.algorithm.keeps:
+            self.parts.algorithm.delivered(self._memory(message, "algorithm"), sent)
+
+    # ------------------------------------------------------------------ all ranks
+
+    def select(self) -> Places:
+        """Which places travel: by a vote of the round's clients, if the policy holds one."""
+        policy, group = self.parts.policy, self.parts.group
+        if self.places is None:
+            votes = self.votes
+            if votes is None:  # no client of the round is on this rank
+                votes = torch.zeros(policy.labelled, dtype=torch.int32, device=group.device)
+            quorum = policy.quorum(len(self.cohort.members))
+            if policy.lanes:
+                decided = group.vote(votes, most=self.cohort.most(), quorum=quorum)
+            else:
+                group.all_reduce(votes, {"votes": len(votes)}).wait()
+                decided = votes >= quorum
+            self.places = policy.select(decided)
+        return self.places
+
+    def close(self, stop: bool) -> tuple[Cohort, Handle]:
+        """Send what waited, and start the exchange; returns who sends, and the exchange under way.
+
+        stop: was this rank asked to?
+        """
+        places, senders = self.select(), self.cohort
+        if self.exchange is None:
+            for message in self.waiting:
+                self._transform(message)
+            if self.silences:
+                senders = self._senders()
+                if not senders.members:
+                    self.places = places = Places(
+                        places.size, torch.zeros_like(self.rank.server.anchor, dtype=torch.bool), 0
+                    )
+            self.exchange = self._begin(senders)
+            weighted = {member.client: member for member in senders.members}
+            while self.waiting:
+                message = self.waiting.pop(0)
+                if message.silent:
+                    self._stay_silent(message)
+                else:
+                    message.sender = weighted[message.sender.client]
+                    self._send(self.exchange, message)
+        return senders, Handle(self.exchange.finish(places, stop))
+
+    def _senders(self) -> Cohort:
+        """Those that send anything: every rank tells the others who of its clients does not."""
+        silent = {message.sender.client for message in self.waiting if message.silent}
+        told = [int(member.client in silent) for member in self.cohort.members]
+        flags = torch.tensor(told, dtype=torch.int32, device=self.parts.group.device)
+        self.parts.group.all_reduce(flags, {"control": len(told)}).wait()
+        return self.cohort.only(
+            {
+                m.client
+                for m, off in zip(self.cohort.members, flags.tolist(), strict=True)
+                if not off
+            }
+        )
+
+    def _stay_silent(self, message: Message) -> None:
+        """Nothing is sent but a byte that says so."""
+        self.parts.group.books.upload({"control": 1})
+        if self.report:
+            nothing = {v.name: torch.zeros_like(message.vectors[v.name]) for v in self.vectors}
+            self._delivered(message, nothing)

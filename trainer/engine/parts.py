@@ -1,0 +1,123 @@
+"""A rank assembled: the parts that a round works with, each of which knows none of the others."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from trainer.algorithms.algorithm import Algorithm
+from trainer.config.errors import ConfigError
+from trainer.config.schema import Experiment
+from trainer.engine.clock import Clock
+from trainer.engine.cohort import Clients
+from trainer.engine.ledger import Ledger
+from trainer.engine.store import Store
+from trainer.exchange.group import Group
+from trainer.exchange.message import BUFFERS, Vector
+from trainer.exchange.policies.policy import Policy
+from trainer.exchange.reductions.reduction import Reduction
+from trainer.exchange.transforms.transform import Transform
+from trainer.tasks.task import Task
+from trainer.turn import Server
+from trainer.workers.worker import Worker
+
+
+@dataclass
+class Parts:
+    """What a run is made of: how it learns, and how it exchanges."""
+
+    task: Task
+    worker: Worker
+    algorithm: Algorithm
+    policy: Policy
+    chain: tuple[Transform, ...]
+    reduction: Reduction
+    once: Reduction  # for full gradients, which are exchanged before clients train
+    group: Group
+
+    @property
+    def keep(self) -> bool:
+        """Do the parts keep anything of a client between rounds?"""
+        transforms = any(transform.keeps for transform in self.chain)
+        return self.algorithm.keeps or self.policy.keeps or transforms
+
+
+@dataclass
+class Loss:
+    """The training loss of this rank's samples since the last evaluation."""
+
+    sum: Tensor  # (), on the device: adding to it waits for nothing
+    samples: int = 0
+
+    def add(self, mean: Tensor, samples: int) -> None:
+        """A batch's mean loss."""
+        self.sum.add_(mean, alpha=samples)
+        self.samples += samples
+
+    def clear(self) -> None:
+        """An evaluation has reported it."""
+        self.sum.zero_()
+        self.samples = 0
+
+
+@dataclass
+class RankState:
+    """One rank of a run: its parts, and what changes from round to round.
+
+    server: what all ranks agree on; clients: who has come how far, also agreed; store: what clients
+    keep, here or elsewhere; clock, ledger, loss: what is measured.
+    """
+
+    experiment: Experiment
+    parts: Parts
+    server: Server
+    clients: Clients
+    store: Store
+    clock: Clock
+    ledger: Ledger
+    loss: Loss = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.loss = Loss(self.server.anchor.new_zeros(()))
+
+    @property
+    def vectors(self) -> tuple[Vector, ...]:
+        """All that leaves a client: the algorithm's vectors, and BatchNorm's if it is shared."""
+        shared = len(self.server.buffers) > 0 and not self.keeps_buffers
+        return self.parts.algorithm.vectors + ((BUFFERS,) if shared else ())
+
+    @property
+    def keeps_buffers(self) -> bool:
+        """Does each client keep BatchNorm statistics of its own?"""
+        return self.experiment.model.buffers == "local" and len(self.server.buffers) > 0
+
+    @property
+    def drifted(self) -> bool:
+        """May clients hold values that differ from the agreed model now?"""
+        parts = self.parts
+        return parts.policy.drifted() is not None or any(t.displaces for t in parts.chain)
+
+
+def refuse(parts: Parts) -> None:
+    """A ConfigError if parts do not fit each other, from what they say of themselves."""
+    problem = next(_misfits(parts), None)
+    if problem is not None:
+        raise ConfigError("experiment", problem)
+
+
+def _misfits(parts: Parts) -> Iterator[str]:
+    reduction, vectors = parts.reduction, parts.algorithm.vectors
+    accounting = [type(t).__name__ for t in parts.chain if t.accounts]
+    if len(accounting) > 1:
+        yield f"{' and '.join(accounting)} would both keep what was not sent; use one of them"
+    if parts.policy.watches and not reduction.masks:
+        yield (
+            f"{type(reduction).__name__} exchanges whole vectors, and "
+            f"{type(parts.policy).__name__} leaves parts of them out; use sync.name=full, or "
+            "another codec"
+        )
+    if not reduction.linear and any(vector.over == "everyone" for vector in vectors):
+        yield (
+            f"{type(reduction).__name__} is no sum, so what {type(parts.algorithm).__name__} keeps "
+            "of its clients would not add up; use another codec"
+        )

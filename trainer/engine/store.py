@@ -1,0 +1,178 @@
+"""What clients keep between rounds, wherever they are trained next.
+
+A record is, for each part of the run that keeps something, a few tensors by name. It lies in the
+memory of the rank that trained the client last, or, beyond a budget, in a file there, and is sent
+on when another rank is to train the client. Only the sampled clients' records are needed at a time.
+"""
+
+import os
+import shutil
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load, load_file, save, save_file
+from torch import Tensor
+
+from trainer.exchange.group import Group
+from trainer.exchange.message import Cohort
+from trainer.turn import Memory
+
+Record = dict[str, Memory]  # what each part keeps of one client, by the part's name
+SEPARATOR = "/"  # between a part's name and a tensor's, in files and on the wire
+
+
+class Store:
+    """The records that are on this rank; every rank also knows where all others are."""
+
+    def __init__(
+        self, group: Group, folder: Path | None, budget: int | None, *, empty: bool = False
+    ) -> None:
+        """budget: bytes of memory, None: no limit; folder: of this rank, for what is beyond it.
+
+        empty: no part of the run keeps anything, so there will be no records.
+        """
+        assert budget is None or folder is not None, "records beyond the budget need a folder"
+        self.group, self.budget, self.empty = group, budget, empty
+        self.folder = folder or Path()
+        self.home: dict[int, int] = {}  # client -> the rank that has its record
+        self.records: OrderedDict[int, Record] = OrderedDict()  # in memory, longest rest first
+        self.filed: set[int] = set()  # those in files
+        self.touched: set[int] = set()  # those that may have grown since the last look
+        self.sizes: dict[int, int] = {}  # bytes in memory, as of that look
+
+    # ------------------------------------------------------------------ one client
+
+    def record(self, client: int) -> Record:
+        """A client's record, to be changed in place; empty until a part first keeps something."""
+        if client not in self.records:
+            self.records[client] = self._read(client) if client in self.filed else {}
+            self.filed.discard(client)
+        self.records.move_to_end(client)
+        self.touched.add(client)
+        return self.records[client]
+
+    def memory(self, client: int, part: str) -> Memory:
+        """What one part keeps of a client, to be changed in place."""
+        return self.record(client).setdefault(part, {})
+
+    def mine(self) -> Iterator[tuple[int, Record]]:
+        """Each client whose record is here, by number; one at a time, and only to be read."""
+        for client in sorted({*self.records, *self.filed}):
+            yield client, self._peek(client)
+
+    # ------------------------------------------------------------------ a round
+
+    def fetch(self, cohort: Cohort) -> None:
+        """Bring the records of this rank's members here; every rank calls it.
+
+        Senders announce lengths first, since records grow with what a policy has frozen. Homes are
+        noted even if there are no records, so that runs that differ in what they keep are dealt
+        alike.
+        """
+        moving = [m for m in cohort.members if self.home.get(m.client, m.rank) != m.rank]
+        homes = {member.client: self.home.get(member.client) for member in moving}
+        self.home.update((member.client, member.rank) for member in cohort.members)
+        if self.empty or not moving:
+            return
+        rank = self.group.rank
+        packed = {m.client: self._pack(m.client) for m in moving if homes[m.client] == rank}
+        told = [len(packed[m.client]) if m.client in packed else 0 for m in moving]
+        sizes = torch.tensor(told, dtype=torch.int64, device=self.group.device)
+        self.group.all_reduce(sizes, {"moves": len(told)}).wait()
+        arriving = {
+            m.client: torch.empty(size, dtype=torch.uint8, device=self.group.device)
+            for m, size in zip(moving, sizes.tolist(), strict=True)
+            if m.rank == rank
+        }
+        self.group.swap(
+            [(packed[m.client], m.rank) for m in moving if m.client in packed],
+            [(data, homes[client] or 0) for client, data in arriving.items()],
+        ).wait()
+        for client, data in arriving.items():
+            tensors = load(data.cpu().numpy().tobytes())
+            self.record(client).update(_nested(tensors, self.group.device))
+
+    def trim(self) -> None:
+        """Move the records that rested longest into files, until the rest fits the budget."""
+        if self.budget is None:
+            return
+        for client in self.touched & self.records.keys():
+            self.sizes[client] = _size(self.records[client])
+        self.touched.clear()
+        used = sum(self.sizes.values())
+        while self.records and used > self.budget:
+            client, record = self.records.popitem(last=False)
+            used -= self.sizes.pop(client)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # never in place: a checkpoint may hold a link to the old file
+            partial = self.folder / "partial"
+            save_file(_flattened(record), partial)
+            partial.replace(self._path(client))
+            self.filed.add(client)
+
+    # ------------------------------------------------------------------ files
+
+    def close(self) -> None:
+        """The run is over: no file of it is needed any more."""
+        if self.budget is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def write(self, client: int, path: Path) -> None:
+        """A client's record as a safetensors file, for a checkpoint."""
+        if client in self.filed:
+            try:
+                os.link(self._path(client), path)
+                return
+            except OSError:
+                pass  # another file system
+        save_file(_flattened(self._peek(client)), path)
+
+    def read(self, client: int, path: Path) -> None:
+        """Take over a record that `write` wrote."""
+        self.record(client).update(_nested(load_file(path), self.group.device))
+        self.trim()
+
+    def _peek(self, client: int) -> Record:
+        held = self.records.get(client)
+        if held is None:
+            return self._read(client) if client in self.filed else {}
+        return held
+
+    def _read(self, client: int) -> Record:
+        return _nested(load_file(self._path(client)), self.group.device)
+
+    def _pack(self, client: int) -> Tensor:
+        """A record as bytes; it is no longer here afterwards."""
+        data = save(_flattened(self._peek(client)))
+        self.records.pop(client, None)
+        self.sizes.pop(client, None)
+        if client in self.filed:
+            self.filed.discard(client)
+            self._path(client).unlink()
+        return torch.frombuffer(bytearray(data), dtype=torch.uint8).to(self.group.device)
+
+    def _path(self, client: int) -> Path:
+        return self.folder / f"client-{client}.safetensors"
+
+
+def _flattened(record: Mapping[str, Memory]) -> Memory:
+    return {
+        f"{part}{SEPARATOR}{name}": tensor.contiguous()
+        for part, memory in record.items()
+        for name, tensor in memory.items()
+    }
+
+
+def _nested(tensors: Memory, device: torch.device) -> Record:
+    record: Record = {}
+    for key, tensor in tensors.items():
+        part, _, name = key.partition(SEPARATOR)
+        # single numbers stay on the CPU, where reading them waits for no device
+        record.setdefault(part, {})[name] = tensor.to(device) if tensor.dim() else tensor
+    return record
+
+
+def _size(record: Record) -> int:
+    return sum(t.numel() * t.element_size() for memory in record.values() for t in memory.values())

@@ -1,0 +1,1 @@
+"""What leaves a client, and how the ranks agree on what became of it."""

@@ -1,0 +1,175 @@
+"""How one client's values become bytes, and back.
+
+Blocks lie at fixed positions of what travels, and every block is coded by itself, so the bytes of a
+message depend neither on the rank that codes it nor on how many ranks share the decoding.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from trainer.keys import Purpose, stream
+
+Key = tuple[int, ...]  # of the random stream, if rounding is stochastic: (seed, round, who, vector)
+
+
+class Encoder(Protocol):
+    """A format for vectors of values; they are updates (differences), never absolute weights."""
+
+    block: int  # values that are coded together; a cut lies at a multiple of it
+    exact: bool  # does decoding give the same values?
+
+    def encode(self, values: Tensor, cuts: Sequence[int], key: Key) -> list[Tensor]:
+        """(n,) values -> for each part between two cuts its bytes, uint8."""
+
+    def decode(self, data: Tensor, count: int) -> Tensor:
+        """The bytes of one part -> its (count,) values."""
+
+    def size(self, count: int) -> int | None:
+        """Bytes of a part of `count` values; None: that depends on the values."""
+
+
+def parts(values: Tensor, cuts: Sequence[int]) -> list[Tensor]:
+    """The values between two cuts each, as views."""
+    return [values[a:b] for a, b in pairwise(cuts)]
+
+
+def as_type(data: Tensor, dtype: torch.dtype) -> Tensor:
+    """Bytes as values of another type; copied, since a part may start at any byte."""
+    return data.clone().view(dtype)
+
+
+class Plain:
+    """Values in a floating-point type, one by one: fp32, fp64 or bf16."""
+
+    block = 1
+
+    def __init__(self, dtype: torch.dtype, computed: torch.dtype = torch.float32) -> None:
+        """`computed`: the type that decoded values have."""
+        self.dtype, self.computed = dtype, computed
+        self.exact = dtype.itemsize >= computed.itemsize
+
+    def encode(self, values: Tensor, cuts: Sequence[int], key: Key) -> list[Tensor]:
+        return [part.view(torch.uint8) for part in parts(values.to(self.dtype), cuts)]
+
+    def decode(self, data: Tensor, count: int) -> Tensor:
+        return as_type(data, self.dtype).to(self.computed)
+
+    def size(self, count: int) -> int:
+        return self.dtype.itemsize * count
+
+
+class Blocks:
+    """8-bit integers with one scale for each block of values.
+
+    Symbols: s = the block's largest |x|, as bf16 rounded up; q = round(127 x / s), in -127 to 127;
+    decoded: q s / 127. bf16 has float32's range: an fp16 scale would underflow where updates are
+    small, and they are. unbiased: round up or down at random, so that the mean of q is 127 x / s.
+    """
+
+    exact = False
+
+    def __init__(
+        self, block: int, *, unbiased: bool = False, computed: torch.dtype = torch.float32
+    ) -> None:
+        self.block, self.unbiased, self.computed = block, unbiased, computed
+        self.row = block + 2  # bytes of a block with its scale
+
+    def size(self, count: int) -> int:
+        return -(-count // self.block) * self.row
+
+    def encode(self, values: Tensor, cuts: Sequence[int], key: Key) -> list[Tensor]:
+        x = pad(values.float(), (0, -len(values) % self.block)).view(-1, self.block)
+        scale = rounded_up(x.abs().amax(1))
+        # a block of zeros has scale 0, and stays one
+        q = (x / scale.float().clamp(min=torch.finfo(torch.float32).tiny)[:, None]).mul_(127)
+        if self.unbiased:
+            draws = stream(key[0], Purpose.ROUNDING, *key[1:])
+            q.add_(torch.rand(q.shape, generator=draws).to(q.device)).floor_()
+        else:
+            q.round_()
+        rows = torch.cat(
+            [q.clamp_(-127, 127).to(torch.int8).view(torch.uint8), as_bytes(scale)], dim=1
+        )
+        blocks = [-(-cut // self.block) for cut in cuts]
+        return [part.reshape(-1) for part in parts(rows, blocks)]
+
+    def decode(self, data: Tensor, count: int) -> Tensor:
+        rows = data.view(-1, self.row)
+        scale = as_type(rows[:, -2:].reshape(-1), torch.bfloat16).float()
+        q = rows[:, :-2].contiguous().view(torch.int8)
+        return (q * (scale / 127)[:, None]).reshape(-1)[:count].to(self.computed)
+
+
+def rounded_up(values: Tensor) -> Tensor:
+    """Non-negative float32 values as the next bf16 that is no smaller."""
+    nearest = values.to(torch.bfloat16)
+    # the next larger bf16 has the next larger bit pattern
+    above = (nearest.view(torch.int16) + 1).view(torch.bfloat16)
+    return torch.where(nearest.float() < values, above, nearest)
+
+
+def as_bytes(values: Tensor) -> Tensor:
+    """(n,) values of two bytes -> (n, 2) uint8."""
+    return values.view(torch.uint8).view(-1, 2)
+
+
+class Sparse:
+    """Only the blocks of another format that hold anything but zeros, and which ones these are.
+
+    For messages that a transform has thinned out. A part is the number of its kept blocks (int32),
+    then their numbers (int32 each) or a bit for every block, whichever is shorter, then the values.
+    """
+
+    def __init__(self, inner: Encoder) -> None:
+        self.inner, self.block, self.exact = inner, inner.block, inner.exact
+
+    def size(self, count: int) -> None:
+        return None
+
+    def encode(self, values: Tensor, cuts: Sequence[int], key: Key) -> list[Tensor]:
+        return [self._part(part, key) for part in parts(values, cuts)]
+
+    def _part(self, values: Tensor, key: Key) -> Tensor:
+        rows = pad(values, (0, -len(values) % self.block)).view(-1, self.block)
+        kept = rows.ne(0).any(1)
+        index = kept.nonzero()[:, 0].to(torch.int32)
+        chosen = rows.index_select(0, index).reshape(-1)
+        (coded,) = self.inner.encode(chosen, (0, len(chosen)), key)
+        count = torch.tensor([len(index)], dtype=torch.int32, device=values.device)
+        listed = bitmap(kept) if index_bytes(len(rows), len(index)) < 4 * len(index) else index
+        return torch.cat([count.view(torch.uint8), listed.view(torch.uint8), coded])
+
+    def decode(self, data: Tensor, count: int) -> Tensor:
+        blocks = -(-count // self.block)
+        kept = int(as_type(data[:4], torch.int32))
+        length = index_bytes(blocks, kept)
+        if length < 4 * kept:
+            index = bits(data[4 : 4 + length], blocks).nonzero()[:, 0]
+        else:
+            index = as_type(data[4 : 4 + length], torch.int32).long()
+        values = self.inner.decode(data[4 + length :], kept * self.block)
+        rows = values.new_zeros(blocks, self.block)
+        return rows.index_copy_(0, index, values.view(-1, self.block)).view(-1)[:count]
+
+
+def index_bytes(size: int, kept: int) -> int:
+    """Bytes that say which `kept` of `size` items: a bit for each, or a list of int32."""
+    return min(-(-size // 8), 4 * kept)
+
+
+def bitmap(chosen: Tensor) -> Tensor:
+    """bool (n,) -> a bit each, in whole bytes."""
+    lanes = pad(chosen.to(torch.uint8), (0, -len(chosen) % 8)).view(-1, 8)
+    weights = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=chosen.device)
+    return (lanes * weights).sum(1, dtype=torch.uint8)
+
+
+def bits(data: Tensor, count: int) -> Tensor:
+    """The inverse of `bitmap`: uint8 (count,), 0 or 1."""
+    shifts = torch.arange(8, dtype=torch.uint8, device=data.device)
+    return ((data[:, None] >> shifts) & 1).view(-1)[:count]

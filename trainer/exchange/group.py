@@ -1,0 +1,205 @@
+"""Ranks that exchange: the only module that calls a collective, and counts each from its tensors.
+
+A group of one exchanges nothing. What one rank sends, of W:
+
+    all-reduce (ring)    2 (W - 1) / W B    of a tensor of B bytes
+    all-to-all           what it hands over for the others
+    gather               (W - 1) b          of a piece of b bytes
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from trainer.config.errors import EnvironmentFault
+from trainer.exchange.books import Books
+from trainer.exchange.lanes import lane_bits, pack, unpack
+
+
+class PeerLost(EnvironmentFault):
+    """A collective failed: another rank is gone, or the network between them is."""
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # gloo's and NCCL's own errors, timeouts among them
+        raise PeerLost(f"lost another rank: {first_sentence(error)}") from error
+
+
+def first_sentence(error: Exception) -> str:
+    """What a collective's error says, without where in its source it was raised."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return re.split(r"\. | \(this is", re.sub(r"^(\[[^\]]*\] )+", "", line))[0].rstrip(".")
+
+
+class Waitable(Protocol):
+    """What torch.distributed returns for a collective under way."""
+
+    def wait(self) -> object: ...
+
+
+class Work:
+    """Collectives under way; `wait` ends when they have, or raises PeerLost."""
+
+    def __init__(self, *parts: Waitable | None) -> None:
+        self.parts = parts
+
+    def wait(self) -> None:
+        """Until the tensors hold the result."""
+        with _together():
+            for part in self.parts:
+                if part is not None:
+                    part.wait()
+
+
+class Group:
+    """The ranks of the default process group; `rank` is this one's place among `size`."""
+
+    def __init__(self, books: Books, device: torch.device) -> None:
+        self.books, self.device = books, device
+        alone = not dist.is_initialized()
+        self.rank = 0 if alone else dist.get_rank()
+        self.size = 1 if alone else dist.get_world_size()
+
+    # ------------------------------------------------------------------ tensors, under way
+
+    def all_reduce(self, tensor: Tensor, kinds: Mapping[str, int] | None) -> Work:
+        """Start to replace `tensor` by its sum over the ranks, bit-identical on each.
+
+        kinds: what its values are, as {kind of traffic: number of values}; None: the caller has
+        counted them, because the count itself travels.
+        """
+        kinds = {} if kinds is None else kinds
+        assert sum(kinds.values()) in (0, tensor.numel()), "every value that is sent has a kind"
+        self.count_ring({kind: n * tensor.element_size() for kind, n in kinds.items()})
+        if self.size == 1:
+            return Work()
+        with _together():
+            return Work(dist.all_reduce(tensor, async_op=True))
+
+    def all_to_all(
+        self, pieces: Sequence[Tensor], sizes: Sequence[int], kinds: Mapping[str, int]
+    ) -> tuple[Work, list[Tensor]]:
+        """Start to send pieces[r] (bytes) to rank r; from rank r come sizes[r] bytes.
+
+        kinds: what the bytes for the other ranks are, as {kind of traffic: number of bytes}.
+        """
+        if self.size == 1:
+            return Work(), [pieces[0]]
+        leaving = sum(piece.numel() for rank, piece in enumerate(pieces) if rank != self.rank)
+        assert sum(kinds.values()) == leaving, "every byte that is sent has a kind"
+        for kind, count in kinds.items():
+            self.books.wire[kind] += count
+        received = torch.empty(sum(sizes), dtype=torch.uint8, device=self.device)
+        lengths = [piece.numel() for piece in pieces]
+        with _together():
+            work = dist.all_to_all_single(
+                received, torch.cat(list(pieces)), list(sizes), lengths, async_op=True
+            )
+        return Work(work), list(received.split(list(sizes)))
+
+    def gather(
+        self, piece: Tensor, sizes: Sequence[int], kinds: Mapping[str, int]
+    ) -> tuple[Work, list[Tensor]]:
+        """Start to bring every rank's piece (bytes, of any lengths) to every rank.
+
+        kinds: what this rank's piece is, as {kind of traffic: number of bytes}.
+        """
+        leaving = {kind: (self.size - 1) * count for kind, count in kinds.items()}
+        return self.all_to_all([piece] * self.size, sizes, leaving)
+
+    def swap(
+        self, outgoing: Sequence[tuple[Tensor, int]], incoming: Sequence[tuple[Tensor, int]]
+    ) -> Work:
+        """Start to send tensors to ranks, and to fill others from ranks: clients' records."""
+        for tensor, _ in outgoing:
+            self.books.wire["moves"] += tensor.numel() * tensor.element_size()
+        ops = [dist.P2POp(dist.isend, tensor, rank) for tensor, rank in outgoing]
+        ops += [dist.P2POp(dist.irecv, tensor, rank) for tensor, rank in incoming]
+        with _together():
+            return Work(*(dist.batch_isend_irecv(ops) if ops else ()))
+
+    def count_ring(self, kinds: Mapping[str, int]) -> None:
+        """Count this rank's part of what a ring all-reduce of so many bytes by kind sends.
+
+        Whole bytes: the first ranks send what does not divide, so that all ranks together send
+        2 (W - 1) of each byte.
+        """
+        start = end = 0
+        for kind, size in kinds.items():
+            end += size
+            self.books.wire[kind] += self._ring(end) - self._ring(start)
+            start = end
+
+    def _ring(self, size: int) -> int:
+        whole, rest = divmod(2 * (self.size - 1) * size, self.size)
+        return whole + (self.rank < rest)
+
+    # ------------------------------------------------------------------ small agreements
+
+    def vote(self, votes: Tensor, *, most: int, quorum: int) -> Tensor:
+        """Whether at least `quorum` clients voted for each item: bool (n,).
+
+        votes: (n,) this rank's counts; most: the largest count that any rank may hold. Counts
+        travel to an owner in lanes just wide enough, decisions come back as single bits.
+        """
+        if self.size == 1:
+            return votes >= quorum
+        count, bits = votes.numel(), lane_bits(most)
+        share = -(-count // (8 * self.size)) * 8  # items per owner, whole bytes at one bit each
+        padded = torch.nn.functional.pad(votes, (0, share * self.size - count))
+        lanes = list(pack(padded, bits).chunk(self.size))
+        length = lanes[0].numel()
+        work, received = self.all_to_all(
+            lanes, [length] * self.size, {"votes": (self.size - 1) * length}
+        )
+        work.wait()
+        totals = torch.stack([unpack(piece, bits) for piece in received]).sum(0)
+        decided = pack(totals >= quorum, 1)
+        length = decided.numel()
+        work, pieces = self.gather(decided, [length] * self.size, {"votes": length})
+        work.wait()
+        return unpack(torch.cat(pieces), 1)[:count].bool()
+
+    def sum_numbers(self, numbers: list[float], kind: str | None) -> list[float]:
+        """The sums of a few float64 numbers over the ranks; kind None: counted by the caller."""
+        if self.size == 1:
+            return numbers
+        vector = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        self.all_reduce(vector, None if kind is None else {kind: len(numbers)}).wait()
+        return [float(value) for value in vector.tolist()]
+
+    def all_equal(self, *vectors: Tensor) -> bool:
+        """Whether these vectors are bit-identical on every rank (by a 62-bit digest)."""
+        if self.size == 1:
+            return True
+        digest = hashlib.sha256()
+        for vector in vectors:
+            digest.update(vector.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        mine = int.from_bytes(digest.digest()[:8], "big") >> 2
+        extremes = torch.tensor([mine, -mine], device=self.device)
+        self.count_ring({"control": extremes.numel() * extremes.element_size()})
+        with _together():
+            dist.all_reduce(extremes, op=dist.ReduceOp.MAX)
+        return bool(extremes[0] == -extremes[1])
+
+    def barrier(self, patience: timedelta | None = None) -> None:
+        """Wait until every rank has come here; with `patience` for longer than for a collective."""
+        if self.size == 1:
+            return
+        with _together():
+            group = dist.new_group(backend="gloo", timeout=patience) if patience else None
+            dist.barrier(group=group)
+            if group is not None:
+                dist.destroy_process_group(group)

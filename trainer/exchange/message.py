@@ -1,0 +1,167 @@
+"""What leaves a client, who takes part in a round, and what comes back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+CHUNK = 1 << 18  # values: a megabyte of float32, so that temporaries stay in the cache
+
+
+@dataclass(frozen=True)
+class Vector:
+    """A named vector (P,) that clients send, and what may be done to it on the way.
+
+    leftover: what becomes of the part that is not sent (masked, coded away). "add": it is to be
+    added to the client's next one, as error feedback does for updates of the model; "again": it is
+    in the client's next one by itself, which is a difference to what the others hold (EF21);
+    "lost": nothing, the vector is used once, as a gradient is.
+    over: what the mean is over. "senders": those who sent, by weight; "everyone": 1/N of each of
+    the N clients, also those who sent nothing and count as zero.
+    exact: neither masked nor coded, of any length: BatchNorm's buffers.
+    """
+
+    name: str
+    leftover: Literal["add", "again", "lost"] = "add"
+    over: Literal["senders", "everyone"] = "senders"
+    exact: bool = False
+
+
+BUFFERS = Vector("buffers", exact=True)  # how BatchNorm's statistics (B,) changed
+
+
+@dataclass(frozen=True)
+class Participant:
+    """One sampled client in one round; every rank knows all of them."""
+
+    client: int
+    rank: int  # who trains it
+    weight: float  # in the mean; over a round's participants they sum to 1
+    steps: int  # K, local steps
+    samples: int  # that these steps take
+    everyone: float  # 1 / N
+
+    def factor(self, vector: Vector) -> float:
+        """What this client's vector is multiplied by in the sum that is the mean."""
+        return self.everyone if vector.over == "everyone" else self.weight
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The clients of a round, by number."""
+
+    number: int  # the round
+    members: tuple[Participant, ...]
+
+    def at(self, rank: int) -> list[Participant]:
+        """Those that a rank trains, by client."""
+        return [member for member in self.members if member.rank == rank]
+
+    def only(self, clients: set[int]) -> "Cohort":
+        """Those that send something; weights sum to 1 again."""
+        kept = [member for member in self.members if member.client in clients]
+        if len(kept) == len(self.members):
+            return self
+        total = sum(member.weight for member in kept)
+        return Cohort(
+            self.number, tuple(replace(member, weight=member.weight / total) for member in kept)
+        )
+
+    def most(self) -> int:
+        """The largest number of participants on any one rank."""
+        ranks = [member.rank for member in self.members]
+        return max(ranks.count(rank) for rank in set(ranks))
+
+
+@dataclass
+class Message:
+    """What one client sends: its named vectors, (P,) each but for the exact ones."""
+
+    sender: Participant
+    vectors: dict[str, Tensor]
+    silent: bool = False  # a transform decided that nothing is sent
+    passed: int = 0  # transforms of the chain that have worked on it
+
+
+@dataclass(frozen=True)
+class Places:
+    """The coordinates that travel: `count` of `size`, those where `mask` (bool, P) is true.
+
+    mask None: all of them. A mask is used once a round; per client or step its index is, since
+    branching on a random mask costs a hundred times an index.
+    """
+
+    size: int
+    mask: Tensor | None = None
+    count: int = field(default=-1)
+
+    def __post_init__(self) -> None:
+        if self.count < 0:
+            count = self.size if self.mask is None else int(self.mask.count_nonzero())
+            object.__setattr__(self, "count", count)
+
+    @cached_property
+    def index(self) -> Tensor:
+        """The coordinates, (count,) int64; only if there is a mask."""
+        assert self.mask is not None
+        return self.mask.nonzero()[:, 0]
+
+    def compact(self, vector: Tensor) -> Tensor:
+        """The values of `vector` (P,) that travel: (count,)."""
+        return vector if self.mask is None else vector.index_select(0, self.index)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """(count,) values at their coordinates in a vector of zeros, (P,)."""
+        if self.mask is None:
+            return values
+        return values.new_zeros(self.size).index_copy_(0, self.index, values)
+
+
+def gather(vector: Tensor, mask: Tensor, out: Tensor) -> None:
+    """The selected values of `vector` (P,) into `out`, in pieces.
+
+    In one go it would first count the mask in int64, which takes twice the model's memory.
+    """
+    done = 0
+    for values, chosen in zip(vector.split(CHUNK), mask.split(CHUNK), strict=True):
+        piece = values.masked_select(chosen)
+        out[done : done + len(piece)] = piece
+        done += len(piece)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What all ranks know of an exchange before it begins.
+
+    lengths: of the exact vectors; places None: not known yet, so only a reduction that adds up
+    first can begin. report: does anyone ask what the others got of a message?
+    """
+
+    cohort: Cohort
+    vectors: tuple[Vector, ...]
+    size: int  # P
+    seed: int
+    places: Places | None = None
+    lengths: Mapping[str, int] = field(default_factory=dict)
+    kind: str = "values"  # of traffic, in the books
+    report: bool = False
+    like: Tensor = field(default_factory=lambda: torch.empty(0))  # type and device of values
+
+    def length(self, vector: Vector) -> int:
+        """Values of a vector as clients hand it over."""
+        return self.lengths[vector.name] if vector.exact else self.size
+
+
+@dataclass
+class Delivery:
+    """mean: each named vector, dense, the same bits on every rank, zero where nothing travelled.
+
+    places: the coordinates that arrived; stop: whether any rank was asked to.
+    """
+
+    mean: dict[str, Tensor]
+    places: Places
+    stop: bool = False

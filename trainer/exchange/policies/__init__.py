@@ -1,0 +1,1 @@
+"""Which coordinates travel: masks that all ranks agree on."""

@@ -1,0 +1,143 @@
+"""Gradient-Wise Parameter Freezing (Computer Networks 255, 2024) as the paper means it.
+
+Symbols: T = threshold, T_thaw = thaw_threshold, q = quorum, E and Ea = DriftRatio, F = frozen,
+b_k = a client's votes, v = votes. The paper leaves several choices open; ours are:
+
+- a client's statistic runs since the freeze, not over one round: |displacement| / distance, which
+  is |sum d| / sum |d| over its local steps. Displacement needs no memory, it is anchor - local;
+- a thawed coordinate is active again: it is averaged, feeds E and Ea, and is judged like any other;
+- a frozen period ends after max_frozen_rounds at the latest, so staleness is bounded;
+- T is halved once each time the frozen share rises above tighten_at, and never below a floor.
+"""
+
+from collections.abc import Mapping
+from math import ceil
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.config.communication import GWPF as Settings
+from trainer.exchange.message import Places
+from trainer.exchange.policies.drift import DriftRatio, halved
+from trainer.exchange.policies.policy import FreezingPolicy
+from trainer.turn import Memory, Server, Turn
+
+
+class GWPF(FreezingPolicy):
+    """Frozen coordinates train on at each client and stay out of the mean until clients vote.
+
+    Extra memory in model lengths: E and Ea, a half for age, a quarter for the mask, and for each
+    client three numbers per frozen coordinate. Masks are only for whole rounds; what happens at
+    each client or step goes by index, which is faster by an order of magnitude.
+    """
+
+    keeps = True
+
+    def __init__(self, settings: Settings, size: int, device: torch.device, seed: int = 0) -> None:
+        self.settings, self.size = settings, size
+        self.threshold = settings.threshold
+        self.ratio = DriftRatio(size, settings.ema, device)
+        self.age = torch.zeros(size, dtype=torch.int16, device=device)  # rounds it was left out
+        self.rounds = 0  # that have ended
+        self.crowded = False  # was the frozen share above tighten_at?
+        self.freeze(torch.zeros(size, dtype=torch.bool, device=device))
+
+    # ------------------------------------------------------------------ at each client
+
+    def entering(self, turn: Turn, memory: Memory) -> None:
+        if not self.labelled:
+            return
+        travel = torch.zeros_like(turn.params)
+        if memory:
+            # a coordinate that thawed since then starts again from the agreed value
+            still = self._still_frozen(memory)
+            kept = memory["index"][still]
+            turn.params.scatter_(0, kept, memory["local"][still])
+            travel.scatter_(0, kept, memory["travel"][still])
+        turn.work["gwpf.travel"] = travel.index_select(0, self.index)  # (F,) sum of |step|
+        turn.work["gwpf.before"] = turn.params.index_select(0, self.index)  # the last step
+
+    def stepped(self, turn: Turn) -> None:
+        if self.labelled:
+            now = turn.params.index_select(0, self.index)
+            turn.work["gwpf.travel"].add_(turn.work["gwpf.before"].sub_(now).abs_())
+            turn.work["gwpf.before"] = now
+
+    def leaving(self, turn: Turn, memory: Memory) -> Tensor | None:
+        if not self.labelled:
+            memory.clear()
+            return None
+        local, travel = turn.work["gwpf.before"], turn.work["gwpf.travel"]
+        displacement = turn.server.anchor.index_select(0, self.index).sub_(local).abs_()
+        round_number = torch.tensor(turn.server.number)
+        memory.update(index=self.index, local=local, travel=travel, round=round_number)
+        return (displacement >= self.settings.thaw_threshold * travel) & (travel > 0)
+
+    def _still_frozen(self, memory: Memory) -> Tensor:
+        """Of the remembered coordinates (bool, F then): frozen ever since, without a break."""
+        away = self.rounds - int(memory["round"])  # rounds that have ended since then, beside it
+        index = memory["index"]
+        kept: Tensor = self.frozen.index_select(0, index) & (self.age.index_select(0, index) > away)
+        return kept
+
+    def displacement(self, anchor: Tensor, memory: Memory) -> Tensor | None:
+        if not memory or not self.labelled:
+            return None
+        index = memory["index"]
+        apart = (anchor.index_select(0, index) - memory["local"]).mul_(self._still_frozen(memory))
+        return torch.zeros_like(anchor).scatter_(0, index, apart)
+
+    def drifted(self) -> Tensor | None:
+        return self.frozen if self.labelled else None
+
+    # ------------------------------------------------------------------ on every rank alike
+
+    @property
+    def voting(self) -> bool:
+        return self.labelled > 0
+
+    def quorum(self, voters: int) -> int:
+        return max(1, ceil(self.settings.quorum * voters - 1e-9))
+
+    def ballot_bytes(self) -> int:
+        return -(-self.labelled // 8)
+
+    def select(self, decided: Tensor | None) -> Places:
+        if decided is None:
+            return Places(self.size)
+        thaw = decided | (self.age.index_select(0, self.index) >= self.settings.max_frozen_rounds)
+        mask = (~self.frozen).scatter_(0, self.index, thaw)
+        return Places(self.size, mask, self.size - self.labelled + int(thaw.count_nonzero()))
+
+    def applied(self, change: Tensor, server: Server, places: Places) -> None:
+        self.rounds = server.number
+        self.ratio.update(change, places.mask)
+        freeze = self.ratio.below(self.threshold)
+        if places.mask is not None:
+            freeze &= places.mask
+            self.age += self.frozen
+            self.age.masked_fill_(places.mask, 0)
+            freeze |= self.frozen & ~places.mask
+        self.freeze(freeze)
+        crowded = self.labelled > self.settings.tighten_at * self.size
+        if crowded and not self.crowded:
+            self.threshold = halved(self.threshold, self.settings.threshold_floor)
+        self.crowded = crowded
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "threshold": self.threshold,
+            "signed": self.ratio.signed,
+            "absolute": self.ratio.absolute,
+            "frozen": self.frozen,
+            "age": self.age,
+            "rounds": self.rounds,
+            "crowded": self.crowded,
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.threshold, self.crowded = state["threshold"], state["crowded"]
+        self.ratio.signed, self.ratio.absolute = state["signed"], state["absolute"]
+        self.age, self.rounds = state["age"], state["rounds"]
+        self.freeze(state["frozen"])

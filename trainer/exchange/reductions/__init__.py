@@ -1,0 +1,1 @@
+"""How messages become means that all ranks agree on."""

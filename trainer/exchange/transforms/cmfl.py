@@ -1,0 +1,55 @@
+"""CMFL, Communication-Mitigated Federated Learning (Wang, Wang, Li, ICDCS 2019).
+
+Symbols: u = a client's update, u_bar = the last change of the agreed model, v = relevance,
+t = round, e(u, u_bar) = share of the coordinates with sgn(u_j) = sgn(u_bar_j). A client with
+e < v / sqrt(t) uploads nothing, forgets u, and the mean is over the others.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.config.communication import CMFL as Settings
+from trainer.exchange.message import CHUNK, Message, Vector
+from trainer.exchange.transforms.transform import Context, Transform, decayed
+from trainer.turn import Memory
+
+
+class CMFL(Transform):
+    """Saves uploads to a server (payload), but nothing in a ring, which moves zeros all the same.
+
+    While the model has not moved there is nothing to agree with, so everybody uploads: in round 1,
+    and after a round in which nobody did. Otherwise such a round would be followed by more of them.
+    """
+
+    silences = True
+    watches = True
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.direction: Tensor | None = None  # sgn(u_bar), int8 (P,)
+
+    def outgoing(
+        self, message: Message, vectors: tuple[Vector, ...], memory: Memory, context: Context
+    ) -> None:
+        if self.direction is None:
+            return
+        update = message.vectors[vectors[0].name]
+        agree = torch.zeros(1, dtype=torch.int64, device=update.device)
+        for values, signs in zip(update.split(CHUNK), self.direction.split(CHUNK), strict=True):
+            agree += (values.sign() == signs).count_nonzero()
+        size = context.total(torch.full_like(agree, len(update)))
+        threshold = decayed(self.settings.relevance, self.settings.decay_rounds, context.number)
+        message.silent = int(context.total(agree)) < threshold * int(size)
+
+    def applied(self, change: Tensor) -> None:
+        direction = change.sign().to(torch.int8)
+        self.direction = direction if bool(direction.any()) else None
+
+    def state(self) -> dict[str, Any]:
+        return {"direction": self.direction}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.direction = state["direction"]

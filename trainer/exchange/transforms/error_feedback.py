@@ -1,0 +1,44 @@
+"""Error feedback (Seide et al. 2014; Karimireddy et al., ICML 2019): no loss of coding is final.
+
+Symbols: e_k = residual of client k, u_k = its update, C = what coding makes of a vector. The client
+sends C(u_k + e_k) and keeps e_k <- u_k + e_k - C(u_k + e_k). So what was sent and what is kept add
+up to all updates, whatever C does.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from trainer.exchange.message import Message, Vector
+from trainer.exchange.transforms.transform import Context, Transform, adding_up
+from trainer.turn import Memory
+
+
+class ErrorFeedback(Transform):
+    """A residual (P,) for each client and each vector that adds up over rounds.
+
+    Until it is known what the others got, the residual's place holds all that the client offers.
+    Where the round's mask is off nothing is offered, and the residual waits.
+    """
+
+    keeps = True
+    accounts = True
+
+    def outgoing(
+        self, message: Message, vectors: tuple[Vector, ...], memory: Memory, context: Context
+    ) -> None:
+        for name in adding_up(vectors):
+            update = message.vectors[name]
+            residual = memory.setdefault(name, torch.zeros_like(update)).add_(update)
+            mask = context.places.mask
+            if mask is None:
+                update.copy_(residual)
+            else:
+                torch.mul(residual, mask, out=update)
+
+    def delivered(
+        self, vectors: tuple[Vector, ...], sent: Mapping[str, Tensor], memory: Memory
+    ) -> None:
+        for name in adding_up(vectors):
+            memory[name].sub_(sent[name])

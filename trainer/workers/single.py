@@ -1,0 +1,92 @@
+"""Gradients and evaluation with the whole model on one device."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from trainer.layout import Flat
+from trainer.tasks.task import Batch, Task
+
+
+class Single:
+    """Forward and backward of the network as it is, optionally under bf16 autocast."""
+
+    def __init__(self, model: nn.Module, task: Task, *, bf16: bool = False) -> None:
+        self.flat, self.task, self.bf16 = Flat(model), task, bf16
+        self.model, self.layout = model, self.flat.layout
+        self.params, self.grads, self.buffers = self.flat.params, self.flat.grads, self.flat.buffers
+        dropout = any(isinstance(m, nn.Dropout) for m in model.modules())
+        self.random = dropout or task.random
+
+    def enter(self, anchor: Tensor, buffers: Tensor) -> None:
+        """Load a model (P,) and its buffers (B,) into the network."""
+        self.params.copy_(anchor)
+        self.buffers.copy_(buffers)
+
+    def gradient(self, x: Tensor, y: Tensor) -> Tensor:
+        """Fill `grads` with the gradient on (x, y); returns the mean loss (), on the device."""
+        self.grads.zero_()
+        loss = self.task.loss(self._output(x), y)
+        loss.backward()
+        return loss.detach()
+
+    def total(self, value: Tensor) -> Tensor:
+        """The value itself: no other rank holds a part of the model."""
+        return value
+
+    @torch.no_grad()
+    def score(self, batches: Iterable[Batch]) -> tuple[float, float, int]:
+        """On test batches: predictions that are right, sum of the losses, predictions."""
+        self.model.eval()
+        sums = torch.zeros(2, dtype=torch.float64, device=self.params.device)
+        count = 0
+        for x, y in batches:
+            sums += self.task.score(self._output(x), y)
+            count += self.task.units(y)
+        self.model.train()
+        right, loss = sums.tolist()
+        return right, loss, count
+
+    @torch.no_grad()
+    def estimate(self, batches: Iterable[Batch]) -> int:
+        """Replace `buffers` by their mean over these batches; returns how many there were.
+
+        Pass i has momentum 1 / (1 + i), which makes the running average a cumulative mean (Gu et
+        al. 2023, appendix on evaluation). The batch counters keep their values.
+        """
+        norms = [m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        momenta = [norm.momentum for norm in norms]
+        counters = [counter.clone() for counter in self.flat.counters]
+        count = 0
+        for x, _ in batches:
+            for norm in norms:
+                norm.momentum = 1 / (1 + count)
+            self._output(x)
+            count += 1
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        self.load(counters)
+        return count
+
+    def state(self) -> list[Tensor]:
+        """The integer buffers: BatchNorm's batch counters."""
+        return self.flat.counters
+
+    def load(self, state: list[Tensor]) -> None:
+        """Take over what `state` returned."""
+        for counter, saved in zip(self.flat.counters, state, strict=True):
+            counter.copy_(saved)
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        """The network as it is loaded, each tensor by its own name."""
+        return dict(self.model.state_dict())
+
+    def _output(self, x: Tensor) -> Tensor:
+        x = self.task.inputs(x)
+        if not self.bf16:
+            output: Tensor = self.model(x)
+            return output
+        with torch.autocast(x.device.type, dtype=torch.bfloat16):
+            output = self.model(x)
+        return output.float()
