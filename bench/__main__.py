@@ -9,6 +9,7 @@ import sys
 from bench import (
     algorithms_emnist,
     allocator,
+    dealing,
     fedavg_mnist,
     gwpf_emnist,
     homework,
@@ -24,6 +25,7 @@ BENCHMARKS = (
     overhead.BENCHMARK,
     policy_overhead.BENCHMARK,
     allocator.BENCHMARK,
+    dealing.BENCHMARK,
     image_loader.BENCHMARK,
     render.BENCHMARK,
     gwpf_emnist.BENCHMARK,

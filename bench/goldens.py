@@ -66,8 +66,13 @@ def main() -> None:
     parser.add_argument("--vectors", type=Path, help="folder of the final models' parameters")
     parser.add_argument("--ranks", type=lambda t: [int(n) for n in t.split(",")], default=[1, 2, 4])
     parser.add_argument("--only", default="*", metavar="PATTERN", help="such as '*gwpf*'")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="in all")
     options = parser.parse_args()
-    chosen = {name: case for name, case in cases().items() if fnmatch(name, options.only)}
+    chosen = {
+        name: (tree, [*sets, *options.set])
+        for name, (tree, sets) in cases().items()
+        if fnmatch(name, options.only)
+    }
     start = time.monotonic()
     action = record if options.action == "record" else compare
     differ = action(options.file, options.vectors, chosen, options.ranks, options.only)

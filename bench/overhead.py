@@ -6,7 +6,8 @@ Both do the same client work on one thread: same network, weights, batches and s
 agree on the parameters, or nothing is measured. Rounds of all subjects are played in turn in one
 process, and the ratio is the median over rounds. Memory is the peak resident set of a process per
 subject, which loads the data, plays rounds and tests once. CPU is compared with the plain loop that
-holds its images as normalised floats, faster; memory with the one that holds bytes, leaner.
+holds its images as normalised floats, faster, and with a bare one that owns no optimizer either;
+memory with the one that holds bytes, leaner.
 Most of a process is torch itself, so what importing it takes is given too.
 """
 
@@ -24,10 +25,10 @@ from bench.harness import Benchmark, Row, by_case, markdown, publish, recording,
 from bench.harness import verdict as met
 from bench.memory import alone
 from bench.ours import Ours, experiment
-from bench.plain import Plain
+from bench.plain import Bare, Plain
 from bench.work import Work, digits, emnist
 
-CPU_GOAL, MEMORY_GOAL = 1.2, 1.5
+CPU_GOAL, BARE_GOAL, MEMORY_GOAL = 1.2, 1.15, 1.5
 TOLERANCE = 1e-5  # of parameters, after as many rounds as are compared
 SEEDS = (1, 2, 3)
 COMPARED = 2  # rounds until parameters are compared; later, ReLUs that flip amplify rounding
@@ -56,6 +57,7 @@ def compare(work: Work, rounds: int) -> dict[str, Any]:
     subjects: dict[str, Ours | Plain] = {
         "ours": ours,
         "plain": plain,
+        "bare": Bare(work),
         "plain-bytes": Plain(work, ready=False),
     }
     in_turn({name: subject.round for name, subject in subjects.items()}, COMPARED)
@@ -69,15 +71,17 @@ def compare(work: Work, rounds: int) -> dict[str, Any]:
         "plain": alone("bench.plain", {"work": asdict(work), "ready": True, "rounds": WARM}),
         "plain-bytes": alone("bench.plain", {"work": asdict(work), "ready": False, "rounds": WARM}),
     }
+    tested = ("ours", "plain", "plain-bytes")
     return {
         "rounds": rounds,
         "parameters_difference": difference,
         **{f"cpu_ms_{name}": 1000 * statistics.median(seconds[name]) for name in subjects},
         "cpu_ratio": ratio(seconds["ours"], seconds["plain"]),
+        "cpu_ratio_bare": ratio(seconds["ours"], seconds["bare"]),
         "cpu_ratio_bytes": ratio(seconds["ours"], seconds["plain-bytes"]),
         **{f"peak_mib_{name}": said["peak_rss_bytes"] / 2**20 for name, said in peak.items()},
         "memory_ratio": peak["ours"]["peak_rss_bytes"] / peak["plain-bytes"]["peak_rss_bytes"],
-        **{f"accuracy_{name}": peak[name]["accuracy"] for name in subjects},
+        **{f"accuracy_{name}": peak[name]["accuracy"] for name in tested},
     }
 
 
@@ -115,6 +119,9 @@ def table(rows: Sequence[Row]) -> str:
         "plain",
         f"ratio (goal {CPU_GOAL})",
         "",
+        "bare",
+        f"ratio (goal {BARE_GOAL})",
+        "",
         "peak MiB, ours",
         "plain",
         "torch alone",
@@ -132,6 +139,9 @@ def table(rows: Sequence[Row]) -> str:
                 spread(value["cpu_ms_plain"], 1),
                 spread(value["cpu_ratio"], 2),
                 met(statistics.fmean(value["cpu_ratio"]), CPU_GOAL),
+                spread(value["cpu_ms_bare"], 1),
+                spread(value["cpu_ratio_bare"], 2),
+                met(statistics.fmean(value["cpu_ratio_bare"]), BARE_GOAL),
                 spread(value["peak_mib_ours"], 0),
                 spread(value["peak_mib_plain-bytes"], 0),
                 spread(value["peak_mib_torch"], 0),

@@ -94,6 +94,43 @@ class Plain:
         return correct / len(self.y_test)
 
 
+class Bare(Plain):
+    """The same loop at its barest: one vector behind all parameters, which steps by `add_`.
+
+    No optimizer object, no copy parameter by parameter; images are normalised from the start.
+    """
+
+    def __init__(self, work: Work) -> None:
+        super().__init__(work, ready=True)
+        parameters = list(self.model.parameters())
+        self.vector = torch.cat([p.detach().flatten() for p in parameters])  # (P,)
+        self.gradient = torch.zeros_like(self.vector)
+        sizes = [p.numel() for p in parameters]
+        pieces = zip(self.vector.split(sizes), self.gradient.split(sizes), strict=True)
+        for parameter, (value, gradient) in zip(parameters, pieces, strict=True):
+            parameter.data = value.view(parameter.shape)
+            parameter.grad = gradient.view(parameter.shape)
+        self.anchor = self.vector.clone()
+
+    def round(self) -> None:
+        mean = torch.zeros_like(self.anchor)
+        for client, part in enumerate(self.parts):
+            self.vector.copy_(self.anchor)
+            for _ in range(self.work.steps):
+                indices = self.next_batch(client)
+                self.gradient.zero_()
+                cross_entropy(self.model(self.x[indices]), self.y[indices]).backward()
+                if self.work.weight_decay:
+                    self.gradient.add_(self.vector, alpha=self.work.weight_decay)
+                self.vector.add_(self.gradient, alpha=-self.work.lr)
+            mean.add_(self.vector, alpha=len(part) / len(self.y))
+        self.anchor = mean
+
+    def parameters(self) -> Tensor:
+        """The agreed model, (P,)."""
+        return self.anchor
+
+
 Arrays = tuple[Tensor, Tensor, Tensor, Tensor]  # x, y to train on; x, y to test on
 Normal = tuple[float, float, float]  # scale, mean, standard deviation
 
