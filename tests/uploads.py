@@ -2,19 +2,32 @@
 
 from typing import Any
 
+import torch
+
 from tests.jobs import experiment_run
 from trainer.engine.evaluate import clients_apart
 from trainer.engine.round import play
 
 
-def uploads(tree: dict[str, Any], rounds: int) -> list[dict[str, Any]]:
-    """Each round's models and counters, and for each client of this rank its update and upload."""
+def uploads(
+    tree: dict[str, Any], rounds: int, like: list[dict[str, Any]] | None = None
+) -> list[dict[str, Any]]:
+    """Each round's models and counters, and for each client of this rank its update and upload.
+
+    `like`: the rows of another run; each round then starts from the model and the residuals that
+    this other run had, so that a choice within rounding of a threshold changes nothing later.
+    """
     run = experiment_run(tree)
     policy = run.policy
     enter, upload = policy.enter, policy.upload
-    starts, told = [], []
+    starts, told, memories = [], [], []
 
     def entering(params, scratch, memory):
+        if like:
+            given = like[number - 1]["clients"][here[len(starts)]]["memory"]
+            memory.clear()
+            memory.update({name: torch.from_numpy(value.copy()) for name, value in given.items()})
+        memories.append({name: value.numpy().copy() for name, value in memory.items()})
         enter(params, scratch, memory)
         starts.append(params.double().numpy().copy())
 
@@ -30,13 +43,16 @@ def uploads(tree: dict[str, Any], rounds: int) -> list[dict[str, Any]]:
     sizes = run.clients.sizes
     rows = []
     for number in range(1, rounds + 1):
-        before, counted = run.anchor.numpy().copy(), run.tally.state()
-        starts.clear(), told.clear()
-        played = play(run, number)
         sampled = run.clients.sampled(number)
         here = [c for c in sampled if run.clients.owner(c) == run.clients.rank]
-        for client, start, row in zip(here, starts, told, strict=True):
+        if like:
+            run.anchor.copy_(torch.from_numpy(like[number - 1]["before"]))
+        before, counted = run.anchor.numpy().copy(), run.tally.state()
+        starts.clear(), told.clear(), memories.clear()
+        played = play(run, number)
+        for client, start, memory, row in zip(here, starts, memories, told, strict=True):
             row["start"], row["weight"] = start, sizes[client] / sum(sizes[c] for c in sampled)
+            row["memory"] = memory
         mask, after = played.selection.mask, run.tally.state()
         _, apart = clients_apart(run, "evaluation")
         rows.append(

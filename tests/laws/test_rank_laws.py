@@ -1,8 +1,11 @@
 """Laws of the exchange: how clients are spread over ranks does not matter."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
+from tests import bounds
 from tests.jobs import final_model, history
 from tests.ranks import ranks
 
@@ -12,8 +15,6 @@ BASE = {
     "data": {"partition": {"name": "dirichlet", "alpha": 0.5}},
     "schedule": {"batch_size": 32, "phases": [{"steps": 3}]},
 }
-# float32 sums in another order: what rounding alone may change in ten rounds of this run
-TOLERANCE = 2e-5
 
 
 @pytest.mark.parametrize(
@@ -30,18 +31,23 @@ TOLERANCE = 2e-5
 def test_the_result_does_not_depend_on_the_number_of_ranks(changes):
     alone, two, four = (ranks(n).run(history, BASE | changes, 10)[0] for n in (1, 2, 4))
     for other in (two, four):
+        assert bounds.apart(alone, other) < bounds.of_runs(alone)
         for a, b in zip(alone[1:], other[1:], strict=True):
-            assert np.abs(a["anchor"] - b["anchor"]).max() < TOLERANCE
             for key in ("payload", "dense", "samples", "steps", "clients"):
                 assert a[key] == b[key]
 
 
 def test_gwpf_chooses_the_same_coordinates_on_any_number_of_ranks():
-    sync = {"name": "gwpf", "threshold": 0.3, "ema": 0.8}
-    alone, four = (ranks(n).run(history, BASE | {"sync": sync}, 8)[0] for n in (1, 4))
+    threshold, rounds = 0.3, 8
+    sync = {"name": "gwpf", "threshold": threshold, "ema": 0.8}
+    alone, four = (ranks(n).run(history, BASE | {"sync": sync}, rounds)[0] for n in (1, 4))
+    assert alone[-1]["frozen"].any(), "nothing froze: the law was not put to a test"
+    # A ratio within rounding of the threshold may fall to either side, and stays there. So many
+    # ratios are that near, if they are spread as evenly below the threshold as they can be.
+    terms = BASE["clients"] + alone[1]["samples"] / BASE["clients"]
+    near = rounds * bounds.of_sums(terms) / threshold
     for a, b in zip(alone[1:], four[1:], strict=True):
-        # a coordinate whose ratio is within rounding of the threshold may fall to either side
-        assert (a["frozen"] != b["frozen"]).mean() < 0.002
+        assert (a["frozen"] != b["frozen"]).mean() < near
 
 
 def test_a_client_alone_on_its_rank_weighs_what_it_has_samples():
@@ -49,15 +55,16 @@ def test_a_client_alone_on_its_rank_weighs_what_it_has_samples():
     one_batch = {"batch_size": 10_000, "phases": [{"steps": 1}]}
     many = ranks(2).run(history, BASE | {"schedule": one_batch}, 3)[0]
     pooled = ranks(1).run(history, BASE | {"schedule": one_batch, "clients": 1}, 3)[0]
-    for a, b in zip(many, pooled, strict=True):
-        assert np.abs(a["anchor"] - b["anchor"]).max() < TOLERANCE
+    assert bounds.apart(many, pooled) < bounds.of_runs(pooled)
 
 
 def test_bf16_costs_half_and_stays_close():
     exact = ranks(4).run(history, BASE, 5)[0]
     rounded = ranks(4).run(history, BASE | {"codec": {"name": "bf16"}}, 5)
     assert 2 * rounded[0][5]["payload"]["values"] == exact[5]["payload"]["values"]
-    assert 0 < np.abs(rounded[0][5]["anchor"] - exact[5]["anchor"]).max() < 0.05
+    moved = sum(np.abs(b["anchor"] - a["anchor"]).max() for a, b in pairwise(exact))
+    # each round's mean is rounded twice: on its way to the owner of the sum, and back
+    assert 0 < bounds.apart(exact, rounded[0]) < bounds.of_sums(2, moved, bounds.BF16)
     for other in rounded[1:]:
         assert np.array_equal(rounded[0][5]["anchor"], other[5]["anchor"])
 

@@ -1,0 +1,41 @@
+"""Bounds on rounding, derived from the arithmetic and never from what one machine showed.
+
+A sum of n terms is off by at most n u times the sum of their magnitudes, in any order and by any
+kernel; u is the format's unit roundoff (Higham, "Accuracy and Stability of Numerical Algorithms",
+section 4.2). Rounding mostly cancels, so a bound of this kind has room by itself.
+"""
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+BF16, FP32, FP64 = 2.0**-8, 2.0**-24, 2.0**-53
+ROOM = 4  # both results are off, and terms may be twice as large as what they add up to
+
+
+def of_sums(additions: float, magnitude: float = 1.0, unit: float = FP32) -> float:
+    """How far apart two results of one sum may be; `magnitude`: of what it adds up to."""
+    return ROOM * additions * unit * float(magnitude)
+
+
+def of_runs(rows: list[dict[str, Any]], unit: float = FP32) -> float:
+    """How far apart the models of two runs may be that add the same numbers in another order.
+
+    `rows`: one of the two, as jobs.history returns it. In each round a weight moves by a mean over
+    clients of sums over their samples, and is itself rounded at each local step, when the client
+    subtracts it from where it started, and when the mean is applied.
+    """
+    bound = 0.0
+    for before, after in pairwise(rows):
+        samples, steps = (after[name] / after["clients"] for name in ("samples", "steps"))
+        moved = np.abs(after["anchor"] - before["anchor"]).max()
+        bound += of_sums(samples + after["clients"], moved, unit)
+        bound += of_sums(steps + 2, np.abs(after["anchor"]).max(), unit)
+    return bound
+
+
+def apart(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> float:
+    """The largest difference of two runs' models, over all rounds."""
+    pairs = zip(rows, others, strict=True)
+    return max(float(np.abs(a["anchor"] - b["anchor"]).max()) for a, b in pairs)
