@@ -79,6 +79,7 @@ def final_model(tree: dict[str, Any], rounds: int) -> dict[str, Any]:
         "mean": (mean.accuracy, mean.loss),
         "final": (tested[0] / tested[2], tested[1] / tested[2]),
         "apart": apart,
+        "tested": int(tested[2]),
         "anchor": run.anchor.numpy().copy(),
         "train_loss": mean.train_loss,
     }
@@ -204,7 +205,8 @@ def ddp(tree: dict[str, Any], rounds: int) -> Any:
     """torch's DistributedDataParallel on the samples that a run's clients draw, one per rank."""
     run = experiment_run(tree)
     torch.manual_seed(run.experiment.seed)
-    model = torch.nn.parallel.DistributedDataParallel(DigitsCNN().train())
+    model = DigitsCNN().train().to(run.anchor.dtype)
+    model = torch.nn.parallel.DistributedDataParallel(model)
     settings = run.experiment.optimizer
     optimizer = torch.optim.SGD(
         model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay

@@ -21,8 +21,11 @@ BASE = {
 WHOLE = {"batch_size": 10_000, "phases": [{"steps": 1}]}  # one step on all local data
 
 
+EXACTLY = BASE | bounds.DOUBLE
+
+
 def run(algorithm: dict[str, object], rounds: int = 4, **changes: object) -> list[dict]:
-    return ranks(2).run(history, BASE | {"algorithm": algorithm} | changes, rounds)[0]
+    return ranks(2).run(history, EXACTLY | {"algorithm": algorithm} | changes, rounds)[0]
 
 
 def test_fedsgd_is_fedavg_with_one_full_batch_step():
@@ -51,7 +54,7 @@ def test_scaffold_with_one_full_step_is_mini_batch_sgd():
 @pytest.mark.parametrize("size", [2, 4])
 def test_local_sgd_with_one_step_is_large_batch_sgd_is_ddp(size):
     """Clients share the samples, so a step of all of them is one batch of clients x batch_size."""
-    tree = BASE | {
+    tree = EXACTLY | {
         "clients": size,
         "data": {"partition": {"name": "shared"}},
         "optimizer": {"lr": 0.1, "weight_decay": 0.01},
@@ -83,9 +86,10 @@ def test_fedprox_without_pull_is_fedavg():
     assert bounds.apart(run({"name": "fedprox", "prox": 0}), run({"name": "fedavg"})) == 0
 
 
+@pytest.mark.parametrize("arithmetic", [bounds.DOUBLE, bounds.SMOOTH], ids=["double", "smooth"])
 @pytest.mark.parametrize("algorithm", ["fedga", "scaffold", "fedsgd"])
-def test_the_result_does_not_depend_on_the_number_of_ranks(algorithm):
-    tree = BASE | {"algorithm": {"name": algorithm}, "participation": 0.5}
+def test_the_result_does_not_depend_on_the_number_of_ranks(algorithm, arithmetic):
+    tree = BASE | arithmetic | {"algorithm": {"name": algorithm}, "participation": 0.5}
     alone, four = (ranks(n).run(history, tree, 5)[0] for n in (1, 4))
     assert bounds.apart(alone, four) < bounds.of_runs(alone)
     assert [row["payload"] for row in alone[1:]] == [row["payload"] for row in four[1:]]
