@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import patience
 from tests.cluster.harness import Kubernetes, Namespace
 from tests.cluster.stack.cluster import Cluster
 from tests.cluster.stack.parts import PROGRAMS, ROOT
@@ -26,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.cluster)
             # Of the test alone: the first one also waits for the cluster to be built and started.
-            item.add_marker(pytest.mark.timeout(600, func_only=True))
+            item.add_marker(pytest.mark.timeout(patience.seconds(600), func_only=True))
 
 
 @pytest.fixture(scope="session")

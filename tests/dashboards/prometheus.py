@@ -13,9 +13,10 @@ from typing import Any
 
 import yaml
 
+from tests import patience
 from tests.tools import program
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = patience.seconds(60)
 
 
 class Prometheus:
@@ -26,7 +27,7 @@ class Prometheus:
 
     def get(self, path: str, **words: str) -> Any:
         url = f"http://{self.address}/api/v1/{path}?{urllib.parse.urlencode(words)}"
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=patience.seconds(10)) as answer:
             return json.load(answer)["data"]
 
     def query(self, expression: str, **words: str) -> list[dict[str, Any]]:
@@ -69,6 +70,6 @@ def wait_until(done: Callable[[], Any], what: str) -> Any:
     """What `done` returns once that is true."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not (result := done()):
-        assert time.monotonic() < deadline, f"not within {PATIENCE_SECONDS} seconds: {what}"
+        assert time.monotonic() < deadline, f"not within {PATIENCE_SECONDS:.0f} seconds: {what}"
         time.sleep(0.3)
     return result

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests import bounds, jobs
+from tests import bounds, jobs, patience
 from tests.jpegs import CLASSES, imagenet
 from tests.ranks import ranks
 from trainer.config.load import load
@@ -45,7 +45,9 @@ def trained(tree: dict[str, Any], out: Path) -> subprocess.CompletedProcess[str]
     experiment, _ = load(tree)
     (out / "experiment.json").write_text(experiment.canonical())
     command = [sys.executable, "-m", "trainer", str(out / "experiment.json"), "--out", str(out)]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=100)
+    return subprocess.run(
+        command, capture_output=True, text=True, env=os.environ, timeout=patience.seconds(100)
+    )
 
 
 def test_two_rounds_through_the_real_trainer(root: Path, tmp_path: Path) -> None:
