@@ -21,6 +21,9 @@ MOST_LINES_OF_A_FUNCTION = 60
 # Names that say nothing: what is in them belongs to somebody.
 EMPTY_NAMES = {"common", "constants", "core", "helpers", "misc", "types", "util", "utils"}
 
+# What reads a pipe and ends before its writer does, which a script under pipefail then dies of.
+ENDS_EARLY = re.compile(r"\|\s*(head\b|grep\s+-\w*[qm]|sed\s[^|]*?['; {\d]q\b|awk\s[^|]*?\bexit\b)")
+
 COMM = "trainer/sync/comm.py"
 COLLECTIVE = re.compile(
     r"(all_|batch_|barrier|broadcast|gather|irecv|isend|monitored_|recv|reduce|scatter|send)"
@@ -107,6 +110,37 @@ def test_collectives_are_recognised_under_every_alias() -> None:
     ):
         assert "all_reduce" in names_in_torch_distributed(ast.parse(source)), source
     assert list(names_in_torch_distributed(ast.parse("tensor.gather(0, index)"))) == []
+
+
+def scripts() -> Iterator[Path]:
+    """Everything that a shell runs."""
+    for path in (
+        ROOT / "Makefile",
+        ROOT / "Dockerfile",
+        *ROOT.glob(".ci/*"),
+        *ROOT.glob("scripts/*"),
+    ):
+        if path.is_file() and path.suffix != ".py":
+            yield path
+
+
+def test_no_script_pipes_into_what_ends_early() -> None:
+    found = {
+        f"{path.relative_to(ROOT)}: {match[0]}"
+        for path in scripts()
+        for match in ENDS_EARLY.finditer(path.read_text("utf-8"))
+    }
+    assert found == set()
+
+
+def test_what_ends_early_is_recognised() -> None:
+    for line in (
+        "a | head -n 1", "a |\n  head", "a | grep -q b", "a | grep -Fxq b", "a | grep -m 1 b",
+        "a | sed -n '1p;q'", "a | sed 1q", "a | awk '$1 == 2 { print $3; exit }'",
+    ):  # fmt: skip
+        assert ENDS_EARLY.search(line), line
+    for line in ("a | tail -n 1", "a | grep -v b", "a | sed 's/quick/q/'", "a | awk '{ print }'"):
+        assert not ENDS_EARLY.search(line), line
 
 
 def test_version_is_the_newest_in_the_changelog() -> None:
