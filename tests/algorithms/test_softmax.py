@@ -14,6 +14,7 @@ import pytest
 
 from tests import bounds
 from tests.jobs import experiment_run, history
+from tests.products import sampled
 from tests.ranks import ranks
 from trainer.engine.run import Run
 
@@ -50,8 +51,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm,variant", sampled(ALGORITHMS, VARIANTS, times=2))
 def test_each_round_is_that_of_plain_numpy_on_one_rank_and_on_two(
     algorithm: str, variant: str
 ) -> None:

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -29,6 +30,13 @@ class Prometheus:
         url = f"http://{self.address}/api/v1/{path}?{urllib.parse.urlencode(words)}"
         with urllib.request.urlopen(url, timeout=patience.seconds(10)) as answer:
             return json.load(answer)["data"]
+
+    def ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://{self.address}/-/ready") as answer:
+                return bool(answer.status == 200)
+        except urllib.error.HTTPError:
+            return False
 
     def query(self, expression: str, **words: str) -> list[dict[str, Any]]:
         """Series now: {"metric": labels, "value": [time, number as text]}."""
@@ -60,7 +68,9 @@ def running(folder: Path, config: dict[str, Any]) -> Iterator[Prometheus]:
         while not (ready := re.search(r'msg="Listening on" address=(\S+)', log.read_text())):
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
-        yield Prometheus(ready[1])
+        server = Prometheus(ready[1])
+        wait_until(server.ready, "a server that answers queries")  # it listens before
+        yield server
     finally:
         process.terminate()
         process.wait(PATIENCE_SECONDS)

@@ -105,6 +105,7 @@ def test_killed_in_the_middle(undisturbed, tmp_path):
     assert results(out) == undisturbed
 
 
+@pytest.mark.slow
 def test_stopped_by_sigterm(undisturbed, tmp_path):
     out = tmp_path / "run"
     group = Group(out, EVERYTHING)

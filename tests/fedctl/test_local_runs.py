@@ -12,8 +12,6 @@ from fedctl import runs
 from tests import patience
 from tests.fedctl.processes import PATIENCE_SECONDS, Start, ended, processes_of, wait_for_round
 
-pytestmark = pytest.mark.slow
-
 
 def test_a_run_finishes_and_is_reported(start: Start, tmp_path: Path) -> None:
     words = ["run", "gwpf-digits", "--ranks", 2, "--set", "rounds=3", "--out", "out", "-o", "json"]
@@ -29,6 +27,7 @@ def test_a_run_finishes_and_is_reported(start: Start, tmp_path: Path) -> None:
     assert processes_of(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_unreadable_data_leaves_nothing_behind(start: Start, tmp_path: Path) -> None:
     (tmp_path / "broken.npz").write_bytes(b"not a zip file")
     words = ["run", "gwpf-mnist", "--set", "data.path=broken.npz", "--out", "out"]
@@ -71,6 +70,7 @@ def test_ctrl_c_stops_after_the_round(start: Start, tmp_path: Path) -> None:
     assert processes_of(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_twice_kills(start: Start, tmp_path: Path) -> None:
     process = start("run", "fedavg-digits", "--set", "rounds=5000", "--out", "out")
     wait_for_round(tmp_path / "out", 1)
@@ -82,6 +82,7 @@ def test_ctrl_c_twice_kills(start: Start, tmp_path: Path) -> None:
     assert processes_of(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_stopping_before_the_first_round_leaves_nothing(start: Start, tmp_path: Path) -> None:
     process = start("run", "fedavg-digits", "--out", "out")
     deadline = time.monotonic() + PATIENCE_SECONDS

@@ -27,7 +27,7 @@ def assert_same(ours, theirs, model, images):
     of which adds its inputs, and where it normalises or differentiates also those of all images."""
     layers = [weight for weight in model.parameters() if weight.ndim > 1]
     additions = sum(weight[0].numel() + images[:, 0].numel() for weight in layers)
-    rounding = bounds.of_sums(additions, theirs.abs().max(), bounds.FP64)
+    rounding = bounds.of_sums(additions, theirs.detach().abs().max(), bounds.FP64)
     assert ours.dtype == theirs.dtype == torch.float64
     assert (ours - theirs).abs().max() < rounding
 
