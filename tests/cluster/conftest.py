@@ -14,6 +14,7 @@ import pytest
 
 from tests import patience
 from tests.cluster.harness import Kubernetes, Namespace
+from tests.cluster.stack import leftovers
 from tests.cluster.stack.cluster import Cluster
 from tests.cluster.stack.parts import PROGRAMS, ROOT
 from tests.cluster.stack.processes import Failed
@@ -41,6 +42,7 @@ def cluster() -> Iterator[Kubernetes]:
         pytest.skip(
             "NOT TESTED: a cluster is made on Linux, by root; or name one in FEDCTL_TEST_KUBECONFIG"
         )
+    chains = leftovers.chains()
     try:
         stack = Cluster()
     except Failed as error:
@@ -52,6 +54,7 @@ def cluster() -> Iterator[Kubernetes]:
         )
     finally:
         stack.down()
+    assert leftovers.chains() == chains, "a cluster leaves nothing behind"
 
 
 def image_archive() -> Path:

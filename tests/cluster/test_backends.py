@@ -27,6 +27,7 @@ def last(folder: Path) -> dict:
     return json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_submitted_run_trains_what_a_run_here_trains(
     namespace: Namespace, here: Path, backend: str

@@ -26,6 +26,7 @@ def researcher(cluster: Kubernetes, namespace: Namespace) -> Path:
     return cluster.stack.kubeconfig("researcher", namespace.name)
 
 
+@pytest.mark.smoke
 def test_the_role_of_a_user_suffices_for_all_that_fedctl_does(
     cluster: Kubernetes, namespace: Namespace, researcher: Path
 ):
@@ -56,6 +57,7 @@ def test_the_role_of_a_user_suffices_for_all_that_fedctl_does(
     assert "gwpf-digits" not in fedctl("list").stdout
 
 
+@pytest.mark.smoke
 def test_what_ended_is_cleared_away(cluster: Kubernetes, namespace: Namespace):
     small = ("--gpus", "0", "--ranks", "2", "--set", "rounds=2")
     namespace.submit("gwpf-digits", *small, "--wait")
