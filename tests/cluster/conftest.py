@@ -1,6 +1,7 @@
 """The cluster that the tests of this folder share: one of ours, or the one that is named.
 
 make test-cluster                                         builds and starts one on this machine
+make test-cluster-smoke                                   the same, for the tests marked smoke
 FEDCTL_TEST_KUBECONFIG=F FEDCTL_TEST_IMAGE=I pytest -m cluster tests/cluster
 """
 
