@@ -1,19 +1,25 @@
 # The few things one does in this tree. Each is a script in scripts/, so CI and people run the same.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-image test-cluster check setup clean
+.PHONY: help demo test test-slow test-image test-cluster test-cluster-smoke check setup clean
 
 help: ## say what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/installed ## train on four local ranks with and without freezing, and compare
 	@scripts/demo
 
-test: .venv/installed ## everything a change must pass: the checks below and all tests
+test: .venv/installed ## what a change must pass: the checks below and all quick tests
 	@scripts/check
+
+test-slow: .venv/installed ## the slow tests, and those with bounds on rounding as other processors compute
+	@scripts/check slow kernels
 
 test-image: .venv/installed ## build the image of a rank with podman or docker, and run it as a cluster would
 	@scripts/packages && .venv/bin/pytest -m image tests/image
+
+test-cluster-smoke: .venv/installed ## of the next those tests that touch each backend and each command once
+	@scripts/packages && scripts/cluster build && .venv/bin/pytest -m 'cluster and smoke' tests/cluster
 
 test-cluster: .venv/installed ## start Kubernetes with its operators on this machine, and submit runs to it
 	@scripts/packages && scripts/cluster build && .venv/bin/pytest -m cluster tests/cluster

@@ -9,6 +9,8 @@ os.environ.setdefault("MPLBACKEND", "agg")
 import pytest
 from hypothesis import settings
 
+from tests import bounds, patience
+
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
 
 # No deadline: a first call may import torch. In CI the same examples every time; here new ones.
@@ -16,7 +18,26 @@ settings.register_profile("fedctl", deadline=None, derandomize=IN_CI, print_blob
 settings.load_profile("fedctl")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-timeout reads it
+def pytest_configure(config: pytest.Config) -> None:
+    """The limit of a test is in seconds of this machine, unless a command line names one."""
+    if config.option.timeout is None:
+        config.option.timeout = patience.seconds(float(config.getini("timeout")))
+
+
+def pytest_report_header() -> str:
+    return f"patience: tests wait {patience.factor():g} times as long as they are written"
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if getattr(getattr(item, "module", None), "bounds", None) is bounds:
+            item.add_marker(pytest.mark.numeric)
+    deselect_gpu(config, items)
+
+
+def deselect_gpu(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect tests for a GPU where there is none: a skip is for what somebody here could run."""
     for_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if not for_gpu:

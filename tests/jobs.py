@@ -104,6 +104,7 @@ def final_model(tree: dict[str, Any], rounds: int) -> dict[str, Any]:
         "mean": (mean.accuracy, mean.loss),
         "final": (tested[0] / tested[2], tested[1] / tested[2]),
         "apart": apart,
+        "tested": int(tested[2]),
         "anchor": rank.server.anchor.numpy().copy(),
         "train_loss": mean.train_loss,
     }
@@ -239,7 +240,8 @@ def ddp(tree: dict[str, Any], rounds: int) -> Any:
     rank = experiment_run(tree)
     client, task = rank.parts.group.rank, rank.parts.task
     torch.manual_seed(rank.experiment.seed)
-    model = torch.nn.parallel.DistributedDataParallel(MODELS["digits-cnn"]().train())
+    model = MODELS["digits-cnn"]().train().to(rank.server.anchor.dtype)
+    model = torch.nn.parallel.DistributedDataParallel(model)
     settings = rank.experiment.optimizer
     optimizer = torch.optim.SGD(
         model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay

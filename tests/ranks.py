@@ -12,6 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from tests import patience
+
 MP = mp.get_context("forkserver")
 MP.set_forkserver_preload(["tests.jobs"])
 
@@ -46,7 +48,7 @@ class Ranks:
         for pipe in self.pipes:
             pipe.close()
         for process in self.processes:
-            process.join(10)
+            process.join(patience.seconds(10))
         with suppress(FileNotFoundError):
             os.unlink(self.rendezvous)
 
@@ -80,7 +82,7 @@ def _serve(rank: int, size: int, rendezvous: str, pipe: Any) -> None:
             init_method=f"file://{rendezvous}",
             rank=rank,
             world_size=size,
-            timeout=timedelta(seconds=30),
+            timeout=timedelta(seconds=patience.seconds(30)),
         )
     while True:
         try:

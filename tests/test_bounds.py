@@ -11,6 +11,7 @@ BASE = {
     "seed": 2,
     "clients": 4,
     "data": {"partition": {"name": "dirichlet", "alpha": 1.0}},
+    **bounds.SMOOTH,
     "schedule": {"batch_size": 16, "phases": [{"steps": 2}]},
 }
 

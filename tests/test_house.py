@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
+from fedctl.cli import main
+
 ROOT = Path(__file__).parent.parent
 SOURCES = {
     path.relative_to(ROOT).as_posix(): path.read_text("utf-8")
@@ -20,6 +22,11 @@ MOST_LINES_OF_A_FUNCTION = 60
 
 # Names that say nothing: what is in them belongs to somebody.
 EMPTY_NAMES = {"common", "constants", "core", "helpers", "misc", "types", "util", "utils"}
+
+# What reads a pipe and ends before its writer does, which a script under pipefail then dies of.
+ENDS_EARLY = re.compile(
+    r"(?<!\|)\|&?\s*(head\b|grep\s+-\w*[qm]|sed\s[^|]*?['; {\d]q\b|awk\s[^|]*?\bexit\b)"
+)
 
 GROUP = "trainer/exchange/group.py"
 COLLECTIVE = re.compile(
@@ -107,6 +114,66 @@ def test_collectives_are_recognised_under_every_alias() -> None:
     ):
         assert "all_reduce" in names_in_torch_distributed(ast.parse(source)), source
     assert list(names_in_torch_distributed(ast.parse("tensor.gather(0, index)"))) == []
+
+
+def scripts() -> Iterator[Path]:
+    """Everything that a shell runs."""
+    for path in (
+        ROOT / "Makefile",
+        ROOT / "Dockerfile",
+        *ROOT.glob(".ci/*"),
+        *ROOT.glob("scripts/*"),
+    ):
+        if path.is_file() and path.suffix != ".py":
+            yield path
+
+
+def test_no_script_pipes_into_what_ends_early() -> None:
+    found = {
+        f"{path.relative_to(ROOT)}: {match[0]}"
+        for path in scripts()
+        for match in ENDS_EARLY.finditer(path.read_text("utf-8"))
+    }
+    assert found == set()
+
+
+def test_what_ends_early_is_recognised() -> None:
+    for line in (
+        "a | head -n 1", "a |\n  head", "a | grep -q b", "a | grep -Fxq b", "a | grep -m 1 b",
+        "a | sed -n '1p;q'", "a | sed 1q", "a | awk '$1 == 2 { print $3; exit }'",
+    ):  # fmt: skip
+        assert ENDS_EARLY.search(line), line
+    for line in (
+        "a || grep -q b c",
+        "a | tail -n 1",
+        "a | grep -v b",
+        "a | sed 's/quick/q/'",
+        "a | awk '{ print }'",
+    ):
+        assert not ENDS_EARLY.search(line), line
+
+
+def test_the_smoke_tests_of_the_cluster_use_each_backend_and_each_command() -> None:
+    marked = [
+        function
+        for path in sorted((ROOT / "tests/cluster").glob("test_*.py"))
+        for function in functions(ast.parse(path.read_text("utf-8")))
+        if "pytest.mark.smoke" in map(ast.unparse, function.decorator_list)
+    ]
+    assert any("BACKENDS" in ast.unparse(d) for f in marked for d in f.decorator_list)
+    named = {
+        word
+        for function in marked
+        for node in ast.walk(function)
+        for word in (getattr(node, "attr", None), getattr(node, "value", None))
+        if isinstance(word, str)
+    }
+    asking = {
+        name
+        for name, command in main.commands.items()
+        if "context" in {parameter.name for parameter in command.params}
+    }
+    assert len(asking) > 10 and asking - named == set()
 
 
 def test_version_is_the_newest_in_the_changelog() -> None:

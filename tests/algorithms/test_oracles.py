@@ -3,12 +3,14 @@
 import pytest
 import torch
 
+from tests import bounds
 from trainer.algorithms.sgd import LocalSGD
 from trainer.config.load import load
 from trainer.config.parts import resolve
 from trainer.turn import Server, Turn
 
 CLIENTS = ((1.0, 0.0), (3.0, 1.0))  # (a, b)
+PRINTED = 0.5e-9 + bounds.of_sums(100, unit=bounds.FP64)  # of nine digits, and what is computed
 
 
 def rounds(count: int, steps: int, weight_decay: float = 0.0, **algorithm: object) -> list[float]:
@@ -100,12 +102,12 @@ LIMITS = {
 @pytest.mark.parametrize("case", ORACLES)
 def test_three_rounds_to_nine_digits(case):
     options, expected = ORACLES[case]
-    assert rounds(3, **options) == pytest.approx(expected, abs=1e-9)
+    assert rounds(3, **options) == pytest.approx(expected, abs=PRINTED)
 
 
 @pytest.mark.parametrize("case", LIMITS)
 def test_where_it_ends(case):
-    assert rounds(2000, **ORACLES[case][0])[-1] == pytest.approx(LIMITS[case], abs=1e-9)
+    assert rounds(2000, **ORACLES[case][0])[-1] == pytest.approx(LIMITS[case], abs=PRINTED)
 
 
 def test_option_1_keeps_the_gradient_of_the_round_before():
@@ -113,7 +115,7 @@ def test_option_1_keeps_the_gradient_of_the_round_before():
     values = rounds(2, steps=1, name="scaffold", controls="option-1")
     x1 = 0.15  # mini-batch GD
     corrected = sum(x1 - 0.1 * (a * (x1 - b) - a * (0 - b) + (-1.5)) for a, b in CLIENTS) / 2
-    assert values == pytest.approx([x1, corrected], abs=1e-12)
+    assert values == pytest.approx([x1, corrected], abs=bounds.of_sums(10, unit=bounds.FP64))
 
 
 def test_fedprox_pulls_back_to_the_agreed_model():
@@ -127,4 +129,4 @@ def test_fedprox_pulls_back_to_the_agreed_model():
         for _ in range(2):
             y -= 0.1 * (a * (y - b) + 1.0 * y)
         steps[i] = y
-    assert held == pytest.approx([sum(steps) / 2], abs=1e-12)
+    assert held == pytest.approx([sum(steps) / 2], abs=bounds.of_sums(10, unit=bounds.FP64))

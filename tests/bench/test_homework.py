@@ -18,11 +18,12 @@ SCENARIOS = {  # A1's, on smaller data
 
 
 def federation(algorithm: str, epochs: int = 1, **scenario: object):
-    """With dropout: both versions must draw the same masks."""
+    """With dropout: both versions must draw the same masks. In double precision: see bounds.py."""
     tree = {
         "seed": 10,
         "clients": 20,
-        "model": {"name": "dropout-cnn"},
+        "model": {"name": "dropout-cnn", "precision": "fp64"},
+        "codec": {"name": "fp64"},
         "algorithm": {"name": algorithm},
         "schedule": {"batch_size": None, "phases": [{"epochs": epochs}]},
     }

@@ -1,6 +1,7 @@
 """The cluster that the tests of this folder share: one of ours, or the one that is named.
 
 make test-cluster                                         builds and starts one on this machine
+make test-cluster-smoke                                   the same, for the tests marked smoke
 FEDCTL_TEST_KUBECONFIG=F FEDCTL_TEST_IMAGE=I pytest -m cluster tests/cluster
 """
 
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import patience
 from tests.cluster.harness import Kubernetes, Namespace
+from tests.cluster.stack import leftovers
 from tests.cluster.stack.cluster import Cluster
 from tests.cluster.stack.parts import PROGRAMS, ROOT
 from tests.cluster.stack.processes import Failed
@@ -26,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.cluster)
             # Of the test alone: the first one also waits for the cluster to be built and started.
-            item.add_marker(pytest.mark.timeout(600, func_only=True))
+            item.add_marker(pytest.mark.timeout(patience.seconds(600), func_only=True))
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +43,7 @@ def cluster() -> Iterator[Kubernetes]:
         pytest.skip(
             "NOT TESTED: a cluster is made on Linux, by root; or name one in FEDCTL_TEST_KUBECONFIG"
         )
+    chains = leftovers.chains()
     try:
         stack = Cluster()
     except Failed as error:
@@ -51,6 +55,7 @@ def cluster() -> Iterator[Kubernetes]:
         )
     finally:
         stack.down()
+    assert leftovers.chains() == chains, "a cluster leaves nothing behind"
 
 
 def image_archive() -> Path:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests import patience
 from tests.cluster.stack.cluster import Cluster
 
 SMALL = Path(__file__).parent / "small.yaml"
@@ -38,7 +39,9 @@ class Kubernetes:
 
     def kubectl(self, *words: str, check: bool = True, given: str | None = None) -> str:
         argv = [self.kubectl_program, f"--kubeconfig={self.kubeconfig}", *words]
-        done = subprocess.run(argv, capture_output=True, text=True, input=given, timeout=300)
+        done = subprocess.run(
+            argv, capture_output=True, text=True, input=given, timeout=patience.seconds(300)
+        )
         if check:
             assert done.returncode == 0, f"kubectl {' '.join(words)}: {done.stderr}"
         return done.stdout
@@ -84,7 +87,7 @@ class Namespace:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=seconds,
+            timeout=patience.seconds(seconds),
         )
         said = f"fedctl {' '.join(words)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr, said
@@ -128,6 +131,7 @@ class Namespace:
 
 def until(ask: Callable[[], T], good: Callable[[T], bool], seconds: float = 120) -> T:
     """Ask until the answer is good; fail with the last answer."""
+    seconds = patience.seconds(seconds)
     end = time.monotonic() + seconds
     while not good(answer := ask()):
         assert time.monotonic() < end, f"not within {seconds:.0f} s; last: {answer}"

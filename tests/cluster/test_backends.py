@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import patience
 from tests.cluster.harness import BACKENDS, LONG, MAIN, Namespace
 
 # Each gives four ranks on CPUs.
@@ -18,7 +19,7 @@ def here(tmp_path_factory) -> Path:
     """The same experiment, run on this machine."""
     folder = tmp_path_factory.mktemp("here") / "run"
     words = ["run", "gwpf-digits", *HERE, "--out", str(folder), "--quiet"]
-    subprocess.run([sys.executable, "-c", MAIN, *words], check=True, timeout=300)
+    subprocess.run([sys.executable, "-c", MAIN, *words], check=True, timeout=patience.seconds(300))
     return folder
 
 
@@ -26,6 +27,7 @@ def last(folder: Path) -> dict:
     return json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_submitted_run_trains_what_a_run_here_trains(
     namespace: Namespace, here: Path, backend: str
@@ -77,7 +79,7 @@ def test_what_render_prints_is_what_the_cluster_has(namespace: Namespace):
 
 def test_a_run_is_watched_while_it_trains_and_stopped(namespace: Namespace):
     namespace.submit("gwpf-digits", *LONG)
-    namespace.fedctl("wait", "gwpf-digits", "--for", "running", "--timeout", "3m")
+    namespace.fedctl("wait", "gwpf-digits", "--for", "running", "--timeout", patience.text(180))
     namespace.wait_for_round("gwpf-digits", 5)
     top = json.loads(namespace.fedctl("top", "gwpf-digits", "-o", "json").stdout)
     assert "gwpf-digits" in json.dumps(top)
@@ -89,6 +91,6 @@ def test_a_run_is_watched_while_it_trains_and_stopped(namespace: Namespace):
     namespace.fedctl("fetch", "gwpf-digits", "--out", "partial")  # of a run that goes on
     assert (namespace.folder / "partial" / "metrics.jsonl").exists()
     namespace.fedctl("cancel", "gwpf-digits", "--yes")
-    namespace.fedctl("wait", "gwpf-digits", "--for", "deleted", "--timeout", "2m")
+    namespace.fedctl("wait", "gwpf-digits", "--for", "deleted", "--timeout", patience.text(120))
     claims = namespace.get("pvc")["items"]
     assert len(claims) == 1  # the run folder stays

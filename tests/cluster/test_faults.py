@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests import patience
 from tests.cluster.harness import BACKENDS, LONG, Kubernetes, Namespace, until
 
 KUEUE = "kueue.x-k8s.io/v1beta1"
@@ -24,7 +25,7 @@ def finishes_resumed(namespace: Namespace, run: str) -> None:
         180,
     )
     assert int(logged.split("from round ")[1].split()[0]) > 1, logged
-    namespace.fedctl("wait", run, "--timeout", "6m", seconds=400)
+    namespace.fedctl("wait", run, "--timeout", patience.text(360), seconds=400)
     namespace.fedctl("fetch", run, "--out", "fetched")
     rows = (namespace.folder / "fetched/metrics.jsonl").read_text().splitlines()
     rounds = [json.loads(row)["round"] for row in rows]
@@ -51,7 +52,12 @@ def test_a_drained_node_s_ranks_save_and_go_on_elsewhere(cluster: Kubernetes, na
     try:
         ours = "--pod-selector=app.kubernetes.io/instance=gwpf-digits"
         cluster.kubectl(
-            "drain", node, ours, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=120s"
+            "drain",
+            node,
+            ours,
+            "--ignore-daemonsets",
+            "--delete-emptydir-data",
+            f"--timeout={patience.text(120)}",
         )
         now = namespace.wait_for("gwpf-digits", "Running")
         assert all(rank["node"] != node for rank in now["ranks"])
@@ -125,7 +131,7 @@ def test_a_person_suspends_a_run_and_resumes_it(namespace: Namespace, backend: s
     namespace.submit("gwpf-digits", "--backend", backend, *RESUMED)
     namespace.wait_for_round("gwpf-digits", 10)
     namespace.fedctl("suspend", "gwpf-digits")
-    namespace.fedctl("wait", "gwpf-digits", "--for", "suspended", "--timeout", "2m")
+    namespace.fedctl("wait", "gwpf-digits", "--for", "suspended", "--timeout", patience.text(120))
     until(lambda: namespace.get("pods")["items"], lambda pods: not pods, 120)
     namespace.fedctl("resume", "gwpf-digits")
     finishes_resumed(namespace, "gwpf-digits")
@@ -134,7 +140,7 @@ def test_a_person_suspends_a_run_and_resumes_it(namespace: Namespace, backend: s
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_run_whose_time_is_up_saves_and_fails(namespace: Namespace, backend: str):
     namespace.submit("gwpf-digits", "--backend", backend, "--deadline", "25", *LONG)
-    ended = namespace.fedctl("wait", "gwpf-digits", "--timeout", "4m", exit_code=1)
+    ended = namespace.fedctl("wait", "gwpf-digits", "--timeout", patience.text(240), exit_code=1)
     assert "deadline" in (ended.stderr + ended.stdout).lower()
     told = namespace.status("gwpf-digits")
     assert told["state"] == "Failed"
@@ -147,7 +153,13 @@ def test_a_run_whose_operator_is_away_says_so(cluster: Kubernetes, namespace: Na
     cluster.kubectl("scale", *where, "--replicas=0")
     try:
         cluster.kubectl(
-            "wait", "--namespace", "kubeflow", "pods", "--all", "--for=delete", "--timeout=60s"
+            "wait",
+            "--namespace",
+            "kubeflow",
+            "pods",
+            "--all",
+            "--for=delete",
+            f"--timeout={patience.text(60)}",
         )
         refused = namespace.submit("gwpf-digits", exit_code=1)
         assert "webhook" in refused.stderr and "operator" in refused.stderr
@@ -157,7 +169,7 @@ def test_a_run_whose_operator_is_away_says_so(cluster: Kubernetes, namespace: Na
         assert not namespace.get("pvc")["items"], "nothing half-done"
     finally:
         cluster.kubectl("scale", *where, "--replicas=1")
-        cluster.kubectl("rollout", "status", *where, "--timeout=120s")
+        cluster.kubectl("rollout", "status", *where, f"--timeout={patience.text(120)}")
     until(
         lambda: namespace.submit("gwpf-digits", exit_code=None).returncode,
         lambda code: code == 0,

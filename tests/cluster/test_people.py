@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import patience
 from tests.cluster.harness import LONG, SMALL, Kubernetes, Namespace, until
 from tests.cluster.stack.parts import ROOT
 
@@ -21,10 +22,11 @@ def researcher(cluster: Kubernetes, namespace: Namespace) -> Path:
         "--set-json", 'access.users=[{"kind": "Group", "name": "researchers"}]',
         "--set", "access.fetch=true", "--set", "monitoring.podMonitor.enabled=false",
     ]  # fmt: skip
-    subprocess.run(words, check=True, capture_output=True, timeout=120)
+    subprocess.run(words, check=True, capture_output=True, timeout=patience.seconds(120))
     return cluster.stack.kubeconfig("researcher", namespace.name)
 
 
+@pytest.mark.smoke
 def test_the_role_of_a_user_suffices_for_all_that_fedctl_does(
     cluster: Kubernetes, namespace: Namespace, researcher: Path
 ):
@@ -36,7 +38,7 @@ def test_the_role_of_a_user_suffices_for_all_that_fedctl_does(
     fedctl("submit", *run, "--dry-run", "server")
     fedctl("submit", *run)
     fedctl("diff", *run)
-    fedctl("wait", "gwpf-digits", "--for", "running", "--timeout", "3m")
+    fedctl("wait", "gwpf-digits", "--for", "running", "--timeout", patience.text(180))
     namespace.wait_for_round("gwpf-digits", 5)
     told = json.loads(fedctl("status", "gwpf-digits", "-o", "json").stdout)
     assert told["state"] == "Running"
@@ -45,9 +47,9 @@ def test_the_role_of_a_user_suffices_for_all_that_fedctl_does(
     assert [rank["problem"] for run in top for rank in run["ranks"]] == ["", ""], top
     fedctl("fetch", "gwpf-digits", "--out", "fetched")
     fedctl("suspend", "gwpf-digits")
-    fedctl("wait", "gwpf-digits", "--for", "suspended", "--timeout", "2m")
+    fedctl("wait", "gwpf-digits", "--for", "suspended", "--timeout", patience.text(120))
     fedctl("resume", "gwpf-digits")
-    fedctl("wait", "gwpf-digits", "--for", "running", "--timeout", "3m")
+    fedctl("wait", "gwpf-digits", "--for", "running", "--timeout", patience.text(180))
     doctor = json.loads(fedctl("doctor", "-o", "json").stdout)
     assert "fail" not in json.dumps(doctor)
     fedctl("cancel", "gwpf-digits", "--purge", "--yes")
@@ -55,6 +57,7 @@ def test_the_role_of_a_user_suffices_for_all_that_fedctl_does(
     assert "gwpf-digits" not in fedctl("list").stdout
 
 
+@pytest.mark.smoke
 def test_what_ended_is_cleared_away(cluster: Kubernetes, namespace: Namespace):
     small = ("--gpus", "0", "--ranks", "2", "--set", "rounds=2")
     namespace.submit("gwpf-digits", *small, "--wait")

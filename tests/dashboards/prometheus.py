@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -13,9 +14,10 @@ from typing import Any
 
 import yaml
 
+from tests import patience
 from tests.tools import program
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = patience.seconds(60)
 
 
 class Prometheus:
@@ -26,8 +28,15 @@ class Prometheus:
 
     def get(self, path: str, **words: str) -> Any:
         url = f"http://{self.address}/api/v1/{path}?{urllib.parse.urlencode(words)}"
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=patience.seconds(10)) as answer:
             return json.load(answer)["data"]
+
+    def ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://{self.address}/-/ready") as answer:
+                return bool(answer.status == 200)
+        except urllib.error.HTTPError:
+            return False
 
     def query(self, expression: str, **words: str) -> list[dict[str, Any]]:
         """Series now: {"metric": labels, "value": [time, number as text]}."""
@@ -59,7 +68,9 @@ def running(folder: Path, config: dict[str, Any]) -> Iterator[Prometheus]:
         while not (ready := re.search(r'msg="Listening on" address=(\S+)', log.read_text())):
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
-        yield Prometheus(ready[1])
+        server = Prometheus(ready[1])
+        wait_until(server.ready, "a server that answers queries")  # it listens before
+        yield server
     finally:
         process.terminate()
         process.wait(PATIENCE_SECONDS)
@@ -69,6 +80,6 @@ def wait_until(done: Callable[[], Any], what: str) -> Any:
     """What `done` returns once that is true."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not (result := done()):
-        assert time.monotonic() < deadline, f"not within {PATIENCE_SECONDS} seconds: {what}"
+        assert time.monotonic() < deadline, f"not within {PATIENCE_SECONDS:.0f} seconds: {what}"
         time.sleep(0.3)
     return result

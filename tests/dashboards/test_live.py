@@ -26,8 +26,6 @@ JOBS = {
     "trainjob": "jobset_sigs_k8s_io_jobset_name",
 }
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
@@ -103,12 +101,14 @@ def test_every_recorded_series_has_data_for_every_run(prometheus):
         assert answered(prometheus, name) == set(JOBS), name
 
 
+@pytest.mark.slow
 def test_every_panel_has_data_for_every_run(prometheus):
     for panel in panels():
         for query in panel.queries:
             assert answered(prometheus, query) == set(JOBS), (panel.title, query)
 
 
+@pytest.mark.slow
 def test_prometheus_evaluates_all_rules_without_a_complaint(prometheus):
     loaded = wait_until(
         lambda: (found := prometheus.rules()) and all(r["health"] == "ok" for r in found) and found,
@@ -118,11 +118,13 @@ def test_prometheus_evaluates_all_rules_without_a_complaint(prometheus):
     assert len(loaded) == len(recorded()) + len(alerts())
 
 
+@pytest.mark.slow
 def test_a_healthy_run_raises_no_alert(prometheus):
     """Waits, for on a busy machine a scrape may fail once."""
     wait_until(lambda: not any(map(prometheus.query, alerts().values())), "no alert's condition")
 
 
+@pytest.mark.slow
 def test_ranks_say_themselves_who_they_are(prometheus):
     found = prometheus.query("rank:fedctl_local_seconds:relative5m")
     assert {s["metric"]["rank"] for s in found} == {str(rank) for rank in range(RANKS)}
@@ -134,6 +136,7 @@ def test_ranks_say_themselves_who_they_are(prometheus):
     ]
 
 
+@pytest.mark.slow
 def test_a_run_sent_what_its_ranks_sent_together(prometheus, run):
     """Ranks are scraped moments apart, so the sum is between two rounds of the run's own count."""
 
@@ -153,6 +156,7 @@ def test_a_run_sent_what_its_ranks_sent_together(prometheus, run):
         assert 0 < least <= float(series["value"][1]) <= most
 
 
+@pytest.mark.slow
 def test_a_rank_that_stops_answering_is_missed(prometheus, run):
     pid = status_of(run, 1)["pid"]
     os.kill(pid, signal.SIGSTOP)

@@ -41,6 +41,7 @@ def succeeds(code: str, *path: Path) -> str:
     return result.stdout
 
 
+@pytest.mark.slow
 def test_without_the_cure_the_import_fails() -> None:
     result = run(CPU_ONLY + "import torchvision")
     assert result.returncode != 0
@@ -51,6 +52,7 @@ def test_with_the_cure_data_sets_transforms_and_models_work() -> None:
     succeeds(CPU_ONLY + CURED + USED + "assert len(torchvision_cpu._definitions) == 1")
 
 
+@pytest.mark.slow
 def test_the_cure_works_after_a_failed_import_and_twice() -> None:
     failed = "try:\n    import torchvision\nexcept RuntimeError:\n    pass\n"
     again = "assert torchvision_cpu.torchvision() is vision\n"
@@ -58,6 +60,7 @@ def test_the_cure_works_after_a_failed_import_and_twice() -> None:
     succeeds(CPU_ONLY + failed + CURED + USED + again + once)
 
 
+@pytest.mark.slow
 def test_here_it_defines_something_exactly_if_the_operators_are_missing() -> None:
     """Holds with every build of torch: with its operators torchvision stays as it is."""
     said = succeeds(
@@ -67,6 +70,7 @@ def test_here_it_defines_something_exactly_if_the_operators_are_missing() -> Non
     assert said.split() in (["True", "0"], ["False", "1"])
 
 
+@pytest.mark.slow
 def test_where_the_operators_are_present_it_defines_nothing(tmp_path: Path) -> None:
     """As beside a CPU-only torch with a torchvision built for it, here a stand-in of four lines."""
     (tmp_path / "torchvision").mkdir()
@@ -85,6 +89,7 @@ def test_where_the_operators_are_present_it_defines_nothing(tmp_path: Path) -> N
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cuda", ["13.0", "12.8"])
 def test_a_mismatch_beside_a_cuda_torch_is_not_papered_over(cuda: str) -> None:
     result = run(CPU_ONLY + f"torch.version.cuda = {cuda!r}" + CURED)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests import jobs
+from tests import bounds, jobs
 from tests.ranks import ranks
 from trainer.engine.clock import Clock
 from trainer.engine.evaluate import estimate_buffers, evaluate, load_agreed
@@ -34,9 +34,11 @@ def test_a_run_can_be_tested_before_it_trains(tmp_path):
     first = rows[0]
     assert sum(first["payload_bytes_total"].values()) == first["local_steps_total"] == 0
     assert first["train_loss"] is None
-    untrained = evaluate(jobs.experiment_run(BASE))
+    run = jobs.experiment_run(BASE)
+    untrained = evaluate(run)
     assert first["test_accuracy_ratio"] == untrained.accuracy
-    assert first["test_loss"] == pytest.approx(untrained.loss)
+    rounding = bounds.of_sums(len(run.y_test))  # on two ranks the losses add in another order
+    assert first["test_loss"] == pytest.approx(untrained.loss, rel=rounding)
 
 
 def test_a_run_ends_at_its_target(tmp_path):
@@ -109,8 +111,9 @@ def test_alignment_is_the_variance_of_the_clients_gradients(algorithm):
     mean = weights @ gradients
     variance = float(weights @ (gradients - mean).square().sum(1))
     alignment = run_round(rank, 1).alignment
-    assert alignment.variance == pytest.approx(variance, rel=1e-5)
-    assert alignment.norm == pytest.approx(float(mean.norm()), rel=1e-5)
+    rounding = bounds.of_sums(mean.numel())  # squares of all coordinates, in float32
+    assert alignment.variance == pytest.approx(variance, rel=rounding)
+    assert alignment.norm == pytest.approx(float(mean.norm()), rel=rounding)
 
 
 def test_measuring_alignment_changes_nothing_but_the_bytes_of_evaluation(tmp_path):
@@ -132,7 +135,7 @@ def test_clients_that_hold_the_same_are_aligned(tmp_path):
         "evaluation": {"alignment": True},
     }
     row = life(tree, tmp_path)[0]
-    assert row["gradient_deviation_ratio"] < 1e-4
+    assert row["gradient_deviation_ratio"] < bounds.of_sums(BASE["clients"] + 1)  # of the mean
     other = life(BASE | {"evaluation": {"alignment": True}}, tmp_path / "other")[0]
     assert other["gradient_deviation_ratio"] > 0.1
 
@@ -152,8 +155,10 @@ def test_statistics_are_estimated_as_the_mean_over_training_batches():
     batches = [conv(task.inputs(task.x[place])) for place in places]
     mean = torch.stack([b.mean((0, 2, 3)) for b in batches]).mean(0)
     variance = torch.stack([b.var((0, 2, 3)) for b in batches]).mean(0)
-    torch.testing.assert_close(norm.running_mean, mean, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(norm.running_var, variance, rtol=1e-4, atol=1e-5)
+    additions = batches[0].numel() // len(mean) + len(batches)  # for one channel
+    largest = max(b.detach().abs().max() for b in batches)
+    assert (norm.running_mean - mean).abs().max() < bounds.of_sums(additions, largest)
+    assert (norm.running_var - variance).abs().max() < bounds.of_sums(additions, largest**2)
 
 
 def test_the_saved_model_has_the_estimated_statistics(tmp_path):
@@ -174,8 +179,8 @@ def test_the_saved_model_has_the_estimated_statistics(tmp_path):
 
 
 def test_in_double_precision_ranks_agree_to_the_last_digits():
-    tree = BASE | {"model": {"precision": "fp64"}, "codec": {"name": "fp64"}}
-    one, two = (ranks(n).run(jobs.history, tree, 4)[0][-1] for n in (1, 2))
-    assert one["anchor"].dtype == np.float64
-    assert np.abs(one["anchor"] - two["anchor"]).max() < 1e-14
-    assert two["payload"]["values"] == 2 * two["dense"]
+    tree = BASE | bounds.DOUBLE
+    one, two = (ranks(n).run(jobs.history, tree, 4)[0] for n in (1, 2))
+    assert one[-1]["anchor"].dtype == np.float64
+    assert bounds.apart(one, two) < bounds.of_runs(one)
+    assert two[-1]["payload"]["values"] == 2 * two[-1]["dense"]

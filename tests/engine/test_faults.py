@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests import jobs
+from tests import jobs, patience
 from trainer.config.load import load
 from trainer.engine import checkpoint
 from trainer.engine.round import run_round
@@ -20,7 +20,13 @@ def fail(tmp_path, tree, *more, text=None, **env) -> dict[str, object]:
     path = tmp_path / "experiment.json"
     path.write_text(experiment.canonical() if text is None else text)
     command = [sys.executable, "-m", "trainer", str(path), "--out", str(tmp_path), *more]
-    done = subprocess.run(command, env=os.environ | env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command,
+        env=os.environ | env,
+        capture_output=True,
+        text=True,
+        timeout=patience.seconds(60),
+    )
     record = json.loads((tmp_path / "logs" / "rank-0.json").read_text())
     assert done.returncode == record["exit"]
     assert "Traceback" not in done.stderr and "bug" not in record["message"]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import patience
 from trainer.config.load import load
 
 TIMES = (
@@ -57,7 +58,7 @@ class Group:
                 self.ranks.append(subprocess.Popen(command, stdout=log, stderr=log, env=env))
 
     def wait(self) -> list[int]:
-        return [process.wait(90) for process in self.ranks]
+        return [process.wait(patience.seconds(90)) for process in self.ranks]
 
     def finish(self) -> None:
         assert set(self.wait()) == {0}, (self.out / "output").read_text()
@@ -73,7 +74,7 @@ def free_port() -> int:
 
 
 def wait_for_round(group: Group, number: int) -> None:
-    path, deadline = group.out / "metrics.jsonl", time.monotonic() + 60
+    path, deadline = group.out / "metrics.jsonl", time.monotonic() + patience.seconds(60)
     while not path.exists() or len(path.read_text().splitlines()) < number:
         running = all(process.poll() is None for process in group.ranks)
         assert running and time.monotonic() < deadline, (group.out / "output").read_text()
@@ -109,6 +110,7 @@ def test_killed_in_the_middle(undisturbed, tmp_path):
     assert results(out) == undisturbed
 
 
+@pytest.mark.slow
 def test_stopped_by_sigterm(undisturbed, tmp_path):
     out = tmp_path / "run"
     group = Group(out, EVERYTHING)

@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from tests import patience
 from tests.engine.test_resume import free_port
 from trainer.config.errors import ConfigError, EnvironmentFault
 from trainer.config.load import load
@@ -108,7 +109,7 @@ def test_a_rank_waits_for_rank_0_to_listen():
         server.bind(("127.0.0.1", port))
         listening = threading.Timer(0.3, server.listen)
         listening.start()
-        find(World(1, 2, "127.0.0.1", port), patience=30)
+        find(World(1, 2, "127.0.0.1", port), patience=patience.seconds(30))
         listening.join()
 
 
@@ -134,7 +135,7 @@ def test_pods_that_start_in_the_wrong_order_train_all_the_same(tmp_path):
         )
         time.sleep(0.5)
     for process in started:
-        _, said = process.communicate(timeout=90)
+        _, said = process.communicate(timeout=patience.seconds(90))
         assert process.returncode == 0, said.decode()
     assert (tmp_path / "out" / "model.safetensors").exists()
     told = {rank: json.loads((tmp_path / f"message-{rank}").read_text()) for rank in families}

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests import patience
+
 ROOT = Path(__file__).parent.parent.parent
 FEDCTL = [sys.executable, "-c", "from fedctl.cli import main; main(prog_name='fedctl')"]
-PATIENCE_SECONDS = 90
+PATIENCE_SECONDS = patience.seconds(90)
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -37,7 +39,7 @@ def starting_in(tmp_path: Path) -> Iterator[Start]:
     for process in started:
         process.kill()
         process.communicate()
-    deadline = time.monotonic() + 10  # the launcher hears of its parent's death
+    deadline = time.monotonic() + patience.seconds(10)  # the launcher hears of its parent's death
     while processes_of(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.1)
     for pid in processes_of(tmp_path):
@@ -63,7 +65,7 @@ def wait_for_round(folder: Path, number: int) -> None:
         if metrics.exists() and len(metrics.read_text().splitlines()) >= number:
             return
         time.sleep(0.1)
-    raise AssertionError(f"no round {number} within {PATIENCE_SECONDS} seconds")
+    raise AssertionError(f"no round {number} within {PATIENCE_SECONDS:.0f} seconds")
 
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, str, str]:

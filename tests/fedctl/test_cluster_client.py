@@ -9,6 +9,7 @@ import yaml
 
 from fedctl.cluster.api import client, errors, kinds
 from fedctl.errors import FedctlError, RunError
+from tests import patience
 from tests.fedctl.apiserver import ApiServer, PlainRefusal, Refusal, kubeconfig
 
 CONFIG = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"x": "1"}}
@@ -224,7 +225,7 @@ def config(name: str, value: str = "1") -> dict:
 
 def test_a_watch_begins_with_what_is_there_and_goes_on(apiserver, cluster):
     apiserver.put(config("a"))
-    found = cluster.watch("ConfigMap", timeout=20)
+    found = cluster.watch("ConfigMap", timeout=patience.seconds(20))
     assert names([next(found)]) == [("ADDED", "a")]
     apiserver.put(config("a", "2"))
     apiserver.put(config("b"))
@@ -235,7 +236,7 @@ def test_a_watch_begins_with_what_is_there_and_goes_on(apiserver, cluster):
 
 def test_a_watch_goes_on_through_a_dropped_connection_and_tells_nothing_twice(apiserver, cluster):
     apiserver.put(config("a"))
-    found = cluster.watch("ConfigMap", timeout=20)
+    found = cluster.watch("ConfigMap", timeout=patience.seconds(20))
     next(found)
     apiserver.put(config("b"))
     next(found)
@@ -249,7 +250,7 @@ def test_a_watch_that_the_server_has_forgotten_looks_again_and_tells_what_it_mis
 ):
     apiserver.put(config("a"))
     apiserver.put(config("b"))
-    found = cluster.watch("ConfigMap", timeout=20)
+    found = cluster.watch("ConfigMap", timeout=patience.seconds(20))
     next(found), next(found)
     with apiserver.lock:  # all of it happens while the watch is away
         apiserver.remove("ConfigMap", "a")
@@ -272,7 +273,7 @@ def test_a_watch_that_ends_in_the_middle_of_a_line_goes_on(apiserver, cluster):
         return iter([cuts.pop()]) if cuts else whole(key, query)
 
     apiserver._watch = cut
-    found = cluster.watch("ConfigMap", timeout=20)
+    found = cluster.watch("ConfigMap", timeout=patience.seconds(20))
     next(found)
     apiserver.put(config("b"))
     assert names([next(found)]) == [("ADDED", "b")]
@@ -287,7 +288,7 @@ def test_a_watch_that_is_ended_at_once_is_not_asked_for_without_a_pause(apiserve
 def test_a_watch_that_is_forbidden_is_an_error(apiserver, cluster):
     apiserver.refuse("GET", "configmaps", forbidden("list", "configmaps", ""))
     with pytest.raises(errors.Forbidden):
-        next(cluster.watch("ConfigMap", timeout=5))
+        next(cluster.watch("ConfigMap", timeout=patience.seconds(5)))
 
 
 # --- refusals -------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import pytest
 from fedctl.cluster.watch import waiting
 from fedctl.commands import cluster as commands
 from fedctl.commands.options import Duration
+from tests import patience
 from tests.fedctl import objects
 from tests.fedctl.apiserver import Refusal
 
@@ -180,7 +181,7 @@ def test_what_can_be_waited_for_is_in_the_help():
 def test_a_wait_ends_with_the_run_and_says_how(fedctl, apiserver, put, target, condition, code):
     put("running", "running")
     later(0.3, lambda: ended(apiserver, condition))
-    done = fedctl("wait", "digits", "--for", target, "--timeout", "60s")
+    done = fedctl("wait", "digits", "--for", target, "--timeout", patience.text(60))
     assert done.exit_code == code, done.stderr
     watched = [r.path for r in apiserver.requests if r.query.get("watch")]
     assert any(path.endswith("/pytorchjobs") for path in watched)
@@ -192,14 +193,14 @@ def test_a_wait_for_running_ends_when_the_last_rank_runs(fedctl, apiserver, put)
     late["metadata"]["namespace"] = "lab"
     late["status"]["conditions"] = []
     later(0.3, lambda: apiserver.put(late))
-    done = fedctl("wait", "digits", "--for", "running", "--timeout", "60s")
+    done = fedctl("wait", "digits", "--for", "running", "--timeout", patience.text(60))
     assert (done.exit_code, done.stdout) == (0, "digits  Running\n")
 
 
 def test_a_run_that_is_removed_meanwhile_will_not_succeed(fedctl, apiserver, put):
     put()
     later(0.3, lambda: apiserver.remove("PyTorchJob", "digits"))
-    done = fedctl("wait", "digits", "--timeout", "60s")
+    done = fedctl("wait", "digits", "--timeout", patience.text(60))
     assert done.exit_code == 3
     assert done.stderr.endswith("error: digits: no such run in namespace lab\n")
 
@@ -207,7 +208,9 @@ def test_a_run_that_is_removed_meanwhile_will_not_succeed(fedctl, apiserver, put
 def test_a_wait_for_a_run_to_be_gone_ends_when_it_is(fedctl, apiserver, put):
     put()
     later(0.3, lambda: apiserver.remove("PyTorchJob", "digits"))
-    assert fedctl("wait", "digits", "--for", "deleted", "--timeout", "60s").exit_code == 0
+    assert (
+        fedctl("wait", "digits", "--for", "deleted", "--timeout", patience.text(60)).exit_code == 0
+    )
 
 
 @pytest.mark.parametrize("condition", ["Succeeded", "Failed"])
@@ -215,14 +218,16 @@ def test_a_run_that_has_ended_may_still_be_removed(fedctl, apiserver, put, condi
     put("done", "done", end=condition)
     later(0.3, lambda: [apiserver.remove("Pod", f"digits-worker-{k}") for k in (0, 1)])
     later(0.3, lambda: apiserver.remove("PyTorchJob", "digits"))
-    assert fedctl("wait", "digits", "--for", "deleted", "--timeout", "60s").exit_code == 0
+    assert (
+        fedctl("wait", "digits", "--for", "deleted", "--timeout", patience.text(60)).exit_code == 0
+    )
 
 
 def test_a_server_that_has_never_answered_is_not_waited_for(fedctl, apiserver, put, monkeypatch):
     put("running", "running")
     apiserver.refuse("GET", "/pods$", Refusal(503, "ServiceUnavailable", "starting"))
     monkeypatch.setattr("fedctl.cluster.watch.follow.time.sleep", lambda _: pytest.fail("it waits"))
-    done = fedctl("wait", "digits", "--timeout", "60s")
+    done = fedctl("wait", "digits", "--timeout", patience.text(60))
     assert done.exit_code == 1
     assert "did not answer in time (starting); try again" in done.stderr
 
@@ -238,7 +243,7 @@ def test_a_server_that_is_away_for_a_moment_ends_no_wait(fedctl, apiserver, put)
 
     later(0.3, lambda: [apiserver.refuse("GET", "/pods$", away), apiserver.put(late)])
     later(0.9, back)
-    done = fedctl("wait", "digits", "--for", "running", "--timeout", "60s")
+    done = fedctl("wait", "digits", "--for", "running", "--timeout", patience.text(60))
     assert (done.exit_code, done.stdout) == (0, "digits  Running\n")
 
 

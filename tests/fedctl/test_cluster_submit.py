@@ -10,6 +10,7 @@ import yaml
 
 from fedctl.chart import helm
 from fedctl.cluster.change import submit
+from tests import patience
 from tests.fedctl.apiserver import PlainRefusal, Refusal
 from tests.tools import program
 
@@ -413,13 +414,13 @@ def test_a_submit_that_waits_ends_with_the_run(fedctl, apiserver, monkeypatch):
         apiserver.put(patched(job, {}) | end)
 
     threading.Thread(target=operator).start()
-    done = fedctl("submit", *RUN, "--wait", "--timeout", "60s")
+    done = fedctl("submit", *RUN, "--wait", "--timeout", patience.text(60))
     assert done.exit_code == 0, done.stderr
     assert "gwpf-digits  Succeeded" in done.stdout.splitlines()
     end["status"]["conditions"][0] |= {"type": "Failed", "message": "no room"}
     apiserver.remove("PyTorchJob", "gwpf-digits")
     threading.Thread(target=operator).start()
-    done = fedctl("submit", *RUN, "--wait", "--timeout", "60s")
+    done = fedctl("submit", *RUN, "--wait", "--timeout", patience.text(60))
     assert done.exit_code == 1
     assert done.stderr.endswith("error: gwpf-digits failed: its PyTorchJob failed: no room\n")
 
@@ -440,7 +441,7 @@ def test_the_log_of_rank_0_is_printed_while_it_is_waited_for(fedctl, apiserver, 
         said.set()
 
     def operator():
-        said.wait(30)
+        said.wait(patience.seconds(30))
         job = apiserver.find("PyTorchJob", "gwpf-digits")
         apiserver.put(
             patched(job, {}) | {"status": {"conditions": [{"type": "Succeeded", "status": "True"}]}}
@@ -448,6 +449,6 @@ def test_the_log_of_rank_0_is_printed_while_it_is_waited_for(fedctl, apiserver, 
 
     monkeypatch.setattr("fedctl.cluster.watch.logs.follow", follow)
     threading.Thread(target=operator).start()
-    done = fedctl("submit", *RUN, "--logs", "--timeout", "60s")
+    done = fedctl("submit", *RUN, "--logs", "--timeout", patience.text(60))
     assert done.exit_code == 0, done.stderr
     assert "round 1/7" in done.stdout.splitlines()

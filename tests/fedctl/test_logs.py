@@ -11,6 +11,7 @@ import pytest
 from fedctl.cluster.watch import logs
 from fedctl.cluster.watch.logs import Line, Part, follow, read
 from fedctl.errors import RunError, UserError
+from tests import patience
 from tests.fedctl.objects import job, pod
 from tests.fedctl.podserver import Log, PodServer
 
@@ -289,7 +290,7 @@ def test_nothing_is_left_behind_when_nobody_follows_any_more(api: PodServer, clu
     assert next(lines).text == "0"
     lines.close()
     log.say("one more", end=True)
-    ends = time.monotonic() + 10
+    ends = time.monotonic() + patience.seconds(10)
     while (left := _readers() - before) and time.monotonic() < ends:
         time.sleep(0.02)
     assert not left

@@ -11,6 +11,7 @@ from fedctl.cli import main
 from fedctl.cluster.api import kinds
 from fedctl.cluster.doctor.access import RIGHTS
 from fedctl.cluster.transfer import fetch as fetching
+from tests import patience
 from tests.charts.platform import render
 from tests.fedctl import objects
 from tests.fedctl.apiserver import PATH, Request
@@ -28,7 +29,7 @@ SHOWN = {
 }
 RUN = ("gwpf-digits", "--ranks", "2")
 QUEUE = "kueue.x-k8s.io/v1beta2"
-WAIT = ("wait", "digits", "--for", "running", "--timeout", "20s")
+WAIT = ("wait", "digits", "--for", "running", "--timeout", patience.text(20))
 
 
 def of_table(*commands: str) -> set[Rule]:

@@ -18,8 +18,6 @@ from trainer.config.load import load
 
 WriteRun = Callable[..., Path]
 
-pytestmark = pytest.mark.slow
-
 TINY = {"rounds": 2, "clients": 2, "schedule.phases": [{"steps": 1}]}
 
 
@@ -31,6 +29,7 @@ def states(result: dict[str, Any]) -> dict[str, str]:
     return {run["run"]: run["state"] for run in result["sweep"]}
 
 
+@pytest.mark.slow
 def test_a_failing_run_stops_no_other_and_is_made_up_for(start: Start, tmp_path: Path) -> None:
     data = {"data.name": "npz", "data.path": "data.npz", "data.partition": {"name": "iid"}}
     entries = [{"seed": 1}, {"seed": 2}, {"name": "broken", "rounds": 1, "seed": 1, **data}]
@@ -80,6 +79,7 @@ def test_only_what_is_missing_runs_and_what_failed_starts_anew(
     assert runs.read(failed).finished and len(runs.read(failed).rows) == 10
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_all_and_the_same_command_goes_on(start: Start, tmp_path: Path) -> None:
     write(tmp_path, set={"rounds": 40}, seeds=3)
     command = ("sweep", "mine.yaml", "--jobs", 2)
@@ -110,6 +110,7 @@ def test_ctrl_c_stops_all_and_the_same_command_goes_on(start: Start, tmp_path: P
     assert "fedavg-digits" in (out / "table.md").read_text()
 
 
+@pytest.mark.slow
 def test_ctrl_c_twice_kills_all(start: Start, tmp_path: Path) -> None:
     write(tmp_path, set={"rounds": 5000}, seeds=2)
     process = start("sweep", "mine.yaml", "--jobs", 2)
@@ -123,6 +124,7 @@ def test_ctrl_c_twice_kills_all(start: Start, tmp_path: Path) -> None:
     assert processes_of(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_failing_fast_starts_no_other(start: Start, tmp_path: Path) -> None:
     broken = {"data.name": "npz", "data.path": "data.npz", "data.partition": {"name": "iid"}}
     (tmp_path / "data.npz").write_bytes(b"not a zip file")

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests import patience
 from tests.charts import fedtrain
 
 ROOT = Path(__file__).parent.parent.parent
@@ -34,7 +35,7 @@ class Engine:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=seconds,
+            timeout=patience.seconds(seconds),
         )
         assert fails or not done.returncode, f"{words}: {done.stderr}"
         return done.stdout + (done.stderr if words[0] == "logs" else "")
@@ -165,7 +166,7 @@ class Pods:
 
     def until(self, true: Callable[[], bool], names: list[str], seconds: float = 90) -> None:
         """Waits for it as long as all these containers run."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + patience.seconds(seconds)
         while not true():
             for name in names:
                 (inspected,) = json.loads(self.engine("inspect", name))

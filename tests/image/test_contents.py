@@ -4,9 +4,11 @@ import tomllib
 
 import pytest
 
+from tests import patience
 from tests.image.engine import ROOT, USER, Engine
 
-pytestmark = [pytest.mark.image, pytest.mark.timeout(1800)]  # the first waits for the build
+# The first waits for the build.
+pytestmark = [pytest.mark.image, pytest.mark.timeout(patience.seconds(1800))]
 
 # All that is in the image's own file system; mounts are of the engine.
 WALK = """

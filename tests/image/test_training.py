@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from tests import patience
 from tests.fedctl.processes import FEDCTL
 from tests.image.engine import NAME, RANKS, ROOT, Engine, Pods
 
-pytestmark = [pytest.mark.image, pytest.mark.timeout(1800)]  # the first waits for the build
+# The first waits for the build.
+pytestmark = [pytest.mark.image, pytest.mark.timeout(patience.seconds(1800))]
 
 ROUNDS = 12
 FOREVER = ["rounds=100000", "checkpoint.every=1"]

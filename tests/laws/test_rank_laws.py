@@ -17,6 +17,7 @@ BASE = {
 }
 
 
+@pytest.mark.parametrize("arithmetic", [bounds.DOUBLE, bounds.SMOOTH], ids=["double", "smooth"])
 @pytest.mark.parametrize(
     "changes",
     [
@@ -28,8 +29,9 @@ BASE = {
     ],
     ids=["plain", "sampled", "server-momentum", "client-momentum", "phases"],
 )
-def test_the_result_does_not_depend_on_the_number_of_ranks(changes):
-    alone, two, four = (ranks(n).run(history, BASE | changes, 10)[0] for n in (1, 2, 4))
+def test_the_result_does_not_depend_on_the_number_of_ranks(changes, arithmetic):
+    tree = BASE | arithmetic | changes
+    alone, two, four = (ranks(n).run(history, tree, 10)[0] for n in (1, 2, 4))
     for other in (two, four):
         assert bounds.apart(alone, other) < bounds.of_runs(alone)
         for a, b in zip(alone[1:], other[1:], strict=True):
@@ -40,7 +42,8 @@ def test_the_result_does_not_depend_on_the_number_of_ranks(changes):
 def test_gwpf_chooses_the_same_coordinates_on_any_number_of_ranks():
     threshold, rounds = 0.3, 8
     sync = {"name": "gwpf", "threshold": threshold, "ema": 0.8}
-    alone, four = (ranks(n).run(history, BASE | {"sync": sync}, rounds)[0] for n in (1, 4))
+    tree = BASE | bounds.SMOOTH | {"sync": sync}
+    alone, four = (ranks(n).run(history, tree, rounds)[0] for n in (1, 4))
     assert alone[-1]["frozen"].any(), "nothing froze: the law was not put to a test"
     # A ratio within rounding of the threshold may fall to either side, and stays there. So many
     # ratios are that near, if they are spread as evenly below the threshold as they can be.
@@ -53,8 +56,9 @@ def test_gwpf_chooses_the_same_coordinates_on_any_number_of_ranks():
 def test_a_client_alone_on_its_rank_weighs_what_it_has_samples():
     """FedAvg of one step with full batches is a gradient step on the union of the data."""
     one_batch = {"batch_size": 10_000, "phases": [{"steps": 1}]}
-    many = ranks(2).run(history, BASE | {"schedule": one_batch}, 3)[0]
-    pooled = ranks(1).run(history, BASE | {"schedule": one_batch, "clients": 1}, 3)[0]
+    tree = BASE | bounds.DOUBLE | {"schedule": one_batch}
+    many = ranks(2).run(history, tree, 3)[0]
+    pooled = ranks(1).run(history, tree | {"clients": 1}, 3)[0]
     assert bounds.apart(many, pooled) < bounds.of_runs(pooled)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests import patience
 from tests.metrics import offline
 from trainer.config.errors import ConfigError
 from trainer.config.load import load
@@ -58,7 +59,6 @@ def test_offline_trackers_do_without_a_network_and_leave_nothing_outside_the_run
     assert ours == []  # W&B's service ended with the process that started it
 
 
-@pytest.mark.slow
 def test_tensorboard_has_each_round_once_after_a_resumption(played):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -189,7 +189,7 @@ def test_a_resumed_tracker_gets_what_it_misses_and_nothing_twice(has):
     for number in (4, 5, 6):
         tracker.put({"round": number})
     tracker.end("stopped")
-    tracker.wait(time.monotonic() + 30)
+    tracker.wait(time.monotonic() + patience.seconds(30))
     assert memory.steps == [n for n in range(7) if n > has]
     assert memory.status == "stopped"
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from tests import patience
 from tests.cluster.stack import images, parts
 from tests.cluster.stack.control import ControlPlane
 from tests.cluster.stack.nodes import DNS, Node
@@ -109,5 +110,5 @@ class Addons:
             "--all",
             "--all-namespaces",
             "--for=condition=Available",
-            "--timeout=180s",
+            f"--timeout={patience.text(180)}",
         )

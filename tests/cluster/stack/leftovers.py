@@ -31,6 +31,16 @@ def remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def chains() -> set[str]:
+    """The firewall's chains that Kubernetes has made on this machine, ours or another's."""
+    found = set()
+    for program in ("iptables-save", "ip6tables-save"):
+        if shutil.which(program):
+            lines = subprocess.run([program], capture_output=True, text=True).stdout.splitlines()
+            found |= {f"{program} {line.split()[0]}" for line in lines if line[:6] == ":KUBE-"}
+    return found
+
+
 def _end(find: Callable[[], list[int]]) -> None:
     """Ask what `find` finds to end, then make it."""
     for number, seconds in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):

@@ -125,6 +125,7 @@ SystemdCgroup = false
             "syncFrequency": "5s",  # the certificates of webhooks reach their pods sooner
             "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%"},
             "imageGCHighThresholdPercent": 100,
+            "makeIPTablesUtilChains": False,  # for others than kubelets, and it never removes them
             "maxPods": 60,
             "podLogsDir": str(self.folder / "logs"),  # a kubelet removes logs of pods it has not
             "registryPullQPS": 0,

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tests import patience
+
 
 class Failed(Exception):
     """A part of the cluster did not come up; one line, with where its log is."""
@@ -33,6 +35,7 @@ class Processes:
 
     def wait(self, name: str, ready: Callable[[], bool], seconds: float = 90) -> None:
         """Return when `ready` says so; raise if the process ends, or the time is up."""
+        seconds = patience.seconds(seconds)
         end = time.monotonic() + seconds
         while not ready():
             code = self.running[name].poll() if name in self.running else None
