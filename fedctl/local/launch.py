@@ -8,6 +8,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 from fedctl.errors import FedctlError, UserError
+from fedctl.local import processes
 from fedctl.local.preflight import Plan
 from fedctl.local.progress import View
 from fedctl.report import postmortem, runs
@@ -141,7 +143,7 @@ class Launcher:
     """torchrun and the ranks under it; `code` is its exit code once it has ended."""
 
     def __init__(self, plan: Plan, devices: Sequence[str] = ()) -> None:
-        self._folder = plan.folder
+        self._folder, self._ranks = plan.folder, plan.experiment.ranks
         self._seen: set[int] = set()
         self._asked: set[int] = set()
         self.ended_by_us = False
@@ -166,8 +168,10 @@ class Launcher:
     def poll(self) -> bool:
         """Whether the launcher has ended; remembers the ranks that it has."""
         ended = self._process.poll() is not None
-        self._seen |= _children(self._process.pid)
-        self._seen |= {rank.pid for rank in runs.ranks(self._folder)}
+        recorded = {rank.pid for rank in runs.ranks(self._folder)}
+        if len(recorded) < self._ranks:
+            self._seen |= processes.children(self._process.pid)
+        self._seen |= recorded
         return ended
 
     def output(self) -> str:
@@ -185,7 +189,7 @@ class Launcher:
     def some_rank_failed(self) -> bool:
         """Whether a rank reported a failure, or is gone without a word."""
         return any(
-            rank.status == "failed" or (rank.status == "running" and not _alive(rank.pid))
+            rank.status == "failed" or (rank.status == "running" and not processes.exists(rank.pid))
             for rank in runs.ranks(self._folder)
         )
 
@@ -203,7 +207,7 @@ class Launcher:
             _kill_group(self._process.pid)
             self._process.wait()
         for pid in self._seen:
-            if runs.is_rank_of(self._folder, pid):
+            if processes.is_rank_of(self._folder, pid):
                 _kill_group(pid)
 
 
@@ -225,7 +229,9 @@ def _environment(plan: Plan, devices: Sequence[str]) -> dict[str, str]:
     environment |= {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
     if threads := plan.experiment.cluster.threads:
         environment["OMP_NUM_THREADS"] = str(threads)
-    if Path("/sys/class/net/lo").exists():  # one machine: no need to resolve its host name
+    if (
+        "lo" in dict(socket.if_nameindex()).values()
+    ):  # one machine: no need to resolve its host name
         environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
     return environment
 
@@ -237,25 +243,6 @@ def _end_with_parent() -> None:
 
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
-
-
-def _children(pid: int) -> set[int]:
-    try:
-        return {
-            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        }
-    except OSError:
-        return set()
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _send(pid: int, number: signal.Signals) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fedctl import bundled
 from fedctl.errors import RunError, UserError
+from fedctl.local import processes
 from fedctl.report import runs
 from trainer.config.errors import ConfigError
 from trainer.config.load import load, validate
@@ -70,9 +71,8 @@ def resumed(folder: Path) -> Plan:
     path = folder / runs.EXPERIMENT
     if not path.is_file():
         raise UserError(f"--resume {folder}: not a run folder, it has no {runs.EXPERIMENT}")
-    for rank in runs.ranks(folder):
-        if rank.status == "running" and runs.is_rank_of(folder, rank.pid):
-            raise UserError(f"--resume {folder}: is still running (process {rank.pid})")
+    if pid := processes.running_rank(folder):
+        raise UserError(f"--resume {folder}: is still running (process {pid})")
     if (folder / runs.MODEL).exists():
         raise UserError(f"--resume {folder}: has finished; `fedctl report {folder}` shows it")
     if not (folder / runs.CHECKPOINT).is_file():

@@ -236,12 +236,3 @@ def last_line(path: Path) -> str:
     except OSError:
         return ""
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
-
-
-def is_rank_of(folder: Path, pid: int) -> bool:
-    """Whether a process is alive and a rank of this run: its command line names the experiment."""
-    try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-    return str((folder / EXPERIMENT).resolve()).encode() in command.split(b"\0")

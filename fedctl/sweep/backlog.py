@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from fedctl.errors import UserError
-from fedctl.local import preflight
+from fedctl.local import preflight, processes
 from fedctl.local.preflight import Plan
 from fedctl.report import runs
 from fedctl.report.summary import leaves
@@ -96,9 +96,8 @@ def _belongs(
         raise UserError(
             f"{place}: holds another run ({_difference(experiment, variant.experiment)}); {remedy}"
         )
-    for rank in runs.ranks(place):
-        if rank.status == "running" and runs.is_rank_of(place, rank.pid):
-            raise UserError(f"{place}: is still running (process {rank.pid}); wait for it")
+    if pid := processes.running_rank(place):
+        raise UserError(f"{place}: is still running (process {pid}); wait for it")
 
 
 def _difference(there: Experiment, wanted: Experiment) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).parent.parent.parent
 FEDCTL = [sys.executable, "-c", "from fedctl.cli import main; main(prog_name='fedctl')"]
 PATIENCE_SECONDS = 90
@@ -46,14 +48,11 @@ def starting_in(tmp_path: Path) -> Iterator[Start]:
 
 def processes_of(folder: Path) -> list[int]:
     """Every process that has this folder in its command line."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if str(folder).encode() in path.read_bytes():
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found
+    return [
+        process.pid
+        for process in psutil.process_iter(["cmdline"])
+        if any(str(folder) in word for word in process.info["cmdline"] or ())
+    ]
 
 
 def wait_for_round(folder: Path, number: int) -> None:
