@@ -58,12 +58,12 @@ def program() -> str:
         where = f"FEDCTL_HELM={wanted} is no program" if wanted else "helm is not installed"
         raise RunError(f"{where}; {HOW}")
     try:
-        told = subprocess.run(
+        printed = subprocess.run(
             [path, "version", "--short"], capture_output=True, text=True, check=False
         ).stdout
     except OSError as error:
         raise RunError(f"{path} does not start ({error.strerror}); {HOW}") from None
-    version = re.search(r"v(\d+)\.(\d+)\.(\d+)", told)
+    version = re.search(r"v(\d+)\.(\d+)\.(\d+)", printed)
     if version is None:
         raise RunError(f"{path} does not say which version of Helm it is; {HOW}")
     if (int(version[1]), int(version[2])) < OLDEST:

@@ -119,7 +119,7 @@ def wait(
     cluster = client.connect(context, namespace)
     try:
         with render.Progress(run, live=True) as progress:
-            now = waiting.wait(cluster, run, target, timeout, progress.tell)
+            now = waiting.wait(cluster, run, target, timeout, progress.show_snapshot)
     except KeyboardInterrupt:
         raise Stopped(f"{run} goes on; `fedctl wait {run}` waits for it again") from None
     found = {"name": run, "namespace": cluster.namespace, "state": now.state}
@@ -214,7 +214,7 @@ def cancel(
     _ask(run, now.state, now.state not in state.ENDED, purge, yes)
     try:
         with render.Progress(run, live=True) as progress:
-            ended = control.end(cluster, run, not no_wait, progress.say, timeout)
+            ended = control.end(cluster, run, not no_wait, progress.write, timeout)
     except KeyboardInterrupt:
         raise Stopped(
             f"{run} is being removed; `fedctl cancel {run}` again removes what is left of it"

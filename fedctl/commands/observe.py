@@ -163,14 +163,14 @@ def top(
     from fedctl.cluster.watch.top import Top, cells
     from fedctl.report import table
 
-    looking = Top(connect(context, namespace), names)
+    source = Top(connect(context, namespace), names)
     if output == "json":
-        click.echo(json.dumps([view.as_dict() for view in looking.look()], indent=2))
+        click.echo(json.dumps([view.as_dict() for view in source.poll()], indent=2))
         return
     if not once and sys.stdout.isatty():
-        _live(looking.look, each, max(pause, 0.5))
+        _live(source.poll, each, max(pause, 0.5))
         return
-    views = looking.look()
+    views = source.poll()
     if views:
         table.show([row for view in views for row in cells(view, each)])
     else:
@@ -180,7 +180,7 @@ def top(
             notice(problem)
 
 
-def _live(look: "Callable[[], list[RunView]]", each: bool, pause: float) -> None:
+def _live(poll: "Callable[[], list[RunView]]", each: bool, pause: float) -> None:
     """The table, drawn anew after each look, until Ctrl-C or the runs' end."""
     from rich.console import Group
     from rich.live import Live
@@ -199,13 +199,13 @@ def _live(look: "Callable[[], list[RunView]]", each: bool, pause: float) -> None
         problems = [Text(text, style="yellow") for view in views for text in view.problems]
         return Group(grid, *problems)
 
-    views = look()
+    views = poll()
     with Live(picture(views), auto_refresh=False) as live:
         try:
             while not views or any(view.state not in state.ENDED for view in views):
                 time.sleep(pause)
                 try:
-                    views = look()
+                    views = poll()
                 except FedctlError as error:
                     if not errors.passing(error):
                         raise
@@ -259,8 +259,8 @@ def fetch(
     with _bar(run, output) as progress:
         got = fetching.fetch(cluster, run, folder, what, image, progress, notice)
     if output == "json":
-        told = {"name": run, "folder": str(got.folder), "files": got.files, "bytes": got.bytes}
-        click.echo(json.dumps(told | {"pod": got.pod}, indent=2))
+        fields = {"name": run, "folder": str(got.folder), "files": got.files, "bytes": got.bytes}
+        click.echo(json.dumps(fields | {"pod": got.pod}, indent=2))
     else:
         click.echo(f"{got.folder}: {got.files} files, {megabytes(got.bytes)} MB, checksums agree")
 

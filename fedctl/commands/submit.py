@@ -152,7 +152,7 @@ def _follow(cluster: "Cluster", run: str, timeout: float | None, logs: bool, out
         reader.start()
     try:
         with render.Progress(run, live=not logs) as progress:
-            waiting.wait(cluster, run, "succeeded", timeout, progress.tell)
+            waiting.wait(cluster, run, "succeeded", timeout, progress.show_snapshot)
     except KeyboardInterrupt:
         raise Stopped(f"{run} goes on; `fedctl wait {run}` waits for it again") from None
     if logs:

@@ -65,8 +65,8 @@ def gc(
     going = [item for item in items if not item.kept]
     if dry_run or not going:
         if output == "json":
-            told = [item.as_dict() for item in items]
-            click.echo(json.dumps({"found": told} if dry_run else {"removed": []}, indent=2))
+            listed = [item.as_dict() for item in items]
+            click.echo(json.dumps({"found": listed} if dry_run else {"removed": []}, indent=2))
         return
     if not yes and not (sys.stdin.isatty() and output == "text"):
         raise UserError("--yes is needed where nobody can be asked; --dry-run only lists")

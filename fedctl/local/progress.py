@@ -50,8 +50,8 @@ class Plain(View):
         self._stream = stream
         self._eta = Eta(experiment.rounds)
         self._doing = ""
-        self._said = -PAUSE_SECONDS
-        self._unsaid: Row | None = None
+        self._printed = -PAUSE_SECONDS
+        self._unprinted: Row | None = None
 
     def preparing(self, hint: str) -> None:
         doing = PREPARING if hint else STARTING
@@ -62,16 +62,16 @@ class Plain(View):
     def row(self, row: Row) -> None:
         self._eta.row(row)
         if row.get("final"):  # the last round may have come early, at the accuracy aimed at
-            if self._unsaid:
-                self._say(self._unsaid)
+            if self._unprinted:
+                self._print(self._unprinted)
         elif tested(row):
-            if time.monotonic() - self._said < PAUSE_SECONDS and row["round"] < self._rounds:
-                self._unsaid = row
+            if time.monotonic() - self._printed < PAUSE_SECONDS and row["round"] < self._rounds:
+                self._unprinted = row
             else:
-                self._say(row)
+                self._print(row)
 
-    def _say(self, row: Row) -> None:
-        self._said, self._unsaid = time.monotonic(), None
+    def _print(self, row: Row) -> None:
+        self._printed, self._unprinted = time.monotonic(), None
         self.notice(
             f"round {row['round']}/{self._rounds}  accuracy {percent(row['test_accuracy_ratio'])}  "
             f"loss {row['test_loss']:.3f}  frozen {percent(frozen(row))}  "

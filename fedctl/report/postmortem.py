@@ -30,7 +30,7 @@ def cause(
         text = f"torchrun was killed {where} ({_signal(launcher_signal)}); its ranks were stopped"
     else:
         text = _what_happened(folder, records, exits, launcher_output, where)
-    return RunError(text + how_to_go_on(folder))
+    return RunError(text + how_to_continue(folder))
 
 
 def _what_happened(
@@ -85,11 +85,11 @@ def stopped(folder: Path, rounds_done: int, at_once: bool) -> Stopped:
     how = "killed" if at_once else "stopped"
     if not rounds_done:
         return Stopped(f"{how} before the first round ended; nothing was kept")
-    hint = how_to_go_on(folder) or f"; no checkpoint was saved, its metrics are in {folder}"
+    hint = how_to_continue(folder) or f"; no checkpoint was saved, its metrics are in {folder}"
     return Stopped(f"{how} after round {rounds_done}{hint}")
 
 
-def how_to_go_on(folder: Path) -> str:
+def how_to_continue(folder: Path) -> str:
     """The command that continues the run, if it has something to continue from."""
     if not (folder / runs.CHECKPOINT).is_file():
         return ""

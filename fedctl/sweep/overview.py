@@ -102,14 +102,14 @@ class Plain(Overview):
     def __init__(self, runs: int, rounds: int, stream: TextIO) -> None:
         super().__init__(runs, rounds)
         self._stream = stream
-        self._said = time.monotonic()
+        self._printed = time.monotonic()
 
     def notice(self, text: str) -> None:
-        self._said = time.monotonic()
+        self._printed = time.monotonic()
         print(text, file=self._stream, flush=True)
 
     def refresh(self) -> None:
-        if time.monotonic() - self._said < STATUS_SECONDS:
+        if time.monotonic() - self._printed < STATUS_SECONDS:
             return
         lines = [
             f"{line.name} " + (line.doing or f"{line.round}/{line.rounds} {line.accuracy}")

@@ -13,7 +13,7 @@ import psutil
 
 ROOT = Path(__file__).parent.parent.parent
 FEDCTL = [sys.executable, "-c", "from fedctl.cli import main; main(prog_name='fedctl')"]
-PATIENCE_SECONDS = 90
+TIMEOUT_SECONDS = 90
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -56,15 +56,15 @@ def processes_of(folder: Path) -> list[int]:
 
 
 def wait_for_round(folder: Path, number: int) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         metrics = folder / "metrics.jsonl"
         if metrics.exists() and len(metrics.read_text().splitlines()) >= number:
             return
         time.sleep(0.1)
-    raise AssertionError(f"no round {number} within {PATIENCE_SECONDS} seconds")
+    raise AssertionError(f"no round {number} within {TIMEOUT_SECONDS} seconds")
 
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
-    stdout, stderr = process.communicate(timeout=PATIENCE_SECONDS)
+    stdout, stderr = process.communicate(timeout=TIMEOUT_SECONDS)
     return process.returncode, stdout, stderr

@@ -364,7 +364,7 @@ def test_the_live_line_is_one_line_whatever_a_server_says(monkeypatch):
     told = "[red] 0/3 nodes are available, and much more is said about it [/x]"
     waiting = seen(objects.job(), [objects.pod(rank=0, state="unschedulable", message=told)])
     with render.Progress("digits", live=True) as progress:
-        progress.tell(waiting, state.of(waiting))
+        progress.show_snapshot(waiting, state.of(waiting))
     shown = [line for line in terminal.getvalue().splitlines() if "Pending" in line]
     assert shown and all("rank" in line and line.rstrip().endswith("…") for line in shown)
 
@@ -373,7 +373,7 @@ def test_plain_progress_says_a_thing_once(capsys):
     with render.Progress("digits", live=False) as progress:
         for states in (("running",), ("running",), ("running", "running")):
             now = seen(objects.job(), pods(*states))
-            progress.tell(now, state.of(now))
+            progress.show_snapshot(now, state.of(now))
     assert capsys.readouterr().err.splitlines() == [
         "digits  Pending  1 of 2 ranks run",
         "digits  Running  2 of 2 ranks run",

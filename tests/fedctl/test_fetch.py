@@ -14,7 +14,7 @@ from tests.fedctl.podserver import PodServer
 @pytest.fixture
 def there(write_run, api: PodServer, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A finished run's folder, as pods see it."""
-    monkeypatch.setattr(fetching, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(fetching, "POLL_SECONDS", 0.01)
     folder = write_run("in-the-claim", frozen=0.4)
     (folder / "model.safetensors").write_bytes(bytes(range(256)) * 2000)
     (folder / "checkpoints").mkdir()

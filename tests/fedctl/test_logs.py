@@ -18,7 +18,7 @@ from tests.fedctl.podserver import Log, PodServer
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits in life waits for hundredths of seconds here."""
-    monkeypatch.setattr(logs, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(logs, "POLL_SECONDS", 0.05)
     monkeypatch.setattr(logs, "PAUSE_SECONDS", 0.02)
 
 

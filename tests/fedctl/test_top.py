@@ -114,11 +114,11 @@ def test_a_loss_that_is_no_number_is_null_in_json(api: PodServer, fedctl) -> Non
 
 def test_the_pace_is_that_of_the_last_rounds(api: PodServer, cluster) -> None:
     api.add(job(ranks=1), pod())
-    looking = Top(cluster)
+    top = Top(cluster)
     paces = []
     for number, seconds in ((0, 0.0), (4, 20.0), (4, 20.0), (6, 22.0), (5, 21.0)):
         api.pages["digits-worker-0"] = page(max(number, 1), round=number, time_seconds=seconds)
-        paces.append(looking.look()[0].pace)
+        paces.append(top.poll()[0].pace)
     # Nothing yet; since the start; no new round; the last two; back at a checkpoint.
     assert paces == [None, 5.0, 5.0, 1.0, pytest.approx(4.2)]
 

@@ -213,9 +213,9 @@ class Cluster(Server):
     def _discover(self, group: str) -> dict[str, set[str]] | None:
         try:
             if group:
-                told = self.json("GET", f"/apis/{group}")
-                versions = [entry["version"] for entry in told["versions"]]
-                first = (told.get("preferredVersion") or {}).get("version")
+                answer = self.json("GET", f"/apis/{group}")
+                versions = [entry["version"] for entry in answer["versions"]]
+                first = (answer.get("preferredVersion") or {}).get("version")
                 versions.sort(key=lambda version: version != first)
             else:
                 versions = ["v1"]

@@ -53,7 +53,7 @@ class Unreachable(RunError):
     """No answer, or one that broke off: it may be there again soon."""
 
 
-PATIENCE_SECONDS = 60.0  # how long who waits for a run asks on without an answer
+TIMEOUT_SECONDS = 60.0  # how long who waits for a run asks on without an answer
 
 
 def passing(error: FedctlError) -> bool:
@@ -67,21 +67,21 @@ def of(
     status: int, body: bytes, *, method: str, path: str, server: str = "the cluster"
 ) -> ApiError:
     """The error of an answer with an HTTP status of 400 or more."""
-    told = _status(body)
-    return of_status({"code": status, **told}, method=method, path=path, server=server)
+    answer = _status(body)
+    return of_status({"code": status, **answer}, method=method, path=path, server=server)
 
 
 def of_status(
-    told: Mapping[str, Any], *, method: str = "", path: str = "", server: str = "the cluster"
+    answer: Mapping[str, Any], *, method: str = "", path: str = "", server: str = "the cluster"
 ) -> ApiError:
     """The error that a Status object, as Kubernetes answers with, stands for."""
-    status, reason = int(told.get("code") or 0), str(told.get("reason") or "")
-    message = " ".join(str(told.get("message") or "").split())
+    status, reason = int(answer.get("code") or 0), str(answer.get("reason") or "")
+    message = " ".join(str(answer.get("message") or "").split())
     kind: type[ApiError]
     for pattern, kind, write in _BY_MESSAGE:
         if found := re.search(pattern, message):
             return kind(write(found), status, reason, message)
-    kind, line = _by_status(status, reason, message, told, method, path, server)
+    kind, line = _by_status(status, reason, message, answer, method, path, server)
     return kind(line, status, reason, message)
 
 
@@ -204,7 +204,7 @@ def _by_status(
     status: int,
     reason: str,
     message: str,
-    told: Mapping[str, Any],
+    answer: Mapping[str, Any],
     method: str,
     path: str,
     server: str,
@@ -216,7 +216,7 @@ def _by_status(
     if status == 403:
         return Forbidden, f"{what}: forbidden: {message}; {ROLE}"
     if status == 404:
-        details = told.get("details") or {}
+        details = answer.get("details") or {}
         if details.get("name") and details.get("kind"):
             return NotFound, f"{what}: not found"
         return KindMissing, without(path)
@@ -227,7 +227,7 @@ def _by_status(
     if status == 410:
         return Gone, f"{what}: {message}"
     if status in (400, 422):
-        return Refused, f"{what}: not valid: {_causes(told) or message}"
+        return Refused, f"{what}: not valid: {_causes(answer) or message}"
     if status == 413:
         return Refused, f"{what}: too large for the API server; an experiment's limit is 1 MiB"
     if status == 429:
@@ -237,9 +237,9 @@ def _by_status(
     return ApiError, f"{what}: {server} failed: {message or f'HTTP {status}'}; try again"
 
 
-def _causes(told: Mapping[str, Any]) -> str:
+def _causes(answer: Mapping[str, Any]) -> str:
     """What is wrong with which field, as a list of causes has it."""
-    causes = (told.get("details") or {}).get("causes") or []
+    causes = (answer.get("details") or {}).get("causes") or []
     lines = []
     for cause in causes[:3]:
         text = " ".join(str(cause.get("message", "")).split())

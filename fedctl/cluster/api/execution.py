@@ -77,11 +77,11 @@ def start(configuration: Any, path: str, query: Sequence[tuple[str, str]], token
 
 def _status(data: bytes) -> int:
     """The exit status in the Status that ends a command; -1 where it never started."""
-    told = json.loads(data)
-    if told.get("status") == "Success":
+    answer = json.loads(data)
+    if answer.get("status") == "Success":
         return 0
-    causes = (told.get("details") or {}).get("causes") or []
+    causes = (answer.get("details") or {}).get("causes") or []
     for cause in causes:
         if cause.get("reason") == "ExitCode":
             return int(cause["message"])
-    raise errors.of_status({"code": 500, **told})
+    raise errors.of_status({"code": 500, **answer})

@@ -67,7 +67,7 @@ def _of_the_file(
     from kubernetes import config
     from kubernetes.config.kube_config import KubeConfigMerger
 
-    with _told(files) as complaints:
+    with _one_line_errors(files) as complaints:
         tree = KubeConfigMerger(files).config.value
     names = [entry["name"] for entry in tree.get("contexts") or []]
     chosen = context or tree.get("current-context")
@@ -77,7 +77,7 @@ def _of_the_file(
         there = ", ".join(sorted(names)) or "none"
         asked = f"--context {chosen}" if context else f"current-context {chosen}"
         raise RunError(f"{asked}: {files} has no such context; there are: {there}")
-    with _told(files) as complaints:
+    with _one_line_errors(files) as complaints:
         config.load_kube_config(
             config_file=files, context=chosen, client_configuration=configuration
         )
@@ -94,7 +94,7 @@ def _value(node: Any) -> Any:
 
 
 @contextmanager
-def _told(files: str) -> Iterator[list[str]]:
+def _one_line_errors(files: str) -> Iterator[list[str]]:
     """Collects what the official client logs, and makes one line of what it raises."""
     from yaml import YAMLError
 

@@ -109,8 +109,8 @@ class Server:
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise self._unreachable(error) from None
         if answer.status >= 400:
-            told = answer.read() if stream else answer.data
-            raise errors.of(answer.status, told, method=method, path=path, server=self.server)
+            refusal = answer.read() if stream else answer.data
+            raise errors.of(answer.status, refusal, method=method, path=path, server=self.server)
         return answer
 
     def _token(self) -> str:

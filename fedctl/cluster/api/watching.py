@@ -48,7 +48,7 @@ def changes(
             version = ""
         except (errors.Unreachable, errors.ApiError) as error:
             waited = time.monotonic() - silent_since
-            if not errors.passing(error) or waited > errors.PATIENCE_SECONDS:
+            if not errors.passing(error) or waited > errors.TIMEOUT_SECONDS:
                 raise
             _pause(stop, ends)
 

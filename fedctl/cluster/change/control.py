@@ -9,7 +9,7 @@ from fedctl.cluster.change.submit import name_of
 from fedctl.cluster.status import job, snapshot
 from fedctl.cluster.status.snapshot import PARTS
 from fedctl.cluster.watch import follow
-from fedctl.cluster.watch.waiting import TimeOver
+from fedctl.cluster.watch.waiting import WaitTimeout
 from fedctl.errors import RunError
 
 if TYPE_CHECKING:
@@ -53,13 +53,13 @@ def end(
     cluster: "Cluster",
     run: str,
     wait: bool,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
     timeout: float | None = None,
 ) -> str | None:
     """Ends the job; its ranks save a checkpoint, which is what is waited for. Its name, if any.
 
     The rest has to stay until then: without their Service ranks no longer find each other. Raises
-    TimeOver where they are not gone after `timeout` seconds, as on a node that is lost.
+    WaitTimeout where they are not gone after `timeout` seconds, as on a node that is lost.
     """
     mine = job.find(cluster, run)
     if mine is not None:
@@ -74,8 +74,8 @@ def end(
         if seen.job is None and not alive:
             return ended
         if alive:
-            tell(f"ranks that still save a checkpoint: {len(alive)}")
-    raise TimeOver(
+            report(f"ranks that still save a checkpoint: {len(alive)}")
+    raise WaitTimeout(
         f"{run} is being removed, and not gone after {timeout:g} s: {', '.join(alive)}; if "
         "the node is lost, `kubectl delete pod --force` takes the pod away; then cancel again"
     )

@@ -59,8 +59,8 @@ class Item:
 
     def as_dict(self) -> dict[str, str]:
         """For programs."""
-        told = {"object": self.what, "namespace": self.namespace, "run": self.run}
-        return told | {"why": self.why, "kept": self.kept}
+        fields = {"object": self.what, "namespace": self.namespace, "run": self.run}
+        return fields | {"why": self.why, "kept": self.kept}
 
 
 def find(

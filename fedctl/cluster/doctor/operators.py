@@ -75,10 +75,10 @@ def _schema(cluster: "Cluster", kind: str) -> tuple[Object, Object] | None:
     of = kinds.of(kind)
     try:
         path = f"/openapi/v3/apis/{of.group}/{cluster.version_of(of)}"
-        told = cluster.json("GET", path)
+        answer = cluster.json("GET", path)
     except (errors.NotFound, errors.KindMissing):
         return None
-    every: Object = (told.get("components") or {}).get("schemas") or {}
+    every: Object = (answer.get("components") or {}).get("schemas") or {}
     for schema in every.values():
         names = schema.get("x-kubernetes-group-version-kind") or []
         if any(name.get("kind") == kind for name in names):

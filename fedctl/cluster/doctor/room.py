@@ -99,9 +99,9 @@ def _gpus_of(node: Object) -> int:
 
 
 def _taken(pod: Object) -> int:
-    asked = [((c.get("resources") or {}).get("limits") or {}).get(GPU, "0")
+    wanted = [((c.get("resources") or {}).get("limits") or {}).get(GPU, "0")
              for c in pod["spec"]["containers"]]  # fmt: skip
-    return sum(int(number(text)) for text in asked)
+    return sum(int(number(text)) for text in wanted)
 
 
 def storage(cluster: "Cluster") -> Iterator[Finding]:

@@ -40,9 +40,11 @@ def _of_the_end(seen: Snapshot) -> Iterator[str]:
         return
     conditions = (seen.job or {}).get("status", {}).get("conditions") or []
     reasons = {str(c.get("reason")) for c in conditions if c.get("status") == "True"}
-    told = [state.told(state.termination(rank)).get("status") for rank in seen.ranks.values()]
+    reported = [
+        state.reported(state.termination(rank)).get("status") for rank in seen.ranks.values()
+    ]
     message = end.message.lower()
-    if "DeadlineExceeded" in reasons or "deadline" in message or "deadline" in told:
+    if "DeadlineExceeded" in reasons or "deadline" in message or "deadline" in reported:
         yield "it was ended at its deadline; raise --deadline, and submit it again to go on"
     elif "BackoffLimitExceeded" in reasons or "backoff limit" in message:
         yield "it has restarted as often as restart.limit allows"
@@ -175,7 +177,7 @@ def _of_end(rank: Rank, row: state.RankRow, end: Mapping[str, Any] | None) -> st
     if end.get("reason") == "OOMKilled":
         limit = (rank.container.get("resources") or {}).get("limits", {}).get("memory", "")
         return f"used more memory than its limit {limit}".rstrip() + "; raise resources.memoryMiB"
-    record, text = state.told(end), state.text_of_message(end)
+    record, text = state.reported(end), state.text_of_message(end)
     code = end.get("exitCode")
     if not record:
         died = f"ended with exit code {code} and left no word"

@@ -133,8 +133,8 @@ def of_pods(pods: Iterable[Mapping[str, Any]]) -> list[Rank]:
     found = []
     for pod in pods:
         meta = pod["metadata"]
-        told = {**(meta.get("annotations") or {}), **(meta.get("labels") or {})}
-        index = next((told[name] for name in INDEXES if name in told), "")
+        marks = {**(meta.get("annotations") or {}), **(meta.get("labels") or {})}
+        index = next((marks[name] for name in INDEXES if name in marks), "")
         if index.isdigit():
             found.append(Rank(int(index), pod))
     return sorted(found, key=lambda rank: (rank.rank, rank.age))

@@ -178,7 +178,7 @@ class Progress(AbstractContextManager["Progress"]):
 
     def __init__(self, run: str, live: bool) -> None:
         self._run = run
-        self._said = ""
+        self._shown = ""
         self._status: Any = None
         if live and sys.stderr.isatty():
             from rich.console import Console
@@ -194,15 +194,15 @@ class Progress(AbstractContextManager["Progress"]):
         if self._status:
             self._status.stop()
 
-    def tell(self, seen: "Snapshot", now: "RunState") -> None:
+    def show_snapshot(self, seen: "Snapshot", now: "RunState") -> None:
         """What a snapshot shows."""
         why = problems.of(seen, now)
         # A clock that ticks is for a line that is redrawn; in a log it would be noise.
         counted = f"{now.state}  {now.ready} of {now.size} ranks run"
         text = headline(seen, now) if self._status else counted
-        self.say(f"{text}  {why[0]}" if why else text)
+        self.write(f"{text}  {why[0]}" if why else text)
 
-    def say(self, text: str) -> None:
+    def write(self, text: str) -> None:
         """Something in words, once."""
         if self._status:
             from rich.text import Text
@@ -211,6 +211,6 @@ class Progress(AbstractContextManager["Progress"]):
             line = f"{self._run}  {text}"
             line = line if len(line) <= width else f"{line[: width - 1]}…"
             self._status.update(Text(line))  # a spinner would read markup in what a server says
-        elif text != self._said:
+        elif text != self._shown:
             print(f"{self._run}  {text}", file=sys.stderr, flush=True)
-        self._said = text
+        self._shown = text

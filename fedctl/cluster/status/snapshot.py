@@ -146,9 +146,9 @@ def last_seen(event: Object) -> str:
     return max(str(time) for time in (*times, meta, "") if time is not None)
 
 
-def _or(otherwise: Callable[[], Any], ask: Callable[..., Any], *words: Any, **more: Any) -> Any:
+def _or(otherwise: Callable[[], Any], request: Callable[..., Any], *words: Any, **more: Any) -> Any:
     """An answer, or nothing where the kind is not installed or one may not see it."""
     try:
-        return ask(*words, **more)
+        return request(*words, **more)
     except (Forbidden, KindMissing):
         return otherwise()

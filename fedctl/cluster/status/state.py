@@ -164,7 +164,7 @@ def termination(rank: Rank) -> Mapping[str, Any] | None:
     return None
 
 
-def told(end: Mapping[str, Any] | None) -> dict[str, Any]:
+def reported(end: Mapping[str, Any] | None) -> dict[str, Any]:
     """The trainer's own record of an end; empty where it left none (killed, say)."""
     try:
         record = json.loads((end or {}).get("message") or "")
@@ -175,7 +175,7 @@ def told(end: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def text_of_message(end: Mapping[str, Any]) -> str:
     """The trainer's sentence, or the last line of the log that Kubernetes kept instead."""
-    if record := told(end):
+    if record := reported(end):
         return str(record.get("message") or "")
     lines = str(end.get("message") or "").strip().splitlines()
     return lines[-1] if lines else ""
@@ -184,7 +184,7 @@ def text_of_message(end: Mapping[str, Any]) -> str:
 def final(seen: Snapshot) -> dict[str, Any]:
     """What the run came to, in the words of the rank that says it; empty before its end."""
     for _index, rank in sorted(seen.ranks.items()):
-        record = told(termination(rank))
+        record = reported(termination(rank))
         if record.get("status") == "finished":
             return {"rounds": record.get("round"), **(record.get("final") or {})}
     return {}

@@ -25,8 +25,8 @@ Object = dict[str, Any]
 HELPER = "fedctl-fetch"  # what such a pod's name label says, and its name begins with
 CLAIMED_BY = "fedctl/run"  # not the instance label: services and policies of the run select by that
 LIFE_SECONDS = 3600  # of a pod whose fedctl was killed before it could delete it
-PATIENCE_SECONDS = 300.0  # for the pod to run: an image may have to be pulled
-LOOK_SECONDS = 1.0
+TIMEOUT_SECONDS = 300.0  # for the pod to run: an image may have to be pulled
+POLL_SECONDS = 1.0
 VOLUME, MOUNT = "runs", "/runs"
 
 METRICS = ("experiment.json", "metrics.jsonl", "logs")
@@ -228,7 +228,7 @@ def _check(cluster: "Cluster", run: str, claim: str, there_is_a_job: bool) -> No
 
 def _running(cluster: "Cluster", name: str) -> Rank:
     """The pod, as soon as it runs."""
-    ends, why = time.monotonic() + PATIENCE_SECONDS, "nothing is known of it"
+    ends, why = time.monotonic() + TIMEOUT_SECONDS, "nothing is known of it"
     while time.monotonic() < ends:
         pod = cluster.get("Pod", name)
         if pod is None:
@@ -239,7 +239,7 @@ def _running(cluster: "Cluster", name: str) -> Rank:
         why = rank.why_waiting() or "its container has ended"
         if rank.hopeless or rank.ended or (pod.get("status") or {}).get("phase") == "Failed":
             raise RunError(f"pod {name}, which reads the claim, does not run: {why}")
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
     raise RunError(
-        f"pod {name}, which reads the claim, does not run after {PATIENCE_SECONDS:.0f} s: {why}"
+        f"pod {name}, which reads the claim, does not run after {TIMEOUT_SECONDS:.0f} s: {why}"
     )

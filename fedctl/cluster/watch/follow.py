@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SETTLE_SECONDS = 0.5  # changes come in crowds; one look is enough for each
 # Some of what is wrong is told by nothing that changes: an operator that says nothing, say.
-LOOK_SECONDS = 15.0
+POLL_SECONDS = 15.0
 
 
 def snapshots(cluster: "Cluster", run: str, timeout: float | None = None) -> Iterator[Snapshot]:
@@ -24,15 +24,15 @@ def snapshots(cluster: "Cluster", run: str, timeout: float | None = None) -> Ite
     ends = None if timeout is None else time.monotonic() + timeout
     watches = _Watches(cluster, run, ends)
     heard: float | None = None  # a server that has never answered is not waited for
-    asked = False
+    polled = False
     try:
-        while not asked or ends is None or time.monotonic() < ends:
-            asked = True
+        while not polled or ends is None or time.monotonic() < ends:
+            polled = True
             try:
                 seen = snapshot.read(cluster, run)
             except FedctlError as error:
-                patient = heard is not None and time.monotonic() - heard <= errors.PATIENCE_SECONDS
-                if not patient or not errors.passing(error):
+                tolerated = heard is not None and time.monotonic() - heard <= errors.TIMEOUT_SECONDS
+                if not tolerated or not errors.passing(error):
                     raise
                 time.sleep(1)
                 continue
@@ -66,7 +66,7 @@ class _Watches:
 
     def wait(self) -> bool:
         """Waits for a change, or for the time of a look; False: the time is over."""
-        left = LOOK_SECONDS
+        left = POLL_SECONDS
         if self._ends is not None:
             left = min(left, self._ends - time.monotonic())
         if left <= 0:

@@ -20,7 +20,7 @@ from fedctl.errors import FedctlError, RunError, UserError
 if TYPE_CHECKING:
     from fedctl.cluster.api.client import Cluster
 
-LOOK_SECONDS = 2.0  # between two looks at the run's pods
+POLL_SECONDS = 2.0  # between two looks at the run's pods
 PAUSE_SECONDS = 1.0  # before a log is asked for again
 # A log that is silent is asked for again: its connection may have died without a word.
 SILENCE_SECONDS = 120
@@ -45,7 +45,7 @@ class Part:
     since: float | None = None
 
 
-def _said(text: str) -> None:
+def _ignore(text: str) -> None:
     """Nobody wants to know."""
 
 
@@ -54,14 +54,14 @@ def follow(
     run: str,
     only: Collection[int] | None = (0,),
     part: Part | None = None,
-    notice: Callable[[str], None] = _said,
+    notice: Callable[[str], None] = _ignore,
 ) -> Iterator[Line]:
     """The lines of these ranks (None: all) as they are written, until the run has ended.
 
     It waits for pods that are not there yet, goes on with those that take a pod's place, and tells
     `notice` once why a rank has nothing to say.
     """
-    streams, told, heard = _Streams(cluster), "", time.monotonic()
+    streams, reported, heard = _Streams(cluster), "", time.monotonic()
     seen: set[tuple[str, int]] = set()
     try:
         while True:
@@ -70,9 +70,9 @@ def follow(
                 found = ranks.newest(ranks.of_run(cluster, run))
                 heard = time.monotonic()
             except FedctlError as error:
-                if not errors.passing(error) or time.monotonic() - heard > errors.PATIENCE_SECONDS:
+                if not errors.passing(error) or time.monotonic() - heard > errors.TIMEOUT_SECONDS:
                     raise
-                yield from streams.lines(LOOK_SECONDS)
+                yield from streams.lines(POLL_SECONDS)
                 continue
             now = {k: rank for k, rank in found.items() if only is None or k in only}
             for rank in now.values():
@@ -87,10 +87,10 @@ def follow(
                 yield from streams.lines(0)
                 return
             why = "" if over else _why_silent(mine, now, run)
-            if why and why != told:
+            if why and why != reported:
                 notice(why)
-                told = why
-            yield from streams.lines(LOOK_SECONDS)
+                reported = why
+            yield from streams.lines(POLL_SECONDS)
     finally:
         streams.stop()
 

@@ -38,8 +38,8 @@ class RankView:
 
     def as_dict(self) -> dict[str, Any]:
         """For programs."""
-        told = {key: value for key, value in vars(self).items() if key != "row"}
-        return told | {"metrics": metrics.plain(self.row)}
+        fields = {key: value for key, value in vars(self).items() if key != "row"}
+        return fields | {"metrics": metrics.plain(self.row)}
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Top:
         self._cluster, self._names = cluster, names
         self._before: dict[str, tuple[float, float, float | None]] = {}  # round, seconds, pace
 
-    def look(self) -> list[RunView]:
+    def poll(self) -> list[RunView]:
         """The runs that were named, or all that have not ended."""
         if self._names:
             found = [job.required(self._cluster, name) for name in self._names]
@@ -156,12 +156,12 @@ def _name(mine: job.Object) -> str:
 
 def _why(error: FedctlError) -> str:
     """Why a rank's port cannot be read."""
-    said = getattr(error, "message", "") or str(error)
+    message = getattr(error, "message", "") or str(error)
     if isinstance(error, errors.Forbidden):
         return str(error)
-    if "refused" in said:
+    if "refused" in message:
         return "it does not serve metrics yet: it still looks for the others, or prepares data"
-    if isinstance(error, errors.Unreachable) or "timeout" in said or "deadline" in said:
+    if isinstance(error, errors.Unreachable) or "timeout" in message or "deadline" in message:
         return (
             "the API server does not reach its port; is that behind a NetworkPolicy "
             "(networkPolicy.metricsFrom)?"

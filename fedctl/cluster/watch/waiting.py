@@ -21,30 +21,30 @@ TARGETS = {
     "suspended": (SUSPENDED, QUEUED),
     "deleted": (CANCELLED,),
 }
-Told = Callable[[Snapshot, "RunState"], None]
+Report = Callable[[Snapshot, "RunState"], None]
 
 
-class NeverReached(FedctlError):
+class TargetUnreachable(FedctlError):
     """The run cannot get there any more: exit code 3."""
 
     exit_code = 3
 
 
-class TimeOver(FedctlError):
+class WaitTimeout(FedctlError):
     """The time that was given is over: exit code 124, as timeout(1) has it."""
 
     exit_code = 124
 
 
 def wait(
-    cluster: "Cluster", run: str, target: str, timeout: float | None, tell: Told
+    cluster: "Cluster", run: str, target: str, timeout: float | None, report: Report
 ) -> "RunState":
     """The state in which the target is reached; raises where it can't be any more."""
     last, now = None, None
     for seen in follow.snapshots(cluster, run, timeout):
         now = state.of(seen)
         if now.state != CANCELLED:
-            tell(seen, now)
+            report(seen, now)
         if now.state in TARGETS[target]:
             return now
         if now.state in state.ENDED and target != "deleted":  # which comes after every end
@@ -53,7 +53,7 @@ def wait(
     doing = f"it is {now.state.lower()}" if now else "it was not asked"
     why = problems.of(last, now) if last else []
     detail = f": {why[0]}" if why else ""
-    raise TimeOver(f"{run}: not {target} after {timeout:g} seconds; {doing}{detail}")
+    raise WaitTimeout(f"{run}: not {target} after {timeout:g} seconds; {doing}{detail}")
 
 
 def _unreached(
@@ -63,5 +63,5 @@ def _unreached(
         why = problems.of(seen, now)
         return RunError(f"{run} failed" + (f": {why[0]}" if why else ""))
     if now.state == CANCELLED:
-        return NeverReached(f"{run}: no such run in namespace {cluster.namespace}")
-    return NeverReached(f"{run} has {now.state.lower()}, so it will not be {target}")
+        return TargetUnreachable(f"{run}: no such run in namespace {cluster.namespace}")
+    return TargetUnreachable(f"{run} has {now.state.lower()}, so it will not be {target}")
