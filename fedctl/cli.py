@@ -1,7 +1,7 @@
-"""Owns the command `fedctl`: which commands it has, in which order.
+"""The command `fedctl`: its commands, in order.
 
-It and fedctl/commands are all that knows click. Nothing but click is imported before a command
-runs, so that help appears at once.
+Only this module and fedctl/commands use click. Nothing but click is imported before a command runs,
+so that help appears at once.
 """
 
 import click

@@ -1,8 +1,8 @@
-"""Owns the values of charts/fedtrain: their names, types, defaults and what each is for.
+"""The values of charts/fedtrain: their names, types, defaults and documentation.
 
-The chart's values.yaml, values.schema.json and README.md are written from here. What follows from
-an experiment is in values.py; rules over several values are in the chart itself, so that they hold
-for those who use it without fedctl too.
+The chart's values.yaml, values.schema.json and README.md are generated from here. What follows from
+an experiment is in values.py. Rules over several values are in the chart itself, so that they also
+hold for people who use it without fedctl.
 """
 
 from pathlib import Path
@@ -15,12 +15,12 @@ from trainer.config.base import setting
 
 Profile = Literal[
     "tcp", "infiniband", "coreweave", "together", "nebius", "aws-efa", "oci-roce"
-]  # templates/_network.tpl says what each is
+]  # see templates/_network.tpl
 Switch = Literal["auto", True, False]
 
 
 class Part(BaseModel):
-    """A group of values; written in camel case, as Helm's are."""
+    """A group of values, written in camel case as usual in Helm."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", alias_generator=to_camel, validate_default=True
@@ -43,7 +43,7 @@ class Image(Part):
 
 
 class Resources(Part):
-    """What each rank gets."""
+    """Resources of each rank."""
 
     gpus: int = setting(1, help="GPUs of a rank: 1, or 0 to train on CPUs", ge=0, le=1)
     gpu_resource: str = setting("nvidia.com/gpu", help="The resource that a GPU is asked for by")
@@ -63,7 +63,7 @@ class Resources(Part):
 
 
 class Network(Part):
-    """How ranks talk to each other."""
+    """How ranks communicate."""
 
     profile: Profile = setting(
         "tcp",
@@ -109,7 +109,7 @@ class Storage(Part):
 
 
 class Topology(Part):
-    """How near each other ranks have to be."""
+    """How close to each other the ranks must be."""
 
     key: str = setting(
         "", help="Node label, such as `topology.kubernetes.io/zone`; empty: anywhere"
@@ -118,7 +118,7 @@ class Topology(Part):
 
 
 class Scheduling(Part):
-    """Which nodes, and before whom."""
+    """Node placement and priority."""
 
     node_selector: dict[str, str] = setting({}, help="Labels that nodes must have")
     tolerations: tuple[dict[str, Any], ...] = setting((), help="Taints that pods put up with")
@@ -128,7 +128,7 @@ class Scheduling(Part):
 
 
 class Queue(Part):
-    """Who decides when all ranks may start."""
+    """Queue or gang scheduler that starts the ranks."""
 
     kind: Literal["none", "kueue", "volcano", "native"] = setting(
         "none",
@@ -162,7 +162,7 @@ class Restart(Part):
 
 
 class NetworkPolicy(Part):
-    """Who may talk to the pods."""
+    """Who may connect to the pods, and where they may connect to."""
 
     enabled: bool = setting(True, help="Close the pods to all but each other, DNS and metrics")
     metrics_from: tuple[dict[str, Any], ...] = setting(
@@ -189,7 +189,7 @@ class PodMonitor(Part):
 
 
 class Values(Part):
-    """All of them."""
+    """All values."""
 
     backend: Literal["pytorchjob", "trainjob", "job"] = setting(
         "pytorchjob",
@@ -246,7 +246,7 @@ class Values(Part):
 
 
 def folder() -> Path:
-    """The chart: inside an installed package, or beside it in a checkout."""
+    """Return the chart's folder: inside an installed package, or next to it in a checkout."""
     package = Path(__file__).resolve().parent.parent
     packaged = package / "charts" / "fedtrain"
     return packaged if packaged.is_dir() else package.parent / "charts" / "fedtrain"

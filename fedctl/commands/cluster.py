@@ -1,4 +1,4 @@
-"""Owns the commands about runs on a cluster: list, status, wait, suspend, resume, cancel."""
+"""Commands for runs on a cluster: list, status, wait, suspend, resume, cancel."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ import click
 from fedctl.commands.options import Duration, cluster_options, output_option, run_argument
 from fedctl.errors import RunError, Stopped, UserError
 
-# Spelled out here, and compared with fedctl.cluster.watch.waiting by a test: help asks no cluster.
+# Repeated here so that help imports little; a test compares with fedctl.cluster.watch.waiting.
 TARGETS = ("running", "succeeded", "finished", "suspended", "deleted")
 
 
@@ -234,7 +234,7 @@ def cancel(
 
 
 def _ask(run: str, state: str, going: bool, purge: bool, yes: bool) -> None:
-    """Before what can't be undone: ending what still runs, or removing what it has saved."""
+    """Ask before something that cannot be undone: ending a run, or deleting what it has saved."""
     if yes or not (going or purge):
         return
     what = f"{run} is {state.lower()}. End it" if going else f"End {run}"

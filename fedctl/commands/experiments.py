@@ -1,4 +1,4 @@
-"""Owns the commands about experiments: presets, show, explain, validate, schema."""
+"""Commands for experiments: presets, show, explain, validate, schema."""
 
 import json
 from typing import TYPE_CHECKING

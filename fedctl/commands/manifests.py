@@ -1,4 +1,4 @@
-"""Owns the commands about what a cluster is sent, none of which asks one: values, render, lint."""
+"""Commands that compute what a cluster would get, without access to one: values, render, lint."""
 
 import json
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from fedctl.errors import UserError
 if TYPE_CHECKING:
     from fedctl.chart.values import Release
 
-# Spelled out here, and compared with fedctl.chart.schema by a test: help loads no pydantic.
+# Repeated here so that help loads no pydantic; a test compares with fedctl.chart.schema.
 BACKENDS = ("pytorchjob", "trainjob", "job")
 PROFILES = ("tcp", "infiniband", "coreweave", "together", "nebius", "aws-efa", "oci-roce")
 LEVELS = ("restricted", "baseline", "privileged")
@@ -32,7 +32,7 @@ VALUES = {
 
 
 def release_options(command: Any) -> Any:
-    """What all commands take that describe a run for a cluster they do not ask."""
+    """Add the options of commands that describe a run and need no cluster."""
     option = click.option(
         "-n",
         "--namespace",
@@ -44,7 +44,7 @@ def release_options(command: Any) -> Any:
 
 
 def run_options(command: Any) -> Any:
-    """What describes a run, but for its namespace; `release_of` reads it."""
+    """Add the options that describe a run, except its namespace; `release_of` reads them."""
     for option in reversed(
         [
             click.argument("source", metavar="PRESET|FILE"),
@@ -99,7 +99,7 @@ def run_options(command: Any) -> Any:
 
 
 def release_of(given: dict[str, Any]) -> "Release":
-    """The run that the options describe."""
+    """Build the run that the options describe."""
     from fedctl.chart import values
 
     options = {key: given[option] for option, key in VALUES.items()}

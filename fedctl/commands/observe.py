@@ -1,4 +1,4 @@
-"""Owns the commands that look at runs on a cluster and bring them here: logs, top, fetch."""
+"""Commands that read from runs on a cluster: logs, top, fetch."""
 
 import json
 import sys
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fedctl.cluster.watch.logs import Line
     from fedctl.cluster.watch.top import RunView
 
-COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")  # of ranks, over and over
+COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")  # of ranks, in turn
 
 
 @click.command("logs")
@@ -97,14 +97,16 @@ def logs(
 
 
 def writer(output: str, labelled: bool) -> "Callable[[Line], None]":
-    """Prints a line of a log: as written, with its rank before it, or as JSON."""
+    """Return a function that prints a line of a log: plain, with its rank, or as JSON."""
 
     def write(line: "Line") -> None:
         if output == "json":
             click.echo(json.dumps({"rank": line.rank, "pod": line.pod, "line": line.text}))
         elif labelled:
             label = click.style(f"{line.rank} │", fg=COLOURS[line.rank % len(COLOURS)])
-            click.echo(f"{label} {line.text}")  # click leaves colours out where no terminal is
+            click.echo(
+                f"{label} {line.text}"
+            )  # click drops the colours unless stdout is a terminal
         else:
             click.echo(line.text)
 
@@ -112,12 +114,12 @@ def writer(output: str, labelled: bool) -> "Callable[[Line], None]":
 
 
 def notice(text: str) -> None:
-    """Something to know that is no result."""
+    """Print to stderr what is not part of the result."""
     click.echo(text, err=True)
 
 
 def raise_if_failed(cluster: "Cluster", run: str) -> None:
-    """A command that has seen a run to its end has the run's exit code."""
+    """Raise if the run that was followed to its end has failed."""
     from fedctl.cluster.status import job
 
     mine = job.find(cluster, run)
@@ -181,7 +183,7 @@ def top(
 
 
 def _live(poll: "Callable[[], list[RunView]]", each: bool, pause: float) -> None:
-    """The table, drawn anew after each look, until Ctrl-C or the runs' end."""
+    """Redraw the table after each poll, until Ctrl-C or the end of all runs."""
     from rich.console import Group
     from rich.live import Live
     from rich.text import Text
@@ -209,7 +211,7 @@ def _live(poll: "Callable[[], list[RunView]]", each: bool, pause: float) -> None
                 except FedctlError as error:
                     if not errors.passing(error):
                         raise
-                    continue  # the last picture stays until the server answers again
+                    continue  # keep the last table until the server answers again
                 live.update(picture(views), refresh=True)
         except KeyboardInterrupt:
             return
@@ -267,7 +269,7 @@ def fetch(
 
 @contextmanager
 def _bar(run: str, output: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr, in a terminal; nothing elsewhere."""
+    """Show a progress bar on stderr if it is a terminal."""
     if output == "json" or not sys.stderr.isatty():
         yield lambda done, total: None
         return

@@ -1,4 +1,4 @@
-"""Owns the options that several commands share."""
+"""Options and parameter types that several commands share."""
 
 import re
 from pathlib import Path
@@ -40,7 +40,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic from click
 
 
 class Named(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.3 on
-    """The name of an object on a cluster: it goes into addresses and paths just as it is."""
+    """The name of an object on a cluster, which goes into addresses and paths unchanged."""
 
     def __init__(self, name: str, pattern: str) -> None:
         self.name, self._pattern = name, pattern
@@ -52,13 +52,13 @@ class Named(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
         return str(value)
 
 
-RUN = Named("run", "[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")  # Helm lets in dots
+RUN = Named("run", "[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")  # Helm allows dots
 NAMESPACE = Named("namespace", "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 run_argument = click.argument("run", metavar="RUN", type=RUN)
 
 
 def cluster_options(command: Any) -> Any:
-    """Options of every command that needs a cluster, for `fedctl.cluster.api.client.connect`."""
+    """Add the options of commands that need a cluster: the arguments of `client.connect`."""
     for option in (
         click.option(
             "-n",
@@ -76,7 +76,7 @@ def cluster_options(command: Any) -> Any:
 
 
 def output_option(command: Any) -> Any:
-    """Every command that prints data takes `-o json`."""
+    """Add `-o json`, for every command that prints data."""
     return click.option(
         "-o",
         "--output",

@@ -1,4 +1,4 @@
-"""Owns the commands about runs: run, sweep, report."""
+"""Commands for runs on this machine, and for reports: run, sweep, report."""
 
 import json
 from collections.abc import Sequence
@@ -230,7 +230,7 @@ def _read(folders: Sequence[Path], each: bool = False) -> "list[Group]":
 def _report(
     groups: "list[Group]", out: Path, output: str, layout: "Layout | None" = None
 ) -> dict[str, Any]:
-    """Write the report on these runs, and print their numbers and its paths, unless as JSON."""
+    """Write the report on these runs; print its numbers and paths, unless as JSON."""
     from fedctl.report import page as pages
     from fedctl.report import table
     from fedctl.report.groups import base_bytes

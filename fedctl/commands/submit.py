@@ -1,4 +1,4 @@
-"""Owns the commands that compare a run with a cluster, and send it there: submit and diff."""
+"""Commands that send a run to a cluster or compare it with one: submit and diff."""
 
 import json
 import threading
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fedctl.cluster.api.client import Cluster
     from fedctl.cluster.change.submit import Sent
 
-LAST_LINES_SECONDS = 20  # for what is still on its way when a run has ended
+LAST_LINES_SECONDS = 20  # for log lines that arrive after a run has ended
 
 
 @click.command()
@@ -162,7 +162,7 @@ def _follow(cluster: "Cluster", run: str, timeout: float | None, logs: bool, out
 
 
 def _print_log(cluster: "Cluster", run: str, output: str) -> None:
-    """The log is beside the matter: that it cannot be read ends nothing."""
+    """Print the log of rank 0; if it cannot be read, warn and continue."""
     from fedctl.cluster.watch import logs
 
     try:
@@ -171,7 +171,7 @@ def _print_log(cluster: "Cluster", run: str, output: str) -> None:
     except FedctlError as error:
         click.echo(f"warning: the log: {error}", err=True)
     except BrokenPipeError:
-        return  # nobody reads it any more
+        return  # the reader has closed the pipe
 
 
 @click.command("diff")
@@ -202,7 +202,9 @@ def diff_run(output: str, context: str | None, **given: Any) -> None:
         found = documents(_render(cluster, release))
         changed = dict(diff.differences(cluster, found))
     except FedctlError as error:
-        raise UserError(str(error)) from None  # 1 is taken: as for diff(1) and kubectl
+        raise UserError(
+            str(error)
+        ) from None  # not 1, which means different, as for diff(1) and kubectl
     if output == "json":
         changes = [{"object": name, "diff": text} for name, text in changed.items()]
         click.echo(json.dumps(changes, indent=2))

@@ -1,4 +1,4 @@
-"""Owns the commands that keep a cluster in order: gc, doctor."""
+"""Commands for the upkeep of a cluster: gc, doctor."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Owns what is checked before a run creates anything: paths, ports, what is installed."""
+"""Checks before a run creates anything: paths, ports, installed packages."""
 
 import importlib.util
 import json
@@ -34,7 +34,7 @@ def plan(
     out: Path | None,
     resume: Path | None,
 ) -> Plan:
-    """What `fedctl run` was asked for."""
+    """Plan the run that the options of `fedctl run` describe."""
     if resume is not None:
         if source or sets or out or ranks is not None:
             raise UserError(
@@ -47,7 +47,7 @@ def plan(
 
 
 def fresh(source: str, sets: Sequence[str], out: Path | None) -> Plan:
-    """A new run of a preset or file; raises before anything was created."""
+    """Plan a new run of a preset or file; raise before anything was created."""
     if source in bundled.sweeps():
         raise UserError(
             f"{source}: is a sweep, several runs; start them with: fedctl sweep {source}"
@@ -67,7 +67,7 @@ def fresh(source: str, sets: Sequence[str], out: Path | None) -> Plan:
 
 
 def resumed(folder: Path) -> Plan:
-    """The continuation of the run in `folder`, with the settings that it has."""
+    """Plan the continuation of the run in `folder`, with its own settings."""
     path = folder / runs.EXPERIMENT
     if not path.is_file():
         raise UserError(f"--resume {folder}: not a run folder, it has no {runs.EXPERIMENT}")
@@ -86,7 +86,7 @@ def resumed(folder: Path) -> Plan:
 
 
 def with_absolute_data(experiment: Experiment) -> Experiment:
-    """The same experiment, its data found wherever the ranks are started."""
+    """Return the experiment with an absolute data path, which any working folder can use."""
     if experiment.data.path is None:
         return experiment
     path = Path(os.path.abspath(Path(experiment.data.path).expanduser()))
@@ -111,7 +111,7 @@ def _unused(parent: Path, name: str) -> Path:
 
 
 def machine_is_ready(experiment: Experiment) -> None:
-    """What training needs is installed, and its ports are free."""
+    """Raise if training needs a package that is missing, or a port that is taken."""
     missing = [
         module
         for module in ("torch", "torchvision", "safetensors", "sklearn", "prometheus_client")
@@ -138,7 +138,7 @@ def _ports_are_free(experiment: Experiment) -> None:
                 host, first + rank, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )[0]
             with socket.socket(family, socket.SOCK_STREAM) as probe:
-                # As the metrics server does: a port whose last connections still linger is free.
+                # As the metrics server does: a port with lingering connections is free.
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(address)
         except socket.gaierror:

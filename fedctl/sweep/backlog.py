@@ -1,6 +1,7 @@
-"""Owns what is left to do of a sweep: for each of its runs whether to start, go on or leave it.
+"""What is left to do of a sweep: for each run whether to start, resume or skip it.
 
-A run is found again by the digest of its settings, under whatever name; nothing is changed here.
+A run is recognised by the digest of its settings, whatever its name. Nothing is changed here,
+except that `plan` clears a failed start.
 """
 
 import json
@@ -31,7 +32,7 @@ TO_DO: dict[State, str] = {
 
 @dataclass(frozen=True)
 class Item:
-    """A run of the sweep, its folder, and what is in it."""
+    """A run of the sweep, its folder, and the folder's state."""
 
     variant: Variant
     folder: Path
@@ -39,7 +40,7 @@ class Item:
 
 
 def items(variants: Sequence[Variant], folder: Path) -> list[Item]:
-    """The sweep's runs as `folder` holds them; a UserError if it holds something else instead."""
+    """Return the sweep's runs with their state in `folder`; raise if it holds something else."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder}: is a file; name a folder")
     held = _held(folder)
@@ -55,12 +56,12 @@ def items(variants: Sequence[Variant], folder: Path) -> list[Item]:
 
 
 def rounds_done(item: Item) -> int:
-    """Rounds that need not be played again."""
+    """Return the rounds that need not be repeated."""
     return runs.checkpoint_round(item.folder) if item.state == "interrupted" else 0
 
 
 def plan(item: Item) -> Plan:
-    """How to run it; clears what a failed start left in its folder."""
+    """Return how to run it; clear what a failed start left in its folder."""
     if item.state == "interrupted":
         return preflight.resumed(item.folder)
     if item.state == "failed":
@@ -69,7 +70,7 @@ def plan(item: Item) -> Plan:
 
 
 def _held(folder: Path) -> dict[Path, tuple[str, Experiment | None]]:
-    """The runs in this folder, each with the digest of its settings; unreadable ones with none."""
+    """Return the runs in this folder with their digests, empty for those that cannot be read."""
     found: dict[Path, tuple[str, Experiment | None]] = {}
     for path in sorted(folder.glob(f"*/{runs.EXPERIMENT}")):
         try:
@@ -83,7 +84,7 @@ def _held(folder: Path) -> dict[Path, tuple[str, Experiment | None]]:
 def _belongs(
     place: Path, variant: Variant, held: dict[Path, tuple[str, Experiment | None]]
 ) -> None:
-    """The folder is this run's, or free."""
+    """Raise unless the folder is this run's, or free."""
     remedy = "name another --out, or move it away"
     if place not in held:
         if place.exists() and not (place.is_dir() and not any(place.iterdir())):

@@ -1,4 +1,4 @@
-"""Owns what an API server's refusals mean, each as one line with its remedy."""
+"""Errors of an API server, each as one line with its remedy. Sends no request."""
 
 import json
 import re
@@ -12,7 +12,7 @@ ROLE = "ask for the role that charts/fedtrain-platform makes"
 
 
 class ApiError(FedctlError):
-    """The API server said no; `status` is HTTP's, `reason` Kubernetes', `message` its own words."""
+    """An error answer; `status` is HTTP's, `reason` Kubernetes', `message` its own text."""
 
     def __init__(self, line: str, status: int = 0, reason: str = "", message: str = "") -> None:
         super().__init__(line)
@@ -20,15 +20,15 @@ class ApiError(FedctlError):
 
 
 class Forbidden(ApiError):
-    """A right is missing."""
+    """A permission is missing."""
 
 
 class NotFound(ApiError):
-    """No such object, or no such namespace."""
+    """The object or the namespace does not exist."""
 
 
 class KindMissing(ApiError):
-    """The cluster has no such kind: whoever brings it is not installed."""
+    """The kind is not installed in the cluster."""
 
 
 class AlreadyExists(ApiError):
@@ -36,28 +36,28 @@ class AlreadyExists(ApiError):
 
 
 class Conflict(ApiError):
-    """Somebody else owns a field, or the object has changed meanwhile."""
+    """Another manager owns a field, or the object has changed in the meantime."""
 
 
 class Gone(ApiError):
-    """The place to go on watching from is too old."""
+    """The version to resume a watch from is too old."""
 
 
 class Refused(ApiError):
-    """The object itself is wrong, so sending it again is no use."""
+    """The object itself is wrong, so sending it again does not help."""
 
     exit_code = 2
 
 
 class Unreachable(RunError):
-    """No answer, or one that broke off: it may be there again soon."""
+    """No answer, or one that was cut off; a later request may succeed."""
 
 
-TIMEOUT_SECONDS = 60.0  # how long who waits for a run asks on without an answer
+TIMEOUT_SECONDS = 60.0  # how long a wait for a run continues while the server does not answer
 
 
 def passing(error: FedctlError) -> bool:
-    """Whether asking again in a moment may help."""
+    """Return whether the same request may succeed in a moment."""
     if isinstance(error, ApiError):
         return error.status in (429, 500, 502, 503, 504)
     return isinstance(error, Unreachable)
@@ -66,7 +66,7 @@ def passing(error: FedctlError) -> bool:
 def of(
     status: int, body: bytes, *, method: str, path: str, server: str = "the cluster"
 ) -> ApiError:
-    """The error of an answer with an HTTP status of 400 or more."""
+    """Return the error of an answer with an HTTP status of 400 or more."""
     answer = _status(body)
     return of_status({"code": status, **answer}, method=method, path=path, server=server)
 
@@ -74,7 +74,7 @@ def of(
 def of_status(
     answer: Mapping[str, Any], *, method: str = "", path: str = "", server: str = "the cluster"
 ) -> ApiError:
-    """The error that a Status object, as Kubernetes answers with, stands for."""
+    """Return the error that a Kubernetes Status object describes."""
     status, reason = int(answer.get("code") or 0), str(answer.get("reason") or "")
     message = " ".join(str(answer.get("message") or "").split())
     kind: type[ApiError]
@@ -148,7 +148,7 @@ def _conflict(found: "re.Match[str]") -> str:
     )
 
 
-# The server's words, where they say more than its status: first match.
+# Messages that say more than the status; the first match counts.
 _BY_MESSAGE: tuple[tuple[str, type[ApiError], Any], ...] = (
     (
         r"exceeded quota: (?P<quota>\S+), requested: (?P<requested>\S+), used: (?P<used>\S+), "
@@ -238,7 +238,7 @@ def _by_status(
 
 
 def _causes(answer: Mapping[str, Any]) -> str:
-    """What is wrong with which field, as a list of causes has it."""
+    """Return the invalid fields and what is wrong with each."""
     causes = (answer.get("details") or {}).get("causes") or []
     lines = []
     for cause in causes[:3]:
@@ -249,7 +249,7 @@ def _causes(answer: Mapping[str, Any]) -> str:
 
 
 def without(path: str) -> str:
-    """That a kind is not served, and who brings it."""
+    """Return the sentence that a kind is not served, and how to install it."""
     found = re.match(r"/apis/([^/]+)/([^/]+)", path)
     if not found:
         return f"{path}: the cluster has no such thing"
@@ -258,7 +258,7 @@ def without(path: str) -> str:
 
 
 def named(path: str) -> str:
-    """What a path is of, for people: `pytorchjobs.kubeflow.org digits`."""
+    """Return what a path refers to, for people: `pytorchjobs.kubeflow.org digits`."""
     found = re.match(
         r"/(?:api|apis/(?P<group>[^/]+))/[^/]+(?:/namespaces/[^/]+(?=/))?/(?P<plural>[^/?]+)"
         r"(?:/(?P<name>[^/?]+))?",

@@ -1,6 +1,6 @@
-"""Owns which cluster is meant, as whom: the kubeconfig's context, or a pod's service account.
+"""The cluster and user to connect as: the kubeconfig's context, or a pod's service account.
 
-The official client reads the file, with every way of logging in that it knows.
+The official client reads the file, and supports every login method that it knows.
 """
 
 import logging
@@ -19,7 +19,7 @@ IN_POD = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 @dataclass(frozen=True)
 class Access:
-    """A cluster, ready to be asked; `configuration` is the official client's."""
+    """A cluster and the credentials for it; `configuration` is the official client's."""
 
     context: str
     namespace: str
@@ -27,7 +27,7 @@ class Access:
 
 
 def read(context: str | None, namespace: str | None) -> Access:
-    """The context's cluster; without a name the current one's, or the one around this pod."""
+    """Return the access of a context; by default the current one, or the surrounding pod's."""
     from kubernetes.client import Configuration
 
     configuration = Configuration()
@@ -42,7 +42,7 @@ def read(context: str | None, namespace: str | None) -> Access:
 
 
 def _files() -> str:
-    """The kubeconfig's files that exist, joined as KUBECONFIG has them."""
+    """Return the kubeconfig's files that exist, joined as in KUBECONFIG."""
     asked = os.environ.get("KUBECONFIG") or "~/.kube/config"
     paths = [os.path.expanduser(path) for path in asked.split(os.pathsep) if path]
     return os.pathsep.join(path for path in paths if os.path.exists(path))
@@ -81,7 +81,9 @@ def _of_the_file(
         config.load_kube_config(
             config_file=files, context=chosen, client_configuration=configuration
         )
-    if complaints:  # a login plugin failed; the client only logs it, and goes on as nobody
+    if (
+        complaints
+    ):  # a login plugin failed; the client only logs that, and continues without a login
         raise RunError(f"context {chosen}: logging in failed: {complaints[0]}; log in again")
     entry = next(entry for entry in tree["contexts"] if entry["name"] == chosen)
     own = _value(entry).get("context", {}).get("namespace")
@@ -89,13 +91,13 @@ def _of_the_file(
 
 
 def _value(node: Any) -> Any:
-    """The plain tree behind the client's own kind of node."""
+    """Return the plain tree behind the client's own type of node."""
     return getattr(node, "value", node)
 
 
 @contextmanager
 def _one_line_errors(files: str) -> Iterator[list[str]]:
-    """Collects what the official client logs, and makes one line of what it raises."""
+    """Collect what the official client logs, and turn what it raises into one line."""
     from yaml import YAMLError
 
     complaints: list[str] = []
@@ -112,7 +114,7 @@ def _one_line_errors(files: str) -> Iterator[list[str]]:
     except YAMLError as error:
         problem = getattr(error, "problem", None) or error
         raise RunError(f"{files} is no kubeconfig: not YAML: {problem}") from None
-    # The client indexes into the tree as it comes, so any of these is a file of another shape.
+    # The client does not check the file's structure, so a wrong one can raise anything.
     except Exception as error:
         raise RunError(f"{files} is no kubeconfig that works: {_line(error)}; {HOW}") from None
     finally:

@@ -1,4 +1,4 @@
-"""Owns what is done to a run that is there: suspend, resume, and cancel, after which it is gone."""
+"""Suspending, resuming and cancelling a run that exists. Creates no object."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,14 +36,14 @@ def parts(
     kinds: Sequence[str] = PARTS,
     notice: Callable[[str], None] = lambda text: None,
 ) -> list[Object]:
-    """The objects of a run beside its job; `notice` is told of kinds that one may not see."""
+    """Return the objects of a run other than its job; pass hidden kinds to `notice`."""
     found: list[Object] = []
     for kind in kinds:
         try:
             found += cluster.list(kind, labels=snapshot.selector(run))
         except errors.KindMissing:
             continue
-        except errors.Forbidden as error:  # also said of a kind that the cluster does not have
+        except errors.Forbidden as error:  # also for a kind that is not installed
             if cluster.serves(kind):
                 notice(f"what {run} has of a kind stays: {error}")
     return found
@@ -56,10 +56,10 @@ def end(
     report: Callable[[str], None],
     timeout: float | None = None,
 ) -> str | None:
-    """Ends the job; its ranks save a checkpoint, which is what is waited for. Its name, if any.
+    """Delete the job, wait until its ranks have saved and ended; return its name, if it existed.
 
-    The rest has to stay until then: without their Service ranks no longer find each other. Raises
-    WaitTimeout where they are not gone after `timeout` seconds, as on a node that is lost.
+    The other objects must stay until then, because ranks find each other through their Service.
+    Raises WaitTimeout if ranks still exist after `timeout` seconds, as on a lost node.
     """
     mine = job.find(cluster, run)
     if mine is not None:
@@ -84,7 +84,7 @@ def end(
 def remove(
     cluster: "Cluster", run: str, purge: bool, notice: Callable[[str], None] = lambda text: None
 ) -> Removed:
-    """Removes what is left of a run; its claims, which hold the run folder, only with `purge`."""
+    """Delete what is left of a run; its PVCs, which hold the run folder, only with `purge`."""
     removed = []
     claims = parts(cluster, run, [CLAIM])
     for part in [*parts(cluster, run, notice=notice), *(claims if purge else [])]:
@@ -107,12 +107,12 @@ def _over(pod: Object) -> bool:
 
 
 def suspend(cluster: "Cluster", run: str) -> str:
-    """Takes the run's pods away, after a checkpoint; what was done, in words."""
+    """Suspend the run: its ranks save a checkpoint and its pods are deleted; return a summary."""
     return _switch(cluster, run, off=True)
 
 
 def resume(cluster: "Cluster", run: str) -> str:
-    """Lets it start again; what was done, in words."""
+    """Let a suspended run start again; return a summary."""
     return _switch(cluster, run, off=False)
 
 
@@ -135,7 +135,7 @@ def _switch(cluster: "Cluster", run: str, off: bool) -> str:
 
 
 def _switch_workload(cluster: "Cluster", run: str, mine: Object, queue: str, off: bool) -> str:
-    """Kueue sets the job's own switch back, so the one of its queue entry is the one to use."""
+    """Switch the run's Workload, because Kueue reverts changes to the job's own switch."""
     try:
         workload = snapshot.workload_of(cluster, mine)
     except errors.KindMissing:

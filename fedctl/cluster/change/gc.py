@@ -1,7 +1,7 @@
-"""Owns what is left over on a cluster: runs that ended long ago, parts of runs that are gone.
+"""Leftovers on a cluster: runs that ended long ago, and parts of runs that were deleted.
 
-What somebody else manages (a Helm release, Argo CD) is told of and left alone; claims, which hold
-run folders, are touched only where that was asked for.
+Objects that a Helm release or Argo CD manages are listed and left alone. PVCs, which hold run
+folders, are included only on request.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,9 +24,9 @@ Object = Mapping[str, Any]
 Place = tuple[str, str]  # namespace, run
 
 CLAIM = "PersistentVolumeClaim"
-# A submit makes the parts of a run before its job: what is so young may belong to one.
+# A submit creates the parts of a run before its job, so a young part may belong to one.
 YOUNG = timedelta(minutes=10)
-# Annotation -> who would make the object again, or is left with half a release.
+# Annotation -> why the object must be removed by the tool that manages it.
 MANAGED = {
     "meta.helm.sh/release-name": "Helm made it: `helm uninstall` removes it",
     "argocd.argoproj.io/tracking-id": "Argo CD manages it: remove it from its repository",
@@ -35,7 +35,7 @@ MANAGED = {
 
 @dataclass(frozen=True)
 class Item:
-    """An object that can go, and why."""
+    """An object that can be removed, and why."""
 
     obj: Object
     run: str
@@ -43,22 +43,22 @@ class Item:
 
     @property
     def namespace(self) -> str:
-        """Where it is."""
+        """The object's namespace."""
         return str(self.obj["metadata"].get("namespace", ""))
 
     @property
     def what(self) -> str:
-        """kind.group/name."""
+        """The object as kind.group/name."""
         return name_of(self.obj)
 
     @property
     def kept(self) -> str:
-        """Why it is not ours to remove; empty: it is."""
+        """Why another tool must remove it; empty if it may be removed here."""
         marks = self.obj["metadata"].get("annotations") or {}
         return next((why for mark, why in MANAGED.items() if mark in marks), "")
 
     def as_dict(self) -> dict[str, str]:
-        """For programs."""
+        """Return the item as JSON output."""
         fields = {"object": self.what, "namespace": self.namespace, "run": self.run}
         return fields | {"why": self.why, "kept": self.kept}
 
@@ -70,7 +70,7 @@ def find(
     everywhere: bool = False,
     now: datetime | None = None,
 ) -> list[Item]:
-    """What can go: jobs first, which takes their pods along, then the parts, then helper pods."""
+    """Return what can go: jobs first, which delete their pods, then parts, then helper pods."""
     now = now or datetime.now(UTC)
     jobs = {_place(mine): mine for mine in job.of_namespace(cluster, everywhere)}
     old: dict[Place, str] = {}
@@ -90,7 +90,7 @@ def find(
 
 
 def _parts(cluster: "Cluster", claims: bool, everywhere: bool) -> Iterator[Object]:
-    """Everything that the chart made beside jobs, as far as it is there and may be seen."""
+    """Yield all objects of the chart except jobs, of the kinds that exist and may be listed."""
     for kind in (*PARTS, *([CLAIM] if claims else [])):
         try:
             yield from cluster.list(kind, labels={NAME: CHART}, everywhere=everywhere)
@@ -99,7 +99,7 @@ def _parts(cluster: "Cluster", claims: bool, everywhere: bool) -> Iterator[Objec
 
 
 def _helpers(cluster: "Cluster", everywhere: bool, now: datetime) -> Iterator[Item]:
-    """Pods that a fetch which was killed has left behind."""
+    """Yield pods that a killed fetch has left behind."""
     life = timedelta(seconds=fetch.LIFE_SECONDS)
     for pod in cluster.list("Pod", labels={NAME: fetch.HELPER}, everywhere=everywhere):
         made, phase = _made(pod), (pod.get("status") or {}).get("phase")
@@ -109,7 +109,7 @@ def _helpers(cluster: "Cluster", everywhere: bool, now: datetime) -> Iterator[It
 
 
 def remove(cluster: "Cluster", items: Iterable[Item]) -> Iterator[tuple[Item, str]]:
-    """Removes them one by one; with each why it could not be, or nothing."""
+    """Delete the items one by one; yield each with the reason if it could not be removed."""
     for item in items:
         if item.kept:
             yield item, item.kept
@@ -121,7 +121,7 @@ def remove(cluster: "Cluster", items: Iterable[Item]) -> Iterator[tuple[Item, st
                 meta["name"],
                 api_version=item.obj["apiVersion"],
                 namespace=item.namespace,
-                uid=meta.get("uid"),  # a run that was made anew meanwhile has the name, not this
+                uid=meta.get("uid"),  # not a new run of the same name
             )
             yield item, ""
         except FedctlError as error:
@@ -138,7 +138,7 @@ def _made(obj: Object) -> datetime | None:
 
 
 def _ago(age: timedelta) -> str:
-    """Roughly how long ago: 3 days, 2 hours, 5 minutes."""
+    """Return roughly how long ago: 3 days, 2 hours, 5 minutes."""
     seconds = int(age.total_seconds())
     for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
         if count := seconds // size:

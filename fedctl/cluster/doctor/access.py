@@ -1,4 +1,4 @@
-"""Owns the checks of the way to a cluster: server, clock, namespace, Helm, rights."""
+"""Checks of the access to a cluster: server, clock, namespace, Helm, permissions."""
 
 import json
 import re
@@ -26,7 +26,7 @@ JOBS, CLAIM = ("PyTorchJob", "TrainJob", "Job"), "PersistentVolumeClaim"
 PARTS = ("TrainingRuntime", "ConfigMap", "Service", "NetworkPolicy")
 # Parts that few runs have.
 NATIVE, VOLCANO, MONITOR = "PodGroup", f"PodGroup.{kinds.VOLCANO}", "PodMonitor"
-# What is sent is compared with what is there; a server-side apply is a patch, at first a create.
+# A submit compares with what exists; a server-side apply is a patch, and at first a create.
 SEND = ("get", "create", "patch")
 
 
@@ -34,8 +34,9 @@ def _to(verbs: Sequence[str], *of: str) -> list[Right]:
     return [(verb, kind, "") for kind in of for verb in verbs]
 
 
-# What is done -> how bad it is without, and the rights that it takes. diff takes those of submit,
-# list and wait of status, resume of suspend, gc of cancel. charts/fedtrain-platform gives them all.
+# Command -> the level if its permissions are missing, and the permissions. diff needs those of
+# submit, list and wait those of status, resume of suspend, gc of cancel. The role in
+# charts/fedtrain-platform has them all.
 RIGHTS: dict[str, tuple[str, Sequence[Right]]] = {
     "submit": (FAIL, _to(SEND, *JOBS, *PARTS, CLAIM)),
     "submit --queue": (WARN, _to(["get", "list"], "LocalQueue")),
@@ -60,7 +61,7 @@ RIGHTS: dict[str, tuple[str, Sequence[Right]]] = {
 
 
 def server(cluster: "Cluster") -> Iterator[Finding]:
-    """Reachable, new enough, and of the same opinion about the time."""
+    """Check that the server is reachable and new enough, and that the clocks agree."""
     answer = cluster.raw("GET", "/version")
     version = str(cluster.tree(answer).get("gitVersion", ""))
     wanted = oldest()
@@ -79,7 +80,7 @@ def server(cluster: "Cluster") -> Iterator[Finding]:
 
 
 def oldest() -> tuple[int, int]:
-    """The Kubernetes that the chart says it needs."""
+    """Return the Kubernetes version that the chart needs."""
     import yaml
 
     from fedctl.chart import schema
@@ -91,7 +92,7 @@ def oldest() -> tuple[int, int]:
 
 
 def namespace(cluster: "Cluster") -> Iterator[Finding]:
-    """There, and what its Pod Security level lets in."""
+    """Check that the namespace exists, and report its Pod Security level."""
     name = cluster.namespace
     try:
         found = cluster.get("Namespace", name)
@@ -110,7 +111,7 @@ def namespace(cluster: "Cluster") -> Iterator[Finding]:
 
 
 def helm(cluster: "Cluster") -> Iterator[Finding]:
-    """What renders a run."""
+    """Check that Helm is installed."""
     from fedctl.chart import helm as renderer
 
     try:
@@ -120,7 +121,7 @@ def helm(cluster: "Cluster") -> Iterator[Finding]:
 
 
 def rights(cluster: "Cluster") -> Iterator[Finding]:
-    """Of each command what it needs of the kinds that there are, as the server itself judges it."""
+    """Check the permissions that each command needs on the kinds that are installed."""
     every = sorted({right for _level, wanted in RIGHTS.values() for right in wanted})
     there = {kind: _has(cluster, kind) for kind in {kind for _verb, kind, _sub in every}}
     every = [right for right in every if there[right[1]]]
@@ -129,7 +130,7 @@ def rights(cluster: "Cluster") -> Iterator[Finding]:
     for command, (_level, wanted) in RIGHTS.items():
         missing = [right for right in wanted if not allowed.get(right, True)]
         if not missing:
-            if " " not in command:  # the ways of a command are told of where they are closed
+            if " " not in command:  # variants of a command are reported only if they fail
                 yield Finding(OK, f"you may {command}")
             continue
         named = ", ".join(dict.fromkeys(map(_named, missing)))

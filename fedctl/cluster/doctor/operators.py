@@ -1,4 +1,4 @@
-"""Owns the checks of what runs the pods: there, new enough for what the chart renders, alive."""
+"""Checks of the operators that run the pods: installed, new enough for the chart, running."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Object = Mapping[str, Any]
 
 BACKENDS = {"pytorchjob": ("PyTorchJob",), "trainjob": ("TrainJob", "TrainingRuntime", "JobSet")}
-# The end of a Deployment's name -> the kind whose operator it is; releases put names before it.
+# Suffix of a Deployment's name -> its operator's kind; Helm releases add a prefix.
 DEPLOYMENTS = {
     "training-operator": "PyTorchJob",
     "trainer-controller-manager": "TrainJob",
@@ -22,7 +22,7 @@ DEPLOYMENTS = {
     "kueue-controller-manager": "LocalQueue",
 }
 PRESET = "gwpf-digits"
-# What is rendered -> the values that make it so.
+# Options of `fedctl render` -> the chart's values for them.
 SHAPES: Mapping[str, Mapping[str, Any]] = {
     "": {"deadlineSeconds": 3600, "ttlSecondsAfterFinished": 3600},
     "--queueing native": {"queue.kind": "native"},
@@ -32,7 +32,7 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
 
 
 def backends(cluster: "Cluster") -> Iterator[Finding]:
-    """Which of the three there are."""
+    """Check which of the three backends are installed."""
     for backend, wanted in BACKENDS.items():
         missing = [kind for kind in wanted if not cluster.serves(kind)]
         if missing:
@@ -46,7 +46,7 @@ def backends(cluster: "Cluster") -> Iterator[Finding]:
 
 
 def fields(cluster: "Cluster") -> Iterator[Finding]:
-    """What the cluster would drop of what the chart renders: its kinds are older than the chart."""
+    """Check for fields of the chart that the cluster's kinds do not have and would drop."""
     for backend, wanted in BACKENDS.items():
         if not all(cluster.serves(kind) for kind in wanted):
             continue
@@ -71,7 +71,7 @@ def fields(cluster: "Cluster") -> Iterator[Finding]:
 
 
 def _schema(cluster: "Cluster", kind: str) -> tuple[Object, Object] | None:
-    """A kind's schema and all those beside it, from the server's OpenAPI, open to everybody."""
+    """Return the schema of a kind, and all others, from the server's public OpenAPI."""
     of = kinds.of(kind)
     try:
         path = f"/openapi/v3/apis/{of.group}/{cluster.version_of(of)}"
@@ -89,7 +89,7 @@ def _schema(cluster: "Cluster", kind: str) -> tuple[Object, Object] | None:
 def _lost(
     cluster: "Cluster", backend: str, options: Mapping[str, Any], schemas: Mapping[str, Any]
 ) -> Iterator[str]:
-    """The fields of a rendered run that its kinds do not have."""
+    """Yield the fields of a rendered run that its kinds do not have."""
     from fedctl.chart import helm, values
 
     release = values.release(
@@ -102,7 +102,7 @@ def _lost(
 
 
 def unknown(value: Any, schema: Object, every: Object, path: str) -> Iterator[str]:
-    """The paths in a value that a schema has no place for: what the API server would drop."""
+    """Yield the paths in a value that the schema does not have: the API server would drop them."""
     schema = _resolved(schema, every)
     if isinstance(value, list):
         for item in value:
@@ -121,7 +121,7 @@ def unknown(value: Any, schema: Object, every: Object, path: str) -> Iterator[st
 
 
 def _resolved(schema: Object, every: Object) -> Object:
-    """What a reference stands for; with a default beside it, it is the only one of `allOf`."""
+    """Follow a reference; if it has a default, it is the only item of `allOf`."""
     while "$ref" in schema or len(schema.get("allOf") or []) == 1:
         inner = schema if "$ref" in schema else schema["allOf"][0]
         if "$ref" not in inner:
@@ -131,7 +131,7 @@ def _resolved(schema: Object, every: Object) -> Object:
 
 
 def alive(cluster: "Cluster") -> Iterator[Finding]:
-    """The operators' Deployments, where one may see them."""
+    """Check the operators' Deployments, if they may be listed."""
     there = {name: kind for name, kind in DEPLOYMENTS.items() if cluster.serves(kind)}
     if not there:
         return

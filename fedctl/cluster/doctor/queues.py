@@ -1,4 +1,4 @@
-"""Owns the checks of who starts a run and who watches it: Kueue, Volcano, gangs, Prometheus."""
+"""Checks of queues, gang schedulers and monitoring: Kueue, Volcano, Kubernetes, Prometheus."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -12,13 +12,13 @@ from fedctl.cluster.status import job
 if TYPE_CHECKING:
     from fedctl.cluster.api.client import Cluster
 
-# As Kueue's own manifests name them; another installation may not.
+# As in Kueue's own manifests; other installations may use other names.
 KUEUE_NAMESPACE, KUEUE_CONFIG = "kueue-system", "kueue-manager-config"
 CONFIG_KEY = "controller_manager_config.yaml"
 
 
 def kueue(cluster: "Cluster") -> Iterator[Finding]:
-    """There, and with a queue in this namespace."""
+    """Check that Kueue is installed and has a queue in this namespace."""
     if not cluster.serves("LocalQueue"):
         yield Finding(OK, "Kueue is not there: leave --queue out")
         return
@@ -38,7 +38,7 @@ def kueue(cluster: "Cluster") -> Iterator[Finding]:
 
 
 def integrations(cluster: "Cluster") -> Iterator[Finding]:
-    """Whether Kueue manages the kinds of our jobs; those that it does not would wait for ever."""
+    """Check that Kueue manages the kinds of our jobs; others would stay suspended forever."""
     if not cluster.serves("LocalQueue"):
         return
     try:
@@ -66,7 +66,7 @@ def integrations(cluster: "Cluster") -> Iterator[Finding]:
 
 
 def gangs(cluster: "Cluster") -> Iterator[Finding]:
-    """Who else starts all ranks at once, or none."""
+    """Check for the other gang schedulers."""
     if cluster.serves("PodGroup.scheduling.volcano.sh"):
         text = "--queueing volcano: Volcano is there"
         yield Finding(OK, f"{text}; PyTorchJobs need the operator's --gang-scheduler-name=volcano")
@@ -81,7 +81,7 @@ def gangs(cluster: "Cluster") -> Iterator[Finding]:
 
 
 def monitoring(cluster: "Cluster") -> Iterator[Finding]:
-    """Who scrapes the ranks."""
+    """Check for the Prometheus operator."""
     if cluster.serves("PodMonitor"):
         yield Finding(OK, "PodMonitors are there: charts/fedtrain-platform has the ranks scraped")
     else:

@@ -1,4 +1,4 @@
-"""Owns the checks of what there is room for: quota, limits, GPUs, storage."""
+"""Checks of the available resources: quota, limits, GPUs, storage."""
 
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Object = Mapping[str, Any]
 
 GPU = "nvidia.com/gpu"
-# Of pods: the others hold nothing any more, and may be most of a cluster's.
+# Pods that still hold resources; the others may be most of a cluster's.
 ALIVE = "status.phase!=Succeeded,status.phase!=Failed"
 DEFAULT = "storageclass.kubernetes.io/is-default-class"
 # Parts of the names of provisioners whose volumes many nodes can write to.
@@ -22,7 +22,7 @@ SHARED = ("nfs", "cephfs", "efs.csi", "filestore", "file.csi.azure", "lustre", "
 
 
 def quota(cluster: "Cluster") -> Iterator[Finding]:
-    """What the namespace has left, and what a single pod may take."""
+    """Check what is left of the namespace's quota, and the limits of a single pod."""
     full = []
     quotas = cluster.list("ResourceQuota")
     for found in quotas:
@@ -65,7 +65,7 @@ def _limits(cluster: "Cluster") -> Iterator[Finding]:
 
 
 def gpus(cluster: "Cluster") -> Iterator[Finding]:
-    """How many there are, and how many are free."""
+    """Count the GPUs, and those that are free."""
     try:
         nodes = cluster.list("Node")
     except errors.Forbidden:
@@ -105,7 +105,7 @@ def _taken(pod: Object) -> int:
 
 
 def storage(cluster: "Cluster") -> Iterator[Finding]:
-    """Where run folders may go: a default class, and one that several ranks can share."""
+    """Check for a default storage class, and for one that several ranks can share."""
     try:
         classes = cluster.list("StorageClass")
     except errors.Forbidden:
@@ -143,7 +143,7 @@ def _shared(found: Object) -> bool:
 
 
 def number(text: Any) -> Decimal:
-    """A Kubernetes quantity: 4, 500m, 16Gi."""
+    """Parse a Kubernetes quantity: 4, 500m, 16Gi."""
     from kubernetes.utils.quantity import parse_quantity
 
     return Decimal(parse_quantity(str(text)))

@@ -1,4 +1,4 @@
-"""Owns the list of the runs on a cluster, whichever backend they have."""
+"""The list of all runs on a cluster, on any backend."""
 
 import json
 from collections import defaultdict
@@ -22,7 +22,7 @@ OURS = {NAME: CHART}
 
 @dataclass(frozen=True)
 class Listed:
-    """A run in a list; `algorithm` and `sync` are empty where its experiment may not be read."""
+    """A run in a list; `algorithm` and `sync` are empty if its experiment may not be read."""
 
     name: str
     namespace: str
@@ -33,7 +33,7 @@ class Listed:
 
 
 def runs(cluster: "Cluster", everywhere: bool = False) -> list[Listed]:
-    """The runs of a namespace, or of all; the newest first."""
+    """Return the runs of a namespace, or of all namespaces, the newest first."""
     jobs = [
         found for kind in job.KINDS for found in _all(cluster, kind, everywhere) if _whole(found)
     ]
@@ -57,21 +57,21 @@ def runs(cluster: "Cluster", everywhere: bool = False) -> list[Listed]:
 
 
 def _all(cluster: "Cluster", kind: str, everywhere: bool) -> list[dict[str, Any]]:
-    """Those that the chart has made; none where the kind is not installed."""
+    """Return the chart's objects of a kind; none if the kind is not installed."""
     try:
         return cluster.list(kind, labels=OURS, everywhere=everywhere)
     except errors.KindMissing:
         return []
     except errors.Forbidden:
-        # Said of a kind that is not there, too; and only names of algorithms are in ConfigMaps.
-        # Without pods there is no state: who may not see them may see no run.
+        # Servers may also answer this for a kind that is not installed. ConfigMaps only add names
+        # of algorithms; but without permission to list pods no state can be shown.
         if kind == "Pod":
             raise
         return []
 
 
 def _whole(mine: Object) -> bool:
-    """A run of its own: not the Job that JobSet makes of a TrainJob's ranks."""
+    """Return whether this is a run, and not the Job that JobSet creates for a TrainJob's ranks."""
     return bool(mine["metadata"].get("labels", {}).get(RUN) == mine["metadata"]["name"])
 
 

@@ -1,4 +1,4 @@
-"""Owns the sentences about what keeps a run from going on, each with its remedy; it asks nobody."""
+"""Sentences about what keeps a run from progressing, each with its remedy. Sends no request."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from fedctl.cluster.status.ranks import Rank
 from fedctl.cluster.status.snapshot import Snapshot, last_seen
 from fedctl.report.postmortem import PEER_LOST
 
-# An operator, or Kueue, has had the time to say something; before that, silence means nothing.
+# After this an operator, or Kueue, has had the time to react.
 SILENCE_SECONDS = 15
 OPERATORS = {
     "PyTorchJob": "the training operator",
@@ -25,7 +25,7 @@ LOST = ("Evicted", "NodeLost", "NodeShutdown", "Shutdown", "Preempting", "Unexpe
 
 
 def of(seen: Snapshot, now: state.RunState | None = None) -> list[str]:
-    """The sentences, what is at the root of it first; none where all is well."""
+    """Return the sentences, the root cause first; empty if all is well."""
     now = now or state.of(seen)
     if seen.job is None or now.state == state.SUCCEEDED:
         return []
@@ -97,14 +97,14 @@ def _of_the_operator(seen: Snapshot) -> Iterator[str]:
 
 
 def _of_creation(seen: Snapshot, now: state.RunState) -> Iterator[str]:
-    """Pods that the operator could not make: it only says so in an event."""
+    """Yield the pods that the operator could not create, which only an event reports."""
     if job.ended(seen.job or {}) or all(row.pod for row in now.ranks):
         return
     made = [str(pod["metadata"].get("creationTimestamp") or "") for pod in seen.pods]
     failed = [e for e in seen.events if CREATION.match(str(e.get("reason")))]
     for event in failed[-1:]:
         if (last_seen(event) or "~") < max(made, default=""):
-            return  # it could be made since
+            return  # a pod was created since
         text = " ".join(str(event.get("message") or "").split())
         text = re.sub(r"^Error creating: ", "", text)
         missing = sum(not row.pod for row in now.ranks)
@@ -112,7 +112,7 @@ def _of_creation(seen: Snapshot, now: state.RunState) -> Iterator[str]:
 
 
 def explained(message: str) -> str:
-    """What an API server said to somebody else, as it is said to us."""
+    """Return an error that another client got, in fedctl's words."""
     return str(errors.of_status({"code": 500, "message": message}, path=""))
 
 
@@ -132,7 +132,7 @@ def _of_claims(seen: Snapshot) -> Iterator[str]:
 
 
 def _of_ranks(seen: Snapshot) -> Iterator[str]:
-    """The same sentence about several ranks is one."""
+    """Yield one sentence for all ranks that have the same problem."""
     said: dict[str, list[int]] = {}
     for index, rank in sorted(seen.ranks.items()):
         if text := _of_rank(rank, seen.events):
@@ -189,7 +189,7 @@ def _of_end(rank: Rank, row: state.RankRow, end: Mapping[str, Any] | None) -> st
 
 
 def _unschedulable(message: str) -> str:
-    """The scheduler's reasons without what preemption would do, which nobody asked for."""
+    """Return the scheduler's reasons without its remarks on preemption."""
     text = message.split(" preemption:")[0].rstrip(". ")
     short = re.findall(r"Insufficient ([\w./-]+)", text)
     if short:

@@ -1,7 +1,7 @@
-"""Owns the way of a run folder from a cluster to here: through a rank's pod, or a pod of its own.
+"""Transfer of a run folder from the cluster, through a rank's pod or a helper pod.
 
-A pod of its own reads the run's claim after the run has ended. It has the run's image, rights and
-security, is told by its labels, and is deleted whatever happens; gc.py finds one left behind.
+A helper pod reads the run's PVC after the run has ended. It has the run's image, permissions and
+security settings, is marked by its labels, and is always deleted; gc.py finds one left behind.
 """
 
 import contextlib
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 Object = dict[str, Any]
 
-HELPER = "fedctl-fetch"  # what such a pod's name label says, and its name begins with
-CLAIMED_BY = "fedctl/run"  # not the instance label: services and policies of the run select by that
-LIFE_SECONDS = 3600  # of a pod whose fedctl was killed before it could delete it
+HELPER = "fedctl-fetch"  # a helper pod's name label, and the prefix of its name
+CLAIMED_BY = "fedctl/run"  # not the instance label, which the run's services and policies select by
+LIFE_SECONDS = 3600  # of a helper pod that a killed fedctl could not delete
 TIMEOUT_SECONDS = 300.0  # for the pod to run: an image may have to be pulled
 POLL_SECONDS = 1.0
 VOLUME, MOUNT = "runs", "/runs"
@@ -45,7 +45,7 @@ LITTLE = {
 
 @dataclass(frozen=True)
 class Fetched:
-    """What has arrived where."""
+    """The result of a transfer."""
 
     folder: Path
     files: int
@@ -62,7 +62,7 @@ def fetch(
     progress: folder.Progress = lambda done, total: None,
     notice: Callable[[str], None] = lambda text: None,
 ) -> Fetched:
-    """Copy a run's folder to `out`, which is new or empty, whole or not at all."""
+    """Copy a run's folder to `out`, which must be new or empty, completely or not at all."""
     folder.refuse_full(out)
     with _pod(cluster, run, image, notice) as pod:
         command = ["python", "-c", Path(packer.__file__).read_text("utf-8"), _folder_in(pod, run)]
@@ -81,7 +81,7 @@ def fetch(
 
 
 def _explained(execution: Any, error: FedctlError, pod: Rank, run: str) -> FedctlError:
-    """What the command's own end says, where it explains why the stream has ended."""
+    """Return the command's own error if it explains why the stream has ended."""
     if execution.status in (126, 127) or "executable file not found" in str(error):
         return RunError(f"{pod.name}: its image has no python; name one that has with --image")
     if execution.status in (None, 0):
@@ -93,7 +93,7 @@ def _explained(execution: Any, error: FedctlError, pod: Rank, run: str) -> Fedct
 
 
 def _folder_in(pod: Rank, run: str) -> str:
-    """Where the run folder is in a pod: what its trainer was told, else the chart's place."""
+    """Return the run folder's path in a pod: the trainer's --out, else the chart's default."""
     words = [str(word) for word in pod.container.get("args") or []]
     if "--out" in words[:-1]:
         return words[words.index("--out") + 1]
@@ -101,17 +101,17 @@ def _folder_in(pod: Rank, run: str) -> str:
 
 
 # ---------------------------------------------------------------------------------------------
-# the pod to ask
+# the pod to read from
 
 
 @contextlib.contextmanager
 def _pod(
     cluster: "Cluster", run: str, image: str | None, notice: Callable[[str], None]
 ) -> Iterator[Rank]:
-    """A running pod that has the run folder."""
+    """Yield a running pod that mounts the run folder."""
     at_work = [rank for rank in ranks.newest(ranks.of_run(cluster, run)).values() if rank.running]
     if at_work:
-        yield at_work[0]  # the lowest rank: where folders are not shared, it has the metrics
+        yield at_work[0]  # the lowest rank: if folders are not shared, it has the metrics
         return
     helper = cluster.create(_helper(cluster, run, image))
     name = str(helper["metadata"]["name"])
@@ -126,7 +126,7 @@ def _pod(
 
 
 def _helper(cluster: "Cluster", run: str, image: str | None) -> Object:
-    """A pod that has the run's claim and does nothing."""
+    """Return a pod that mounts the run's PVC and does nothing."""
     mine = job.find(cluster, run)
     template = job.template(cluster, mine) if mine else None
     claim = _claim(run, template) if template else f"{run}-{VOLUME}"
@@ -177,7 +177,7 @@ def _helper(cluster: "Cluster", run: str, image: str | None) -> Object:
     }
 
 
-# As the chart's pods are, for a claim whose job is gone.
+# As the chart's pods have it, for a PVC whose job was deleted.
 _RESTRICTED: Object = {
     "runAsNonRoot": True,
     "runAsUser": 10001,
@@ -189,7 +189,7 @@ _RESTRICTED: Object = {
 
 
 def _kept(template: Mapping[str, Any]) -> tuple[Object, Object]:
-    """Of a run's pod template what a reader of its claim needs too."""
+    """Return the parts of the run's pod template that a helper pod also needs."""
     spec = template["spec"]
     containers = spec["containers"]
     trainer = next((c for c in containers if c["name"] in ranks.CONTAINERS), containers[0])
@@ -200,7 +200,7 @@ def _kept(template: Mapping[str, Any]) -> tuple[Object, Object]:
 
 
 def _claim(run: str, template: Mapping[str, Any]) -> str:
-    """The claim that a run's pods have their folder in."""
+    """Return the PVC that holds the run folder."""
     volumes = template["spec"].get("volumes") or []
     volume: Object = next((volume for volume in volumes if volume["name"] == VOLUME), {})
     if "persistentVolumeClaim" not in volume:
@@ -212,7 +212,7 @@ def _claim(run: str, template: Mapping[str, Any]) -> str:
 
 
 def _check(cluster: "Cluster", run: str, claim: str, there_is_a_job: bool) -> None:
-    """That the claim is there and bound."""
+    """Raise if the PVC does not exist or has no volume."""
     found = cluster.get("PersistentVolumeClaim", claim)
     if found is None and not there_is_a_job:
         raise RunError(
@@ -227,7 +227,7 @@ def _check(cluster: "Cluster", run: str, claim: str, there_is_a_job: bool) -> No
 
 
 def _running(cluster: "Cluster", name: str) -> Rank:
-    """The pod, as soon as it runs."""
+    """Wait until the pod runs, and return it."""
     ends, why = time.monotonic() + TIMEOUT_SECONDS, "nothing is known of it"
     while time.monotonic() < ends:
         pod = cluster.get("Pod", name)

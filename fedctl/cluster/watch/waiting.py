@@ -1,4 +1,4 @@
-"""Owns waiting for a run: what it is waited for, and how the wait can end."""
+"""Waiting for a run: the states to wait for, and how the wait can end."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fedctl.cluster.api.client import Cluster
     from fedctl.cluster.status.state import RunState
 
-# What can be waited for -> the states in which it is reached.
+# Target of a wait -> the states that reach it.
 TARGETS = {
     "running": (RUNNING, SUCCEEDED),
     "succeeded": (SUCCEEDED,),
@@ -25,13 +25,13 @@ Report = Callable[[Snapshot, "RunState"], None]
 
 
 class TargetUnreachable(FedctlError):
-    """The run cannot get there any more: exit code 3."""
+    """The run can no longer reach the state: exit code 3."""
 
     exit_code = 3
 
 
 class WaitTimeout(FedctlError):
-    """The time that was given is over: exit code 124, as timeout(1) has it."""
+    """The wait timed out: exit code 124, as for timeout(1)."""
 
     exit_code = 124
 
@@ -39,7 +39,7 @@ class WaitTimeout(FedctlError):
 def wait(
     cluster: "Cluster", run: str, target: str, timeout: float | None, report: Report
 ) -> "RunState":
-    """The state in which the target is reached; raises where it can't be any more."""
+    """Wait for the target and return the state; raise if it can no longer be reached."""
     last, now = None, None
     for seen in follow.snapshots(cluster, run, timeout):
         now = state.of(seen)
@@ -47,7 +47,7 @@ def wait(
             report(seen, now)
         if now.state in TARGETS[target]:
             return now
-        if now.state in state.ENDED and target != "deleted":  # which comes after every end
+        if now.state in state.ENDED and target != "deleted":  # which can follow any end
             raise _unreached(cluster, run, target, seen, now)
         last = seen
     doing = f"it is {now.state.lower()}" if now else "it was not asked"
