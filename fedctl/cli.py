@@ -17,7 +17,7 @@ from fedctl.commands.group import Commands
 )
 @click.version_option(package_name="fedctl", message="%(package)s %(version)s")
 def main() -> None:
-    """Train one model on many machines, or with many clients who keep their data, and send less.
+    """Run distributed and federated training that sends less data.
 
     \b
     Example:
@@ -27,7 +27,7 @@ def main() -> None:
 
     \b
     Exit codes of every command:
-      0  fine
+      0  success
       1  the run, or the machine it runs on, failed
       2  the command or a setting is wrong; nothing was started
     """

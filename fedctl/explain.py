@@ -118,7 +118,7 @@ def find(key: str) -> list[Setting]:
     sections = {s.key[:i] for s in settings() for i, sign in enumerate(s.key) if sign == "."}
     close = get_close_matches(key, sections, n=1, cutoff=0.75)
     hint = f"; did you mean {close[0]}?" if close else suggestion(key)
-    raise ConfigError(key, f"unknown key{hint or '; `fedctl explain` lists them all'}")
+    raise ConfigError(key, f"unknown key{hint or '; `fedctl explain` lists all keys'}")
 
 
 def _merged(found: list[Setting]) -> Iterator[Setting]:

@@ -55,7 +55,7 @@ def program() -> str:
     wanted = os.environ.get("FEDCTL_HELM")
     path = shutil.which(wanted or "helm")
     if path is None:
-        where = f"FEDCTL_HELM={wanted} is no program" if wanted else "helm is not installed"
+        where = f"FEDCTL_HELM={wanted} is not a program" if wanted else "helm is not installed"
         raise RunError(f"{where}; {HOW}")
     try:
         printed = subprocess.run(
@@ -65,7 +65,7 @@ def program() -> str:
         raise RunError(f"{path} does not start ({error.strerror}); {HOW}") from None
     version = re.search(r"v(\d+)\.(\d+)\.(\d+)", printed)
     if version is None:
-        raise RunError(f"{path} does not say which version of Helm it is; {HOW}")
+        raise RunError(f"{path} does not print a version of Helm; {HOW}")
     if (int(version[1]), int(version[2])) < OLDEST:
         raise RunError(f"{path} is Helm {version[0]}, which is too old; {HOW}")
     return path

@@ -52,7 +52,7 @@ def _of_helm(release: Release) -> Iterator[Problem]:
                     "error",
                     "podOverlay",
                     f"{item['kind']} {path} is {policy}; under ExitCode and Always pods restart "
-                    "for ever, so use restart.policy",
+                    "forever, so use restart.policy",
                 )
 
 
@@ -82,8 +82,8 @@ def _of_the_run(release: Release) -> Iterator[Problem]:
         yield Problem(
             "warning",
             "checkpoint.every",
-            "is 0: a checkpoint is saved only when a pod is asked to stop, so a lost one starts "
-            "the run anew; set it to a number of rounds",
+            "is 0: a checkpoint is saved only when a pod is stopped, so after a lost pod the run "
+            "starts over; set it to a number of rounds",
         )
 
 
@@ -125,5 +125,5 @@ def _of_the_network(release: Release) -> Iterator[Problem]:
         yield Problem(
             "warning",
             "metrics",
-            f"a tracker is elsewhere, and the network policy is shut; {remedy}",
+            f"a tracker is outside the cluster, which the network policy forbids; {remedy}",
         )

@@ -142,7 +142,7 @@ def _read(path: Path) -> Tree:
     if "experiment" in (tree or {}):
         raise ConfigError(
             f"--values {path}",
-            "holds an experiment of its own; leave it out, and name that as FILE instead",
+            "has an experiment of its own; remove it, and pass it as FILE instead",
         )
     return tree or {}
 

@@ -31,13 +31,23 @@ COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")  # of ranks, in 
 @click.command("logs")
 @run_argument
 @click.option(
-    "-f", "--follow", is_flag=True, help="Go on until the run has ended; wait for its start."
+    "-f",
+    "--follow",
+    is_flag=True,
+    help="Follow the log until the run has ended; wait for its start.",
 )
-@click.option("--rank", type=click.IntRange(min=0), metavar="N", help="Whose.  [default: 0]")
-@click.option("--all", "every", is_flag=True, help="All ranks, each line with its rank before it.")
-@click.option("--previous", is_flag=True, help="What the rank said before its last restart.")
-@click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines.")
-@click.option("--since", type=Duration(), metavar="TIME", help="Only what is younger: 90s, 10m.")
+@click.option("--rank", type=click.IntRange(min=0), metavar="N", help="Rank to show.  [default: 0]")
+@click.option(
+    "--all", "every", is_flag=True, help="Show all ranks, and the rank in front of each line."
+)
+@click.option("--previous", is_flag=True, help="Show the log from before the rank's last restart.")
+@click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Show only the last N lines.")
+@click.option(
+    "--since",
+    type=Duration(),
+    metavar="TIME",
+    help="Show only lines younger than this, such as 90s or 10m.",
+)
 @cluster_options
 @output_option
 def logs(
@@ -52,10 +62,10 @@ def logs(
     namespace: str | None,
     output: str,
 ) -> None:
-    """Print what a rank of a run says, or all of them.
+    """Print the log of one rank, or of all ranks.
 
-    With -f it waits for pods that are not there yet, and says why; it goes on through restarts,
-    replaced pods and lost connections until the run has ended, and its exit code is the run's.
+    With -f, this waits for pods that do not exist yet, and says why. It continues through restarts,
+    replaced pods and lost connections until the run has ended; then the exit code is the run's.
 
     \b
     Example:
@@ -66,18 +76,18 @@ def logs(
     \b
     Exit codes:
       0    printed; with -f: the run has finished
-      1    the cluster failed; with -f: the run has
+      1    the cluster failed; with -f: the run has failed
       2    the command is wrong
-      130  with -f: Ctrl-C; the run goes on
+      130  with -f: Ctrl-C; the run continues
     """
     from fedctl.cluster.api.client import connect
     from fedctl.cluster.status import job
     from fedctl.cluster.watch import logs as log
 
     if every and rank is not None:
-        raise UserError(f"--rank {rank}: --all has it already; leave one out")
+        raise UserError(f"--rank {rank}: conflicts with --all; drop one of them")
     if follow and previous:
-        raise UserError("--previous: has ended, so there is nothing to follow; leave -f out")
+        raise UserError("--previous: conflicts with -f, since that log has ended; drop one of them")
     cluster, part = connect(context, namespace), log.Part(tail, since)
     only = None if every else [rank or 0]
     write = writer(output, every)
@@ -92,7 +102,7 @@ def logs(
         for line in log.follow(cluster, run, only, part, notice):
             write(line)
     except KeyboardInterrupt:
-        raise Stopped(f"{run} goes on; `fedctl logs {run} -f` follows it again") from None
+        raise Stopped(f"{run} was not stopped; `fedctl logs {run} -f` follows it again") from None
     raise_if_failed(cluster, run)
 
 
@@ -132,11 +142,13 @@ def raise_if_failed(cluster: "Cluster", run: str) -> None:
 
 @click.command("top")
 @click.argument("names", metavar="[RUN]...", nargs=-1, type=RUN)
-@click.option("--ranks", "each", is_flag=True, help="A line for each rank too.")
-@click.option("--once", is_flag=True, help="Print the table once; so it is in a pipe anyway.")
+@click.option("--ranks", "each", is_flag=True, help="Show a line for each rank too.")
+@click.option(
+    "--once", is_flag=True, help="Print the table once and exit (the default when piped)."
+)
 @click.option(
     "--every", "pause", type=Duration(), default="2s", metavar="TIME",
-    help="Between two looks.  [default: 2s]",
+    help="Refresh interval.  [default: 2s]",
 )  # fmt: skip
 @cluster_options
 @output_option
@@ -149,11 +161,11 @@ def top(
     namespace: str | None,
     output: str,
 ) -> None:
-    """Show how runs are doing: round, accuracy, bytes, what is saved; all that have not ended.
+    """Show the progress of runs: round, accuracy, bytes sent and saved. Default: all active runs.
 
-    The numbers are those that each rank serves on /metrics, read through the API server. `sent`
-    counts what the clients had to upload, `wire` what the ranks' collectives carried; `saved` is
-    against FedAvg in fp32. Ctrl-C ends it.
+    The numbers are those that each rank serves on /metrics, read through the API server. `sent` is
+    what the clients had to upload, `wire` what the ranks' collectives carried; `saved` compares
+    with FedAvg in fp32. Press Ctrl-C to end it.
 
     \b
     Example:
@@ -176,7 +188,7 @@ def top(
     if views:
         table.show([row for view in views for row in cells(view, each)])
     else:
-        click.echo("no run is under way; `fedctl list` shows those that have ended")
+        click.echo("no run is active; `fedctl list` shows those that have ended")
     for view in views:
         for problem in view.problems:
             notice(problem)
@@ -220,17 +232,20 @@ def _live(poll: "Callable[[], list[RunView]]", each: bool, pause: float) -> None
 @click.command("fetch")
 @run_argument
 @click.option(
-    "--out", type=path_type, metavar="DIR", help="Folder, empty or new.  [default: runs/RUN]"
+    "--out",
+    type=path_type,
+    metavar="DIR",
+    help="Folder to copy to, empty or new.  [default: runs/RUN]",
 )
 @click.option(
     "--what",
     type=click.Choice(["metrics", "model", "all"]),
     default="model",
-    help="metrics: experiment, numbers and logs; model: the trained model too; all: checkpoints "
-    "and what else there is.  [default: model]",
+    help="What to copy. metrics: experiment, metrics and logs; model: also the trained model; "
+    "all: also checkpoints and anything else.  [default: model]",
 )
 @click.option(
-    "--image", metavar="IMAGE", help="For the pod that reads the claim.  [default: the run's]"
+    "--image", metavar="IMAGE", help="Image of the pod that reads the claim.  [default: the run's]"
 )
 @cluster_options
 @output_option
@@ -245,8 +260,9 @@ def fetch(
 ) -> None:
     """Copy a run's folder from the cluster to this machine, so that `fedctl report` reads it.
 
-    While the run goes on its pod is asked; afterwards a small pod is made that reads the run's
-    claim, and is deleted. Checksums are compared, and a folder appears whole or not at all.
+    While the run is active, one of its pods sends the files. Afterwards, a small temporary pod
+    reads the run's PersistentVolumeClaim. Checksums are compared, and the folder appears complete
+    or not at all.
 
     \b
     Example:

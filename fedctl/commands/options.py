@@ -33,7 +33,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic from click
         elif found and "".join(map("".join, found)) == text:
             seconds = float(sum(int(count) * dict(self.SECONDS)[unit] for count, unit in found))
         else:
-            self.fail(f"{text!r} is no duration; write 90s, 10m or 1h30m", param, ctx)
+            self.fail(f"{text!r} is not a duration; write 90s, 10m or 1h30m", param, ctx)
         if seconds > self.MOST:
             self.fail(f"{text!r} is more than ten years", param, ctx)
         return seconds
@@ -48,7 +48,7 @@ class Named(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
     def convert(self, value: Any, param: Any, ctx: Any) -> str:
         if not re.fullmatch(self._pattern, value):
             rule = "write lower-case letters, digits and dashes, no dash at the ends"
-            self.fail(f"{value!r} is no name of a {self.name}; {rule}", param, ctx)
+            self.fail(f"{value!r} is not a valid {self.name} name; {rule}", param, ctx)
         return str(value)
 
 
@@ -68,7 +68,7 @@ def cluster_options(command: Any) -> Any:
             help="Namespace of the run.  [default: the context's, else default]",
         ),
         click.option(
-            "--context", metavar="NAME", help="Of the kubeconfig.  [default: the current one]"
+            "--context", metavar="NAME", help="Kubeconfig context.  [default: the current one]"
         ),
     ):
         command = option(command)
@@ -82,5 +82,5 @@ def output_option(command: Any) -> Any:
         "--output",
         type=click.Choice(["text", "json"]),
         default="text",
-        help="How to print the result.  [default: text]",
+        help="Format of the result.  [default: text]",
     )(command)

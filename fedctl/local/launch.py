@@ -162,7 +162,7 @@ class Launcher:
 
     @property
     def code(self) -> int:
-        assert self._process.returncode is not None, "asked before the launcher ended"
+        assert self._process.returncode is not None, "read before the launcher ended"
         return self._process.returncode
 
     def poll(self) -> bool:

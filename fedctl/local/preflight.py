@@ -38,11 +38,11 @@ def plan(
     if resume is not None:
         if source or sets or out or ranks is not None:
             raise UserError(
-                "--resume continues a run as it is: give no PRESET or FILE, --set, --ranks or --out"
+                "--resume continues a run unchanged: drop PRESET or FILE, --set, --ranks and --out"
             )
         return resumed(resume)
     if source is None:
-        raise UserError("name a PRESET or FILE to run; `fedctl presets` shows them")
+        raise UserError("name a PRESET or FILE to run; `fedctl presets` lists the presets")
     return fresh(source, [*sets, *([] if ranks is None else [f"ranks={ranks}"])], out)
 
 
@@ -56,7 +56,9 @@ def fresh(source: str, sets: Sequence[str], out: Path | None) -> Plan:
     experiment = with_absolute_data(experiment)
     folder = out or _unused(Path("runs"), experiment.name)
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {folder}: is a file; name a folder that is empty or not there yet")
+        raise UserError(
+            f"--out {folder}: is a file; name a folder that is empty or does not exist yet"
+        )
     if folder.is_dir() and any(folder.iterdir()):
         raise UserError(
             f"--out {folder}: exists and is not empty; name another folder, "
@@ -95,7 +97,7 @@ def with_absolute_data(experiment: Experiment) -> Experiment:
     if experiment.data.name == "npz" and not path.is_file():
         raise ConfigError("data.path", f"{experiment.data.path} is not a file")
     if not os.access(path, os.R_OK):
-        raise ConfigError("data.path", f"{experiment.data.path} may not be read by this user")
+        raise ConfigError("data.path", f"{experiment.data.path} is not readable by this user")
     tree = json.loads(experiment.canonical())
     tree["data"]["path"] = str(path)
     return validate(tree)
@@ -142,7 +144,7 @@ def _ports_are_free(experiment: Experiment) -> None:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(address)
         except socket.gaierror:
-            raise ConfigError("metrics.host", f"{host} is no address of this machine") from None
+            raise ConfigError("metrics.host", f"{host} is not an address of this machine") from None
         except OSError as error:
             problem = (error.strerror or str(error)).lower()
             raise ConfigError(

@@ -64,7 +64,7 @@ def _what_happened(
     if any(r.status == "deadline" for r in records):
         return f"the ranks stopped {where} at their deadline (FEDCTL_DEADLINE_SECONDS)"
     if any(r.status == "stopped" for r in records):
-        return f"somebody else stopped the ranks (SIGTERM) {where}"
+        return f"the ranks were stopped from outside (SIGTERM) {where}"
     errors = ERROR.findall(launcher_output)
     detail = f": {errors[0].strip()}" if errors else ""
     return f"the ranks did not start{detail}; see {runs.launcher_log(folder)}"

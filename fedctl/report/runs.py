@@ -85,7 +85,7 @@ def read(folder: Path, label: str = "") -> Run:
     experiment = _experiment(folder)
     rows, final = _rows(folder)
     if not any(map(tested, rows)):
-        raise UserError(f"{folder}: incomplete, no round of it was evaluated yet")
+        raise UserError(f"{folder}: incomplete, no round was evaluated yet")
     return Run(
         folder=folder,
         label=label or str(experiment["name"]),

@@ -26,7 +26,7 @@ TO_DO: dict[State, str] = {
     "new": "start",
     "finished": "skip, finished",
     "interrupted": "resume",
-    "failed": "start anew",
+    "failed": "start again",
 }
 
 
@@ -88,7 +88,7 @@ def _belongs(
     remedy = "name another --out, or move it away"
     if place not in held:
         if place.exists() and not (place.is_dir() and not any(place.iterdir())):
-            raise UserError(f"{place}: is in the way, and not a run; {remedy}")
+            raise UserError(f"{place}: exists and is not a run; {remedy}")
         return
     digest, experiment = held[place]
     if experiment is None:

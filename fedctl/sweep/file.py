@@ -20,7 +20,7 @@ class Report(Section):
     """Contents of the combined report of a sweep."""
 
     x: tuple[X, ...] = setting(
-        ("bytes", "rounds", "time"), help="what accuracy is drawn against", min_length=1
+        ("bytes", "rounds", "time"), help="x axes of the accuracy figures", min_length=1
     )
     columns: tuple[tuple[str, str], ...] = setting(
         (),
@@ -58,8 +58,10 @@ class Report(Section):
 class Sweep(Section):
     """Several experiments: what they share, and what varies."""
 
-    name: str = setting("", help="where the runs go if nobody says: runs/NAME; default: the file's")
-    description: str = setting("", help="one line that says what the sweep shows")
+    name: str = setting(
+        "", help="name of the sweep, whose runs go to runs/NAME; default: the file's name"
+    )
+    description: str = setting("", help="what the sweep shows, in one line")
     base: str | None = Field(
         None,
         validation_alias=AliasChoices("base", "extends"),

@@ -160,7 +160,7 @@ def _alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"{folder}: another sweep is at work in it; wait for it") from None
+            raise UserError(f"{folder}: another sweep is running in it; wait for it") from None
         yield
     finally:
         os.close(handle)
@@ -233,7 +233,7 @@ def verdict(outcomes: list[Outcome]) -> FedctlError | None:
     """Return the error that the command ends with; None if every run has finished."""
     failed = sum(outcome.state == FAILED for outcome in outcomes)
     finished = sum(outcome.state == FINISHED for outcome in outcomes)
-    again = "the same command goes on with the rest"
+    again = "run the same command again to resume"
     if failed:
         return RunError(f"{failed} of {len(outcomes)} runs failed; {again}")
     if finished < len(outcomes):

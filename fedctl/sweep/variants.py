@@ -59,9 +59,11 @@ def _choices(sweep: Sweep) -> Iterator[dict[str, Any]]:
     """Yield the settings that are a run's own, by key; `name` is the author's name for it."""
     for index, entry in enumerate(sweep.runs):
         if both := [key for key in entry if key in sweep.grid]:
-            raise ConfigError(f"runs.{index}.{both[0]}", "the grid has this key too; keep one")
+            raise ConfigError(
+                f"runs.{index}.{both[0]}", "the grid has this key too; drop one of them"
+            )
     if sweep.seeds and (SEED in sweep.grid or any(SEED in entry for entry in sweep.runs)):
-        raise ConfigError(SEED, "the sweep has seeds as well; keep one of the two")
+        raise ConfigError(SEED, "the sweep has seeds too; drop one of them")
     grid = [[(key, value) for value in values] for key, values in sweep.grid.items()]
     seeds = [{SEED: seed} for seed in sweep.seeds] or [{}]
     for entry, combination, seed in product(sweep.runs or ({},), product(*grid), seeds):
@@ -90,7 +92,7 @@ def _set_leaves_what_varies(typed: Mapping[str, Any], chosen: list[dict[str, Any
     for key in typed:
         for own in _keys(chosen):
             if f"{own}.".startswith(f"{key}.") or f"{key}.".startswith(f"{own}."):
-                raise ConfigError(key, f"the sweep itself gives {own} to its runs; edit its file")
+                raise ConfigError(key, f"the sweep itself sets {own}; edit its file")
 
 
 def _all_differ(found: list[Variant]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from fedctl.cluster.api import kinds
 from fedctl.errors import FedctlError, RunError
 
-ROLE = "ask for the role that charts/fedtrain-platform makes"
+ROLE = "ask for the role of charts/fedtrain-platform"
 
 
 class ApiError(FedctlError):
@@ -99,7 +99,7 @@ def _forbidden(found: "re.Match[str]") -> str:
     namespace = found["namespace"]
     where = f"in namespace {namespace}" if namespace else "in the whole cluster"
     remedy = f"{ROLE} in {namespace}" if namespace else "ask the cluster's administrator"
-    return f"{who} may not {verb} {resource}{group} {where}; {remedy}"
+    return f"{who} has no permission to {verb} {resource}{group} {where}; {remedy}"
 
 
 def _quota(found: "re.Match[str]") -> str:
@@ -108,10 +108,12 @@ def _quota(found: "re.Match[str]") -> str:
 
     asked, used, limit = (amounts(found[name]) for name in ("requested", "used", "limited"))
     over = "; ".join(
-        f"{name}: {used.get(name, '?')} of {limit.get(name, '?')} used, {amount} more asked for"
+        f"{name}: {used.get(name, '?')} of {limit.get(name, '?')} used, {amount} more requested"
         for name, amount in asked.items()
     )
-    return f"quota {found['quota']} is exceeded: {over}; ask for less, or wait for other runs"
+    return (
+        f"quota {found['quota']} is exceeded: {over}; request less, or wait for other runs to end"
+    )
 
 
 def _security(found: "re.Match[str]") -> str:
@@ -124,8 +126,8 @@ def _security(found: "re.Match[str]") -> str:
 def _webhook_down(found: "re.Match[str]") -> str:
     why = found["why"].rpartition(": ")[2]
     return (
-        f"the admission webhook {found['name']} does not answer ({why}); the operator that it "
-        "belongs to is not running: `kubectl get pods -A` shows it, `fedctl doctor` what is missing"
+        f"the admission webhook {found['name']} does not answer ({why}); its "
+        "operator does not seem to be running: check with `kubectl get pods -A` and `fedctl doctor`"
     )
 
 
@@ -136,15 +138,15 @@ def _undeclared(found: "re.Match[str]") -> str:
         hint = "; gangs need Kubernetes 1.36, and for a PyTorchJob the training operator 1.9.4"
     return (
         f"{field}: this cluster's version of the kind has no such field, and would drop it{hint}; "
-        "upgrade what brings the kind, or take the field out"
+        "upgrade the operator that defines the kind, or remove the field"
     )
 
 
 def _conflict(found: "re.Match[str]") -> str:
     fields = re.findall(r"(?:^|\s)\.(\S+)", found["fields"])
     return (
-        f"{', '.join(fields) or 'it'} was changed by {found['who']}, whom this would undo; "
-        "`fedctl diff` shows what, `fedctl cancel` removes the run"
+        f"{', '.join(fields) or 'it'} was changed by {found['who']}, and a submit would undo that; "
+        "`fedctl diff` shows the changes, `fedctl cancel` removes the run"
     )
 
 
@@ -167,7 +169,7 @@ _BY_MESSAGE: tuple[tuple[str, type[ApiError], Any], ...] = (
         r"(?:namespaces \"|namespace )(?P<name>[a-z0-9-]+)\"? not found",
         NotFound,
         lambda found: (
-            f"there is no namespace {found['name']}; name another with -n, or have it made"
+            f"namespace {found['name']} does not exist; name another with -n, or have it created"
         ),
     ),
     (
@@ -211,7 +213,7 @@ def _by_status(
 ) -> tuple[type[ApiError], str]:
     what = named(path)
     if status == 401:
-        line = f"{server} does not know you: the context's credentials are wrong or have expired"
+        line = f"{server} rejects the context's credentials: they are wrong or have expired"
         return ApiError, f"{line}; log in again, or name another --context"
     if status == 403:
         return Forbidden, f"{what}: forbidden: {message}; {ROLE}"
@@ -221,9 +223,9 @@ def _by_status(
             return NotFound, f"{what}: not found"
         return KindMissing, without(path)
     if status == 409 and reason == "AlreadyExists":
-        return AlreadyExists, f"{what}: exists already"
+        return AlreadyExists, f"{what}: already exists"
     if status == 409:
-        return Conflict, f"{what}: has just been changed by somebody else; try again ({message})"
+        return Conflict, f"{what}: was changed in the meantime; try again ({message})"
     if status == 410:
         return Gone, f"{what}: {message}"
     if status in (400, 422):
@@ -231,7 +233,7 @@ def _by_status(
     if status == 413:
         return Refused, f"{what}: too large for the API server; an experiment's limit is 1 MiB"
     if status == 429:
-        return ApiError, f"{server} is overloaded, and asks to try again later"
+        return ApiError, f"{server} is overloaded; try again later"
     if status in (503, 504):
         return ApiError, f"{server} did not answer in time ({message or status}); try again"
     return ApiError, f"{what}: {server} failed: {message or f'HTTP {status}'}; try again"
@@ -252,8 +254,8 @@ def without(path: str) -> str:
     """Return the sentence that a kind is not served, and how to install it."""
     found = re.match(r"/apis/([^/]+)/([^/]+)", path)
     if not found:
-        return f"{path}: the cluster has no such thing"
-    remedy = kinds.BROUGHT_BY.get(found[1], "install what brings it")
+        return f"{path}: the cluster does not serve this path"
+    remedy = kinds.BROUGHT_BY.get(found[1], "install the operator that defines it")
     return f"the cluster has no {named(path).split(' ')[0]} ({found[1]}/{found[2]}); {remedy}"
 
 

@@ -45,11 +45,11 @@ class Execution:
                     self.status = _status(data)
         except (WebSocketException, OSError) as error:
             if self.status is None:
-                raise errors.Unreachable(f"the command's output broke off: {error}") from None
+                raise errors.Unreachable(f"the command's output was cut off: {error}") from None
         finally:
             self.close()
         if self.status is None:
-            raise errors.Unreachable("the command's output broke off")
+            raise errors.Unreachable("the command's output was cut off")
 
     def close(self) -> None:
         """Close the connection, which ends the command."""

@@ -78,7 +78,7 @@ BROUGHT_BY: Mapping[str, str] = {
     KUBEFLOW: "install Kubeflow's training operator v1, 1.9.4 or newer, or use --backend job",
     TRAINER: "install Kubeflow Trainer v2, 2.3 or newer, or use --backend job",
     JOBSET: "install JobSet, which Kubeflow Trainer v2 needs, or use --backend job",
-    KUEUE: "install Kueue, or leave --queue out",
+    KUEUE: "install Kueue, or drop --queue",
     VOLCANO: "install Volcano, or use another --queueing",
     GANGS: "its PodGroup comes with Kubernetes 1.36 and a feature gate; or use another --queueing",
     MONITORING: "install the Prometheus operator, or set podMonitor.enabled to false",

@@ -36,8 +36,8 @@ def read(context: str | None, namespace: str | None) -> Access:
         return _of_the_pod(namespace, configuration)
     if not files:
         asked = os.environ.get("KUBECONFIG")
-        where = f"KUBECONFIG={asked}: no such file" if asked else "there is no ~/.kube/config"
-        raise RunError(f"no cluster to ask: {where}; set KUBECONFIG to a file that names one")
+        where = f"KUBECONFIG={asked}: no such file" if asked else "~/.kube/config does not exist"
+        raise RunError(f"no cluster: {where}; set KUBECONFIG to a file that names one")
     return _of_the_file(files, context, namespace, configuration)
 
 
@@ -56,7 +56,7 @@ def _of_the_pod(namespace: str | None, configuration: Any) -> Access:
         own = (IN_POD / "namespace").read_text("utf-8").strip()
     except (config.ConfigException, OSError) as error:
         raise RunError(
-            f"no cluster to ask: this pod has no service account ({_line(error)}); {HOW}"
+            f"no cluster: this pod has no service account ({_line(error)}); {HOW}"
         ) from None
     return Access("in-cluster", namespace or own, configuration)
 
@@ -76,7 +76,7 @@ def _of_the_file(
     if chosen not in names:
         there = ", ".join(sorted(names)) or "none"
         asked = f"--context {chosen}" if context else f"current-context {chosen}"
-        raise RunError(f"{asked}: {files} has no such context; there are: {there}")
+        raise RunError(f"{asked}: {files} has no such context; it has: {there}")
     with _one_line_errors(files) as complaints:
         config.load_kube_config(
             config_file=files, context=chosen, client_configuration=configuration
@@ -113,10 +113,10 @@ def _one_line_errors(files: str) -> Iterator[list[str]]:
         yield complaints
     except YAMLError as error:
         problem = getattr(error, "problem", None) or error
-        raise RunError(f"{files} is no kubeconfig: not YAML: {problem}") from None
+        raise RunError(f"{files} is not a kubeconfig: not YAML: {problem}") from None
     # The client does not check the file's structure, so a wrong one can raise anything.
     except Exception as error:
-        raise RunError(f"{files} is no kubeconfig that works: {_line(error)}; {HOW}") from None
+        raise RunError(f"{files} is not a valid kubeconfig: {_line(error)}; {HOW}") from None
     finally:
         root.removeHandler(handler)
 

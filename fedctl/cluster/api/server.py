@@ -51,8 +51,8 @@ class Server:
             return json.loads(answer.data)
         except ValueError:
             raise RunError(
-                f"{self.server} (context {self.context}) does not answer as an API server does; "
-                "check the address of the context, and whether a proxy asks to log in"
+                f"{self.server} (context {self.context}) does not answer like an API server; "
+                "check the address of the context, and whether a proxy requires a login"
             ) from None
 
     def lines(
@@ -71,7 +71,9 @@ class Server:
             if rest:
                 yield rest.decode("utf-8", "replace")
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise errors.Unreachable(f"{self.server} broke off: {_why(error)}") from None
+            raise errors.Unreachable(
+                f"{self.server} closed the connection: {_why(error)}"
+            ) from None
         finally:
             answer.close()
 
@@ -125,7 +127,7 @@ class Server:
         if "ssl" in text or "certificate" in text:
             remedy = "check the address and the certificate authority of the context"
             if "expired" in text:
-                remedy = "the certificate has expired: the cluster's administrator renews it"
+                remedy = "the certificate has expired; ask the cluster's administrator to renew it"
             return errors.Unreachable(f"{where}: no secure connection: {_why(cause)}; {remedy}")
         return errors.Unreachable(
             f"{where} cannot be reached: {_why(cause)}; check the network or VPN, or name another "

@@ -87,7 +87,7 @@ def _turn(watched: Ask, version: str, ends: float | None) -> Iterator[Change]:
         try:
             change = json.loads(line)
         except ValueError:  # a proxy may end an answer properly, and in the middle of a line
-            raise errors.Unreachable("a watch broke off in the middle of a line") from None
+            raise errors.Unreachable("a watch was cut off in the middle of a line") from None
         if change["type"] == "ERROR":
             raise errors.of_status(change["object"])
         yield change["type"], change["object"]

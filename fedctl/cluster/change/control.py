@@ -45,7 +45,7 @@ def parts(
             continue
         except errors.Forbidden as error:  # also for a kind that is not installed
             if cluster.serves(kind):
-                notice(f"what {run} has of a kind stays: {error}")
+                notice(f"objects of {run} were kept: {error}")
     return found
 
 
@@ -74,10 +74,10 @@ def end(
         if seen.job is None and not alive:
             return ended
         if alive:
-            report(f"ranks that still save a checkpoint: {len(alive)}")
+            report(f"ranks still saving a checkpoint: {len(alive)}")
     raise WaitTimeout(
-        f"{run} is being removed, and not gone after {timeout:g} s: {', '.join(alive)}; if "
-        "the node is lost, `kubectl delete pod --force` takes the pod away; then cancel again"
+        f"{run}: still being deleted after {timeout:g} s: {', '.join(alive)}; if their node is "
+        "lost, run `kubectl delete pod --force`, then `fedctl cancel` again"
     )
 
 
@@ -124,14 +124,14 @@ def _switch(cluster: "Cluster", run: str, off: bool) -> str:
     if queue := (mine["metadata"].get("labels") or {}).get(job.QUEUE):
         return _switch_workload(cluster, run, mine, queue, off)
     if job.suspended(mine) == off:
-        return f"{run} is suspended already" if off else f"{run} is not suspended"
+        return f"{run} is already suspended" if off else f"{run} is not suspended"
     spec: dict[str, Any] = {"suspend": off}
     if mine["kind"] == "PyTorchJob":
         spec = {"runPolicy": spec}
     cluster.patch(mine["kind"], run, {"spec": spec})
     if off:
         return f"{run} is suspended: its ranks save a checkpoint and end"
-    return f"{run} is resumed: it goes on from its last checkpoint, if it has saved one"
+    return f"{run} is resumed: it continues from its last checkpoint, if it has saved one"
 
 
 def _switch_workload(cluster: "Cluster", run: str, mine: Object, queue: str, off: bool) -> str:
@@ -142,17 +142,17 @@ def _switch_workload(cluster: "Cluster", run: str, mine: Object, queue: str, off
         workload = None
     if workload is None:
         if off and job.suspended(mine):
-            return f"{run} is suspended already: queue {queue} has not taken it"
+            return f"{run} is already suspended: queue {queue} has not admitted it"
         raise RunError(
-            f"{run} was sent to queue {queue}, which has no entry for it, and outside the queue it "
-            "would run past everybody's quota; `fedctl status` says why it waits"
+            f"{run} was sent to queue {queue}, which has no entry for it yet; resuming it outside "
+            "the queue would bypass the quota; `fedctl status` shows why it waits"
         )
     active = workload["spec"].get("active", True)
     if active != off:
-        return f"{run} is suspended already" if off else f"{run} is in queue {queue}, not suspended"
+        return f"{run} is already suspended" if off else f"{run} is in queue {queue}, not suspended"
     cluster.patch("Workload", workload["metadata"]["name"], {"spec": {"active": not off}})
     if off:
         return (
-            f"{run} is suspended: queue {queue} takes its place away, its ranks save a checkpoint"
+            f"{run} is suspended: queue {queue} releases its quota, and its ranks save a checkpoint"
         )
-    return f"{run} is in queue {queue} again, and goes on when it is admitted"
+    return f"{run} is in queue {queue} again, and continues when it is admitted"

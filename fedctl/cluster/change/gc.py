@@ -28,7 +28,7 @@ CLAIM = "PersistentVolumeClaim"
 YOUNG = timedelta(minutes=10)
 # Annotation -> why the object must be removed by the tool that manages it.
 MANAGED = {
-    "meta.helm.sh/release-name": "Helm made it: `helm uninstall` removes it",
+    "meta.helm.sh/release-name": "Helm manages it: remove it with `helm uninstall`",
     "argocd.argoproj.io/tracking-id": "Argo CD manages it: remove it from its repository",
 }
 
@@ -85,7 +85,7 @@ def find(
         if place in old:
             items.append(Item(part, place[1], old[place]))
         elif place not in jobs and made and now - made >= max(older_than, YOUNG):
-            items.append(Item(part, place[1], "its run is gone"))
+            items.append(Item(part, place[1], "its run was deleted"))
     return [*items, *_helpers(cluster, everywhere, now)]
 
 

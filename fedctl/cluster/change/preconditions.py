@@ -28,20 +28,20 @@ def check(cluster: "Cluster", release: "Release") -> None:
         if volume.kind == "claim" and not _there(cluster, "PersistentVolumeClaim", volume.claim):
             raise UserError(
                 f"storage.{which}.claim: namespace {cluster.namespace} has no claim "
-                f"{volume.claim}; make it, or set storage.{which}.kind to new"
+                f"{volume.claim}; create it, or set storage.{which}.kind to new"
             )
     if job.find(cluster, release.name):
         return  # submit compares its objects
     kept = _there(cluster, "PersistentVolumeClaim", f"{release.name}-runs")
     if isinstance(kept, dict) and values.storage.runs.kind == "new":
         if kept["metadata"].get("deletionTimestamp"):
-            raise UserError(f"claim {release.name}-runs is still being removed; try again soon")
+            raise UserError(f"claim {release.name}-runs is still being deleted; try again soon")
         theirs = (kept["metadata"].get("labels") or {}).get(DIGEST)
         mine = release.experiment.digest()
         if theirs and theirs != mine:
             raise UserError(
                 f"claim {release.name}-runs holds a run of another experiment ({theirs}, this one "
-                f"is {mine}), which the trainer would refuse to go on with; choose another --name, "
+                f"is {mine}), which the trainer would refuse to resume; choose another --name, "
                 f"or remove it with `fedctl cancel {release.name} --purge`"
             )
 
@@ -53,9 +53,9 @@ def _check_queue(cluster: "Cluster", queue: str) -> None:
     if _there(cluster, "LocalQueue", queue):
         return
     names = sorted(found["metadata"]["name"] for found in cluster.list("LocalQueue"))
-    there = ", ".join(names) if names else "none, and charts/fedtrain-platform makes one"
+    there = f"it has: {', '.join(names)}" if names else "charts/fedtrain-platform can create one"
     raise UserError(
-        f"--queue {queue}: namespace {cluster.namespace} has no such LocalQueue; there are: {there}"
+        f"--queue {queue}: namespace {cluster.namespace} has no such LocalQueue; {there}"
     )
 
 

@@ -169,8 +169,8 @@ def _create(cluster: "Cluster", document: Document) -> Object:
         return cluster.create(document.obj, text=document.text)
     except errors.AlreadyExists:
         raise UserError(
-            f"{name_of(document.obj)} was made by somebody else just now; choose another --name, "
-            "or look with `fedctl list`"
+            f"{name_of(document.obj)} was created by another submit just now; choose another "
+            "--name, or check with `fedctl list`"
         ) from None
 
 
@@ -195,7 +195,7 @@ def _again(
     """Handle a submit of an existing name: accept the same run, refuse any other."""
     if there["metadata"].get("deletionTimestamp"):
         remedy = f"choose another --name, or submit it after `fedctl wait {run} --for deleted`"
-        raise UserError(f"{run} is still being removed; {remedy}")
+        raise UserError(f"{run} is still being deleted; {remedy}")
     end = job.ended(there)
     state = end.word if end else "suspended" if job.suspended(there) else "running"
     try:
@@ -206,8 +206,8 @@ def _again(
     if identical and there["kind"] == found[-1].obj["kind"]:
         return sent
     raise UserError(
-        f"{run} is taken by a run in namespace {cluster.namespace} that is not this one, "
-        f"{'and has ' + state if end else 'and is ' + state}; choose another --name, or remove it "
+        f"{run}: another run in namespace {cluster.namespace} has this name and "
+        f"{'has ' if end else 'is '}{state}; choose another --name, or remove it "
         f"with `fedctl cancel {run}`"
     )
 
@@ -234,7 +234,7 @@ def rehearsal(cluster: "Cluster", run: str, found: Sequence[Document]) -> list[S
         except errors.ApiError as error:
             if not _wants_its_runtime(document.obj, found, error):
                 raise
-            note = "checked only once its TrainingRuntime is there"
+            note = "checked only once its TrainingRuntime exists"
             sent.append(Sent(document.obj, CREATED, [note]))
     return sent
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 AT_ONCE = 8  # requests
 MOST_SKEW_SECONDS = 60
-ROLE = "charts/fedtrain-platform makes a role with it"
-FETCH_ROLE = "charts/fedtrain-platform makes a role with it where access.fetch is true"
+ROLE = "charts/fedtrain-platform has a role with it"
+FETCH_ROLE = "charts/fedtrain-platform has a role with it if access.fetch is true"
 LEVEL = "pod-security.kubernetes.io/enforce"
 
 Right = tuple[str, str, str]  # verb, kind, subresource
@@ -76,7 +76,7 @@ def server(cluster: "Cluster") -> Iterator[Finding]:
         skew = abs((datetime.now(UTC) - parsedate_to_datetime(date)).total_seconds())
         if skew > MOST_SKEW_SECONDS:
             text = f"this machine's clock and the server's differ by {skew:.0f} s"
-            yield Finding(WARN, text, "set the clock, or logins and certificates may be refused")
+            yield Finding(WARN, text, "set the clock, or logins and certificates may be rejected")
 
 
 def oldest() -> tuple[int, int]:
@@ -97,15 +97,14 @@ def namespace(cluster: "Cluster") -> Iterator[Finding]:
     try:
         found = cluster.get("Namespace", name)
     except errors.Forbidden:
-        text = f"{name}: whether it is there, and its Pod Security level, may not be seen"
-        yield Finding(UNKNOWN, text, "needs the right to get namespaces")
+        yield Finding(UNKNOWN, f"cannot check {name}: no permission to get namespaces")
         return
     if found is None:
-        yield Finding(FAIL, f"there is no namespace {name}", "name another with -n")
+        yield Finding(FAIL, f"namespace {name} does not exist", "name another with -n")
         return
     level = (found["metadata"].get("labels") or {}).get(LEVEL, "privileged")
     if level == "privileged":
-        yield Finding(OK, f"{name} lets every pod in; RDMA profiles need --pod-security privileged")
+        yield Finding(OK, f"{name} admits every pod; RDMA profiles need --pod-security privileged")
     else:
         yield Finding(OK, f"{name} enforces Pod Security {level}: every profile but RDMA's")
 
@@ -117,7 +116,7 @@ def helm(cluster: "Cluster") -> Iterator[Finding]:
     try:
         yield Finding(OK, f"{renderer.program()} renders runs")
     except FedctlError as error:
-        yield Finding(FAIL, str(error), "submit, diff and render need it; the rest does not")
+        yield Finding(FAIL, str(error), "submit, diff and render need it; other commands do not")
 
 
 def rights(cluster: "Cluster") -> Iterator[Finding]:
@@ -131,11 +130,11 @@ def rights(cluster: "Cluster") -> Iterator[Finding]:
         missing = [right for right in wanted if not allowed.get(right, True)]
         if not missing:
             if " " not in command:  # variants of a command are reported only if they fail
-                yield Finding(OK, f"you may {command}")
+                yield Finding(OK, f"you have permission to {command}")
             continue
         named = ", ".join(dict.fromkeys(map(_named, missing)))
         remedy = FETCH_ROLE if command == "fetch" else ROLE
-        yield Finding(RIGHTS[command][0], f"{command}: you may not {named}", remedy)
+        yield Finding(RIGHTS[command][0], f"{command}: no permission to {named}", remedy)
 
 
 def _has(cluster: "Cluster", kind: str) -> bool:

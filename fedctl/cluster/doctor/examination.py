@@ -41,7 +41,7 @@ def examine(cluster: "Cluster", checks: Sequence[tuple[str, Check]] = CHECKS) ->
             for found in check(cluster):
                 yield found.of(name)
         except errors.Forbidden as error:
-            yield Finding(UNKNOWN, f"needs a right: {error}").of(name)
+            yield Finding(UNKNOWN, f"no permission: {error}").of(name)
         except errors.Unreachable as error:
             yield Finding(FAIL, str(error)).of(name)
             return

@@ -37,12 +37,14 @@ def backends(cluster: "Cluster") -> Iterator[Finding]:
         missing = [kind for kind in wanted if not cluster.serves(kind)]
         if missing:
             remedy = kinds.BROUGHT_BY[kinds.of(missing[0]).group]
-            yield Finding(WARN, f"--backend {backend}: there is no {', '.join(missing)}", remedy)
+            yield Finding(
+                WARN, f"--backend {backend}: not installed: {', '.join(missing)}", remedy
+            )
         else:
             of = kinds.of(wanted[0])
             api = f"{of.group}/{cluster.version_of(of)}"
-            yield Finding(OK, f"--backend {backend}: {wanted[0]} is there ({api})")
-    yield Finding(OK, "--backend job: Kubernetes' own, always there")
+            yield Finding(OK, f"--backend {backend}: {wanted[0]} is installed ({api})")
+    yield Finding(OK, "--backend job: part of Kubernetes, always available")
 
 
 def fields(cluster: "Cluster") -> Iterator[Finding]:
@@ -52,7 +54,9 @@ def fields(cluster: "Cluster") -> Iterator[Finding]:
             continue
         schemas = {kind: _schema(cluster, kind) for kind in wanted[:2] if kind != "JobSet"}
         if not all(schemas.values()):
-            yield Finding(UNKNOWN, f"--backend {backend}: the server tells no schema of its kinds")
+            yield Finding(
+                UNKNOWN, f"--backend {backend}: the server publishes no schema of its kinds"
+            )
             continue
         usual: set[str] = set()
         for shape, options in SHAPES.items():
@@ -67,7 +71,7 @@ def fields(cluster: "Cluster") -> Iterator[Finding]:
                     level, text, f"upgrade: {kinds.BROUGHT_BY[kinds.of(wanted[0]).group]}"
                 )
         if not usual:
-            yield Finding(OK, f"--backend {backend}: its kinds know every field of the chart")
+            yield Finding(OK, f"--backend {backend}: its kinds have every field of the chart")
 
 
 def _schema(cluster: "Cluster", kind: str) -> tuple[Object, Object] | None:
@@ -135,24 +139,26 @@ def alive(cluster: "Cluster") -> Iterator[Finding]:
     there = {name: kind for name, kind in DEPLOYMENTS.items() if cluster.serves(kind)}
     if not there:
         return
-    probe = "`fedctl submit ... --dry-run server` asks their webhooks"
+    probe = "`fedctl submit ... --dry-run server` contacts their webhooks"
     try:
         found = cluster.list("Deployment", everywhere=True)
     except errors.Forbidden:
-        yield Finding(UNKNOWN, f"whether {', '.join(there)} run may not be seen", probe)
+        yield Finding(
+            UNKNOWN, f"cannot check {', '.join(there)}: no permission to list deployments", probe
+        )
         return
     for ending, kind in there.items():
         mine = [d for d in found if d["metadata"]["name"].endswith(ending)]
         if not mine:
-            yield Finding(WARN, f"{kind} is there, but no Deployment ...{ending}", probe)
+            yield Finding(WARN, f"{kind} is installed, but no Deployment ...{ending}", probe)
         for deployment in mine:
             meta, status = deployment["metadata"], deployment.get("status") or {}
             image = deployment["spec"]["template"]["spec"]["containers"][0].get("image", "")
             text = f"{meta['namespace']}/{meta['name']} ({image.rpartition('/')[2]})"
             if status.get("availableReplicas"):
-                yield Finding(OK, f"{text} runs")
+                yield Finding(OK, f"{text} is running")
             else:
                 remedy = f"see `kubectl describe deployment -n {meta['namespace']} {meta['name']}`"
                 yield Finding(
-                    FAIL if kind != "LocalQueue" else WARN, f"{text} does not run", remedy
+                    FAIL if kind != "LocalQueue" else WARN, f"{text} is not running", remedy
                 )

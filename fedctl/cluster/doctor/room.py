@@ -32,7 +32,9 @@ def quota(cluster: "Cluster") -> Iterator[Finding]:
             if number(used.get(resource, "0")) >= number(hard):
                 full.append(f"{resource} {used.get(resource)} of {hard}")
     if full:
-        yield Finding(WARN, f"quota is used up: {', '.join(full)}", "wait for other runs, or ask")
+        yield Finding(
+            WARN, f"quota is used up: {', '.join(full)}", "wait for other runs, or ask for more"
+        )
     elif quotas:
         rooms = [_room(found) for found in quotas]
         yield Finding(OK, f"quota: {'; '.join(rooms)}")
@@ -61,7 +63,7 @@ def _limits(cluster: "Cluster") -> Iterator[Finding]:
             if most and number(most) < wanted:
                 text = f"a {limit['type'].lower()} may take {most} of memory at most"
                 remedy = "set resources.memoryMiB and sharedMemoryMiB below it, with --values"
-                yield Finding(WARN, f"{text}, and a rank asks for {wanted // 2**20}Mi", remedy)
+                yield Finding(WARN, f"{text}, and a rank requests {wanted // 2**20}Mi", remedy)
 
 
 def gpus(cluster: "Cluster") -> Iterator[Finding]:
@@ -69,7 +71,7 @@ def gpus(cluster: "Cluster") -> Iterator[Finding]:
     try:
         nodes = cluster.list("Node")
     except errors.Forbidden:
-        yield Finding(UNKNOWN, "how many GPUs there are may not be seen", "needs to list nodes")
+        yield Finding(UNKNOWN, "cannot count GPUs: no permission to list nodes")
         return
     there = {node["metadata"]["name"]: _gpus_of(node) for node in nodes if _usable(node)}
     total = sum(there.values())
@@ -84,7 +86,7 @@ def gpus(cluster: "Cluster") -> Iterator[Finding]:
     taken = sum(_taken(pod) for pod in pods if (pod.get("spec") or {}).get("nodeName") in there)
     text = f"{total - taken} of {total} GPUs are free"
     if taken >= total:
-        yield Finding(WARN, text, "runs will wait; --queue makes that fair, --gpus 0 needs none")
+        yield Finding(WARN, text, "runs will wait; --queue shares them fairly, --gpus 0 needs none")
     else:
         yield Finding(OK, text)
 
@@ -109,14 +111,14 @@ def storage(cluster: "Cluster") -> Iterator[Finding]:
     try:
         classes = cluster.list("StorageClass")
     except errors.Forbidden:
-        text = "which storage classes there are may not be seen"
-        yield Finding(UNKNOWN, text, "needs to list storageclasses.storage.k8s.io")
+        text = "cannot check storage classes: no permission to list storageclasses.storage.k8s.io"
+        yield Finding(UNKNOWN, text)
         return
     default = [c["metadata"]["name"] for c in classes if _default(c)]
     shared = [c["metadata"]["name"] for c in classes if _shared(c)]
     if not classes:
         yield Finding(
-            WARN, "there is no storage class", "set storage.runs.claim to a claim you have"
+            WARN, "no storage class exists", "set storage.runs.claim to an existing claim"
         )
         return
     names = ", ".join(c["metadata"]["name"] for c in classes)
@@ -130,7 +132,7 @@ def storage(cluster: "Cluster") -> Iterator[Finding]:
         yield Finding(OK, f"ranks can share a volume of class {', '.join(shared)}")
     else:
         remedy = "name one that can with --storage-class, or run with --ranks 1"
-        text = f"no class is known to make volumes that several nodes can write to ({names})"
+        text = f"no class is known to create volumes that several nodes can write to ({names})"
         yield Finding(WARN, text, remedy)
 
 

@@ -128,6 +128,6 @@ def suspended(job: Object) -> bool:
 def why_no_pods(job: Object) -> str:
     """Return why the job has no pods, for people."""
     if not suspended(job):
-        return "its operator has made no pods yet; `fedctl doctor` says whether it runs"
+        return "its operator has created no pods yet; `fedctl doctor` checks whether it is running"
     queue = (job["metadata"].get("labels") or {}).get(QUEUE)
-    return f"queue {queue} has not let it start" if queue else "it is suspended"
+    return f"queue {queue} has not admitted it yet" if queue else "it is suspended"

@@ -45,9 +45,9 @@ def _of_the_end(seen: Snapshot) -> Iterator[str]:
     ]
     message = end.message.lower()
     if "DeadlineExceeded" in reasons or "deadline" in message or "deadline" in reported:
-        yield "it was ended at its deadline; raise --deadline, and submit it again to go on"
+        yield "it was stopped at its deadline; raise --deadline, and submit it again to resume"
     elif "BackoffLimitExceeded" in reasons or "backoff limit" in message:
-        yield "it has restarted as often as restart.limit allows"
+        yield "it has used up the restarts that restart.limit allows"
     elif end.message and not any(rank.ended for rank in seen.ranks.values()):
         yield f"its {(seen.job or {})['kind']} failed: {end.message}"
 
@@ -72,7 +72,7 @@ def _of_the_queue(seen: Snapshot) -> Iterator[str]:
         )
         return
     if seen.workload["spec"].get("active") is False:
-        yield "it was taken out of its queue; `fedctl resume` puts it back"
+        yield "it was removed from its queue; `fedctl resume` puts it back"
         return
     conditions = {c["type"]: c for c in (seen.workload.get("status") or {}).get("conditions") or []}
     reserved = conditions.get("QuotaReserved") or {}
@@ -80,8 +80,8 @@ def _of_the_queue(seen: Snapshot) -> Iterator[str]:
         return
     evicted = conditions.get("Evicted") or {}
     if evicted.get("status") == "True":
-        yield f"Kueue took its place away ({evicted.get('reason')}): {evicted.get('message')}"
-    waits = reserved.get("message") or "its turn has not come"
+        yield f"Kueue evicted it ({evicted.get('reason')}): {evicted.get('message')}"
+    waits = reserved.get("message") or "its turn has not come yet"
     yield f"it waits in queue {seen.queue}: {waits}"
 
 
@@ -91,8 +91,8 @@ def _of_the_operator(seen: Snapshot) -> Iterator[str]:
     held = job.suspended(mine) and bool(seen.queue)
     if silent and not held and not seen.events and seen.age_seconds >= SILENCE_SECONDS:
         yield (
-            f"nobody acts on its {mine['kind']}: {OPERATORS[mine['kind']]} is not running; "
-            "`fedctl doctor` says what is there"
+            f"no controller is handling its {mine['kind']}: {OPERATORS[mine['kind']]} does not "
+            "seem to be running; check with `fedctl doctor`"
         )
 
 
@@ -108,7 +108,7 @@ def _of_creation(seen: Snapshot, now: state.RunState) -> Iterator[str]:
         text = " ".join(str(event.get("message") or "").split())
         text = re.sub(r"^Error creating: ", "", text)
         missing = sum(not row.pod for row in now.ranks)
-        yield f"{missing} of {now.size} pods cannot be made: {explained(text)}"
+        yield f"{missing} of {now.size} pods cannot be created: {explained(text)}"
 
 
 def explained(message: str) -> str:
@@ -120,14 +120,14 @@ def _of_claims(seen: Snapshot) -> Iterator[str]:
     for claim in seen.claims:
         name, status = claim["metadata"]["name"], claim.get("status") or {}
         if status.get("phase") == "Lost":
-            yield f"claim {name} has lost its volume; its data is gone with it"
+            yield f"claim {name} has lost its volume, and with it its data"
         if status.get("phase") != "Pending":
             continue
         said = [e for e in seen.events if e["involvedObject"].get("name") == name]
         if said:
             yield (
                 f"claim {name} gets no volume: {said[-1].get('message')}; name a class that can "
-                "make one with --storage-class, or a claim that you have in storage.runs.claim"
+                "create one with --storage-class, or an existing claim in storage.runs.claim"
             )
 
 
@@ -163,7 +163,7 @@ def _of_rank(rank: Rank, events: Sequence[Mapping[str, Any]]) -> str:
         gates = [gate["name"] for gate in rank.pod["spec"].get("schedulingGates") or []]
         return f"is held back by {', '.join(gates) or 'a scheduling gate'}"
     if row.reason in LOST or (row.state == state.FAILED and not end):
-        return f"was put off its node: {row.reason}: {row.message or 'no more is known'}"
+        return f"was removed from its node: {row.reason}: {row.message or 'no details available'}"
     if row.reason in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
         return f"cannot be started: {row.message or row.reason}"
     if row.state == state.STARTING and (failed := [e for e in mine if e["reason"] in MOUNTS]):
@@ -180,7 +180,7 @@ def _of_end(rank: Rank, row: state.RankRow, end: Mapping[str, Any] | None) -> st
     record, text = state.reported(end), state.text_of_message(end)
     code = end.get("exitCode")
     if not record:
-        died = f"ended with exit code {code} and left no word"
+        died = f"exited with code {code} without a status record"
         return f"{died}: {text}" if text else f"{died}; `fedctl logs` shows its last lines"
     if record.get("status") in ("stopped", "deadline"):
         return ""
@@ -194,7 +194,7 @@ def _unschedulable(message: str) -> str:
     short = re.findall(r"Insufficient ([\w./-]+)", text)
     if short:
         what = " and ".join(dict.fromkeys(short))
-        return f"too little {what} is free ({text}); wait, or ask for less"
+        return f"too little {what} is free ({text}); wait, or request less"
     if "unbound immediate PersistentVolumeClaims" in text or "persistentvolumeclaim" in text:
-        return f"its volume is not there ({text})"
+        return f"its volume does not exist ({text})"
     return f"{text}; see scheduling.nodeSelector and scheduling.tolerations"

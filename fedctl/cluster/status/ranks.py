@@ -14,14 +14,14 @@ METRICS = "metrics"  # the name of the port
 
 # Kubernetes' reason -> a phrase for people, followed by Kubernetes' message if there is one.
 WAITING = {
-    "ContainerCreating": "its container is being made",
-    "PodInitializing": "its container is being made",
+    "ContainerCreating": "its container is being created",
+    "PodInitializing": "its container is being created",
     "ErrImagePull": "its image cannot be pulled",
     "ImagePullBackOff": "its image cannot be pulled",
-    "InvalidImageName": "its image has no valid name",
-    "CrashLoopBackOff": "it is started again after a pause",
-    "CreateContainerConfigError": "its container cannot be made",
-    "CreateContainerError": "its container cannot be made",
+    "InvalidImageName": "its image name is not valid",
+    "CrashLoopBackOff": "it is restarted after a pause",
+    "CreateContainerConfigError": "its container cannot be created",
+    "CreateContainerError": "its container cannot be created",
 }
 HOPELESS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError")
 
@@ -96,7 +96,7 @@ class Rank:
         if self.running or self.ended:
             return ""
         if self.pod["metadata"].get("deletionTimestamp"):
-            return "its pod is being removed"
+            return "its pod is being deleted"
         waiting = self._state.get("waiting") or {}
         reason = str(waiting.get("reason") or "")
         if reason:
@@ -106,11 +106,11 @@ class Rank:
         for condition in status.get("conditions") or []:
             if condition["type"] == "PodScheduled" and condition["status"] == "False":
                 if condition.get("reason") == "SchedulingGated":
-                    return "its pod is held back until its queue lets it start"
-                return f"no node takes it: {condition.get('message') or condition.get('reason')}"
+                    return "its pod is held back until its queue admits it"
+                return f"no node fits: {condition.get('message') or condition.get('reason')}"
         if status.get("phase") == "Failed":
             return f"its pod has failed: {status.get('reason')}: {status.get('message')}"
-        return f"node {self.node} has not started it yet" if self.node else "no node has it yet"
+        return f"node {self.node} has not started it yet" if self.node else "it has no node yet"
 
     @property
     def _status(self) -> Mapping[str, Any]:

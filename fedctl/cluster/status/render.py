@@ -50,7 +50,7 @@ def status_text(seen: "Snapshot") -> str:
     lines += [f"  ! {problem}" for problem in problems.of(seen, now)]
     if now.state == state.CANCELLED and seen.claims:
         kept = ", ".join(claim["metadata"]["name"] for claim in seen.claims)
-        lines.append(f"  its job is gone; kept: claim {kept}")
+        lines.append(f"  its job was deleted; kept: claim {kept}")
     return "\n".join(lines)
 
 

@@ -76,18 +76,20 @@ def fetch(
             finally:
                 execution.close()
             if not sizes:
-                raise RunError(f"{run}: its folder has no files of what --what {what} names yet")
+                raise RunError(f"{run}: its folder has none of the files of --what {what} yet")
     return Fetched(out, len(sizes), sum(sizes.values()), pod.name)
 
 
 def _explained(execution: Any, error: FedctlError, pod: Rank, run: str) -> FedctlError:
     """Return the command's own error if it explains why the stream has ended."""
     if execution.status in (126, 127) or "executable file not found" in str(error):
-        return RunError(f"{pod.name}: its image has no python; name one that has with --image")
+        return RunError(f"{pod.name}: its image has no Python; name another with --image")
     if execution.status in (None, 0):
         return error
     if execution.status == packer.NO_FOLDER:
-        return RunError(f"{run}: there is no folder {_folder_in(pod, run)}; has it begun to train?")
+        return RunError(
+            f"{run}: folder {_folder_in(pod, run)} does not exist; check that the run has started"
+        )
     said = execution.stderr.splitlines()
     return RunError(f"{pod.name}: reading the folder failed: {said[-1] if said else error}")
 
@@ -116,7 +118,7 @@ def _pod(
     helper = cluster.create(_helper(cluster, run, image))
     name = str(helper["metadata"]["name"])
     try:
-        notice(f"no pod of {run} runs any more; reading its claim through {name}")
+        notice(f"no pod of {run} is running; reading its claim through pod {name}")
         yield _running(cluster, name)
     finally:
         try:
@@ -136,8 +138,8 @@ def _helper(cluster: "Cluster", run: str, image: str | None) -> Object:
         trainer["image"] = image
     if "image" not in trainer:
         raise UserError(
-            f"{run}: its job is gone, and with it the name of its image; give one that has python "
-            "with --image"
+            f"{run}: its job was deleted, and with it the name of its image; name one that has "
+            "Python with --image"
         )
     container = {
         **trainer,
@@ -205,8 +207,8 @@ def _claim(run: str, template: Mapping[str, Any]) -> str:
     volume: Object = next((volume for volume in volumes if volume["name"] == VOLUME), {})
     if "persistentVolumeClaim" not in volume:
         raise RunError(
-            f"{run}: its folder was in its pods, and is gone with them (storage.runs.kind is "
-            "ephemeral); another time set it to new or claim, or fetch while it runs"
+            f"{run}: its folder was deleted with its pods (storage.runs.kind is ephemeral); next "
+            "time set it to new or claim, or fetch while the run is active"
         )
     return str(volume["persistentVolumeClaim"]["claimName"])
 
@@ -216,11 +218,11 @@ def _check(cluster: "Cluster", run: str, claim: str, there_is_a_job: bool) -> No
     found = cluster.get("PersistentVolumeClaim", claim)
     if found is None and not there_is_a_job:
         raise RunError(
-            f"{run}: no such run in namespace {cluster.namespace}, nor a claim {claim} that it "
-            "left; name another with -n"
+            f"{run}: no such run in namespace {cluster.namespace}, and no claim {claim} either; "
+            "name another with -n"
         )
     if found is None:
-        raise RunError(f"{run}: its claim {claim} is gone, and with it its folder")
+        raise RunError(f"{run}: its claim {claim} was deleted, and with it its folder")
     phase = (found.get("status") or {}).get("phase")
     if phase == "Lost" or found["metadata"].get("deletionTimestamp"):
         raise RunError(f"{run}: its claim {claim} has lost its volume, or is being deleted")
@@ -228,18 +230,18 @@ def _check(cluster: "Cluster", run: str, claim: str, there_is_a_job: bool) -> No
 
 def _running(cluster: "Cluster", name: str) -> Rank:
     """Wait until the pod runs, and return it."""
-    ends, why = time.monotonic() + TIMEOUT_SECONDS, "nothing is known of it"
+    ends, why = time.monotonic() + TIMEOUT_SECONDS, "its state is unknown"
     while time.monotonic() < ends:
         pod = cluster.get("Pod", name)
         if pod is None:
-            raise RunError(f"pod {name} was deleted by somebody else; try again")
+            raise RunError(f"pod {name} was deleted from outside; try again")
         rank = Rank(0, pod)
         if rank.running:
             return rank
         why = rank.why_waiting() or "its container has ended"
         if rank.hopeless or rank.ended or (pod.get("status") or {}).get("phase") == "Failed":
-            raise RunError(f"pod {name}, which reads the claim, does not run: {why}")
+            raise RunError(f"pod {name}, which reads the claim, cannot run: {why}")
         time.sleep(POLL_SECONDS)
     raise RunError(
-        f"pod {name}, which reads the claim, does not run after {TIMEOUT_SECONDS:.0f} s: {why}"
+        f"pod {name}, which reads the claim, is not running after {TIMEOUT_SECONDS:.0f} s: {why}"
     )

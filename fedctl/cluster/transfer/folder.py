@@ -25,7 +25,9 @@ Progress = Callable[[int, int], None]  # bytes so far, total bytes
 def refuse_full(folder: Path) -> None:
     """Raise if the folder is not empty, since it is never overwritten."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"--out {folder}: is there and not empty; name another, or remove it")
+        raise UserError(
+            f"--out {folder}: exists and is not empty; name another folder, or remove it"
+        )
 
 
 @contextlib.contextmanager
@@ -60,7 +62,7 @@ def unpack(stream: Iterable[bytes], into: Path, progress: Progress) -> dict[str,
             for member in tar:
                 content = tar.extractfile(member) if member.isreg() else None
                 if content is None:
-                    raise RunError(f"the pod sent {member.name}, which is no plain file")
+                    raise RunError(f"the pod sent {member.name}, which is not a plain file")
                 if member.name == FIRST:
                     total = json.load(content)
                 elif member.name == LAST:
@@ -72,7 +74,7 @@ def unpack(stream: Iterable[bytes], into: Path, progress: Progress) -> dict[str,
                     sums[member.name] = _write(content, target, report)
                     sizes[member.name] = member.size
     except tarfile.FilterError as error:
-        raise RunError(f"the pod sent a file that leads out of the folder: {error}") from None
+        raise RunError(f"the pod sent a file outside of the folder: {error}") from None
     except (tarfile.TarError, EOFError, json.JSONDecodeError) as error:
         raise RunError(f"the stream of files is damaged ({error}); try again") from None
     except OSError as error:
@@ -81,7 +83,7 @@ def unpack(stream: Iterable[bytes], into: Path, progress: Progress) -> dict[str,
         raise RunError("the connection ended before the last file; try again")
     damaged = [name for name in {*sums, *promised} if sums.get(name) != promised.get(name)]
     if damaged:
-        raise RunError(f"{sorted(damaged)[0]}: arrived damaged; try again")
+        raise RunError(f"{sorted(damaged)[0]}: damaged in transfer; try again")
     return sizes
 
 

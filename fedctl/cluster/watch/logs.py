@@ -110,12 +110,12 @@ def read(
     if not now:
         mine = job.required(cluster, run)
         ended = job.ended(mine)
-        gone = f"it has {ended.word} and its pods are gone" if ended else job.why_no_pods(mine)
+        gone = f"it has {ended.word} and its pods were deleted" if ended else job.why_no_pods(mine)
         raise RunError(f"{run}: no logs: {gone}")
     wanted = sorted(now) if only is None else sorted(only)
     if missing := [str(rank) for rank in wanted if rank not in now]:
         raise UserError(
-            f"--rank {missing[0]}: {run} has no such rank now; its ranks: "
+            f"--rank {missing[0]}: {run} has no pod of this rank now; its ranks: "
             f"{', '.join(map(str, sorted(now)))}"
         )
     for number in wanted:

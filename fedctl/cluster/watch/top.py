@@ -126,15 +126,15 @@ class Top:
     def _read(self, rank: Rank) -> tuple[metrics.Row, str]:
         """Return a rank's row, and why there is none."""
         if rank.metrics_port is None:
-            return {}, "its pod has no port called metrics"
+            return {}, "its pod has no port named metrics"
         try:
             text = self._cluster.proxy(rank.name, rank.metrics_port, "metrics", seconds=SECONDS)
             row, _info = metrics.read(text)
         except ValueError:
-            return {}, f"what its port {rank.metrics_port} serves are no metrics"
+            return {}, f"its port {rank.metrics_port} does not serve metrics"
         except FedctlError as error:
             return {}, _why(error)
-        return row, "" if "round" in row else "no round of it has ended yet"
+        return row, "" if "round" in row else "it has not finished a round yet"
 
     def _pace(self, name: str, row: metrics.Row) -> float | None:
         """Return the seconds per round since the last poll with a new round, or since the start."""
@@ -160,14 +160,14 @@ def _why(error: FedctlError) -> str:
     if isinstance(error, errors.Forbidden):
         return str(error)
     if "refused" in message:
-        return "it does not serve metrics yet: it still looks for the others, or prepares data"
+        return "it does not serve metrics yet: it is still starting or preparing data"
     if isinstance(error, errors.Unreachable) or "timeout" in message or "deadline" in message:
         return (
-            "the API server does not reach its port; is that behind a NetworkPolicy "
-            "(networkPolicy.metricsFrom)?"
+            "the API server cannot reach its port; check whether a NetworkPolicy forbids it "
+            "(networkPolicy.metricsFrom)"
         )
     if isinstance(error, errors.NotFound | errors.KindMissing):
-        return "its pod has just gone"
+        return "its pod was just deleted"
     return str(error)
 
 

@@ -50,10 +50,12 @@ def wait(
         if now.state in state.ENDED and target != "deleted":  # which can follow any end
             raise _unreached(cluster, run, target, seen, now)
         last = seen
-    doing = f"it is {now.state.lower()}" if now else "it was not asked"
+    doing = f"it is {now.state.lower()}" if now else "its state was not read"
     why = problems.of(last, now) if last else []
     detail = f": {why[0]}" if why else ""
-    raise WaitTimeout(f"{run}: not {target} after {timeout:g} seconds; {doing}{detail}")
+    raise WaitTimeout(
+        f"timed out after {timeout:g} s waiting for {run} to be {target}; {doing}{detail}"
+    )
 
 
 def _unreached(
