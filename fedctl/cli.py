@@ -6,7 +6,7 @@ so that help appears at once.
 
 import click
 
-from fedctl.commands import cluster, experiments, manifests, observe, runs, upkeep
+from fedctl.commands import cluster, experiments, fetch, manifests, observe, runs, upkeep
 from fedctl.commands import submit as submitting
 from fedctl.commands.group import Commands
 
@@ -52,7 +52,7 @@ for command in (
     cluster.wait,
     observe.logs,
     observe.top,
-    observe.fetch,
+    fetch.fetch,
     cluster.suspend,
     cluster.resume,
     cluster.cancel,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fedctl.cluster.api import errors
 from fedctl.cluster.change.submit import name_of
 from fedctl.cluster.status import job
-from fedctl.cluster.status.ranks import CHART, NAME, RUN
+from fedctl.cluster.status.ranks import CHART, NAME
 from fedctl.cluster.status.snapshot import PARTS
 from fedctl.cluster.transfer import fetch
 from fedctl.errors import FedctlError
@@ -72,16 +72,16 @@ def find(
 ) -> list[Item]:
     """Return what can go: jobs first, which delete their pods, then parts, then helper pods."""
     now = now or datetime.now(UTC)
-    jobs = {_place(mine): mine for mine in job.of_namespace(cluster, everywhere)}
+    jobs = {job.place(mine): mine for mine in job.of_namespace(cluster, everywhere)}
     old: dict[Place, str] = {}
     for place, mine in jobs.items():
         end = job.ended(mine)
-        since = end.when or _made(mine) if end else None
+        since = end.when or job.created(mine) if end else None
         if end and since and now - since >= older_than:
             old[place] = f"{end.word} {_ago(now - since)}"
     items = [Item(jobs[place], place[1], why) for place, why in old.items()]
     for part in _parts(cluster, claims, everywhere):
-        place, made = _place(part), _made(part)
+        place, made = job.place(part), job.created(part)
         if place in old:
             items.append(Item(part, place[1], old[place]))
         elif place not in jobs and made and now - made >= max(older_than, YOUNG):
@@ -102,7 +102,7 @@ def _helpers(cluster: "Cluster", everywhere: bool, now: datetime) -> Iterator[It
     """Yield pods that a killed fetch has left behind."""
     life = timedelta(seconds=fetch.LIFE_SECONDS)
     for pod in cluster.list("Pod", labels={NAME: fetch.HELPER}, everywhere=everywhere):
-        made, phase = _made(pod), (pod.get("status") or {}).get("phase")
+        made, phase = job.created(pod), (pod.get("status") or {}).get("phase")
         if phase in ("Succeeded", "Failed") or (made and now - made > life):
             run = (pod["metadata"].get("labels") or {}).get(fetch.CLAIMED_BY, "")
             yield Item(pod, run, "left by a fetch")
@@ -126,15 +126,6 @@ def remove(cluster: "Cluster", items: Iterable[Item]) -> Iterator[tuple[Item, st
             yield item, ""
         except FedctlError as error:
             yield item, str(error)
-
-
-def _place(obj: Object) -> Place:
-    meta = obj["metadata"]
-    return str(meta.get("namespace", "")), str((meta.get("labels") or {}).get(RUN, ""))
-
-
-def _made(obj: Object) -> datetime | None:
-    return job.when(obj["metadata"].get("creationTimestamp"))
 
 
 def _ago(age: timedelta) -> str:

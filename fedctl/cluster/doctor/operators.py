@@ -37,9 +37,7 @@ def backends(cluster: "Cluster") -> Iterator[Finding]:
         missing = [kind for kind in wanted if not cluster.serves(kind)]
         if missing:
             remedy = kinds.BROUGHT_BY[kinds.of(missing[0]).group]
-            yield Finding(
-                WARN, f"--backend {backend}: not installed: {', '.join(missing)}", remedy
-            )
+            yield Finding(WARN, f"--backend {backend}: not installed: {', '.join(missing)}", remedy)
         else:
             of = kinds.of(wanted[0])
             api = f"{of.group}/{cluster.version_of(of)}"

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from fedctl.cluster.api.errors import Forbidden, KindMissing
-from fedctl.cluster.status.ranks import CHART, NAME
+from fedctl.cluster.status.ranks import CHART, NAME, RUN
 from fedctl.errors import RunError
 
 if TYPE_CHECKING:
@@ -117,6 +117,17 @@ def template(cluster: "Cluster", job: Object) -> Object | None:
 def when(text: str | None) -> datetime | None:
     """Parse a time as Kubernetes writes it."""
     return datetime.fromisoformat(text) if text else None
+
+
+def created(obj: Object) -> datetime | None:
+    """Return when an object was created."""
+    return when(obj["metadata"].get("creationTimestamp"))
+
+
+def place(obj: Object) -> tuple[str, str]:
+    """Return the namespace of an object, and the run that its labels name."""
+    meta = obj["metadata"]
+    return str(meta.get("namespace", "")), str((meta.get("labels") or {}).get(RUN, ""))
 
 
 def suspended(job: Object) -> bool:

@@ -39,19 +39,14 @@ def runs(cluster: "Cluster", everywhere: bool = False) -> list[Listed]:
     ]
     pods: dict[tuple[str, str], list[Object]] = defaultdict(list)
     for pod in _all(cluster, "Pod", everywhere):
-        pods[_place(pod, pod["metadata"]["labels"].get(RUN, ""))].append(pod)
-    experiments = {
-        _place(config, config["metadata"]["labels"].get(RUN, "")): config
-        for config in _all(cluster, "ConfigMap", everywhere)
-    }
+        pods[job.place(pod)].append(pod)
+    experiments = {job.place(config): config for config in _all(cluster, "ConfigMap", everywhere)}
     found = []
     for mine in jobs:
-        meta = mine["metadata"]
-        place = _place(mine, meta["name"])
-        now = state.of(Snapshot(meta["name"], meta["namespace"], mine, pods[place]))
-        made = job.when(meta.get("creationTimestamp"))
+        namespace, name = place = job.place(mine)
+        now = state.of(Snapshot(name, namespace, mine, pods[place]))
         names = _names(experiments.get(place))
-        found.append(Listed(meta["name"], meta["namespace"], now, made, *names))
+        found.append(Listed(name, namespace, now, job.created(mine), *names))
     found.sort(key=lambda run: (run.made.timestamp() if run.made else 0.0, run.name), reverse=True)
     return found
 
@@ -73,10 +68,6 @@ def _all(cluster: "Cluster", kind: str, everywhere: bool) -> list[dict[str, Any]
 def _whole(mine: Object) -> bool:
     """Return whether this is a run, and not the Job that JobSet creates for a TrainJob's ranks."""
     return bool(mine["metadata"].get("labels", {}).get(RUN) == mine["metadata"]["name"])
-
-
-def _place(obj: Object, run: str) -> tuple[str, str]:
-    return obj["metadata"]["namespace"], run
 
 
 def _names(config: Object | None) -> tuple[str, str]:

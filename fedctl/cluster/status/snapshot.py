@@ -56,7 +56,7 @@ class Snapshot:
     @property
     def age_seconds(self) -> float:
         """Age of the job; 0 if there is none."""
-        made = job.when(self.job["metadata"].get("creationTimestamp")) if self.job else None
+        made = job.created(self.job) if self.job else None
         return (self.now - made).total_seconds() if made else 0.0
 
 
@@ -122,7 +122,7 @@ def _events(
     if workload:
         about.add(workload["metadata"]["name"])
     found = _or(list, cluster.list, "Event", fields={"type": "Warning"})
-    made = job.when(mine["metadata"].get("creationTimestamp")) if mine else None
+    made = job.created(mine) if mine else None
     ours = [
         event
         for event in found
