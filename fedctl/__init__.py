@@ -1,1 +1,1 @@
-"""The command line: runs on a laptop; knows the trainer's settings and metric names, no torch."""
+"""The command line. It runs on a laptop and never loads torch."""

@@ -1,4 +1,4 @@
-"""Presets and sweeps that are bundled with fedctl: where their files are, and what each shows.
+"""Presets and sweeps that are bundled with fedctl, with their descriptions.
 
 Builds no experiment; what a sweep file may contain is in sweep/file.py.
 """

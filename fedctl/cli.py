@@ -1,12 +1,12 @@
-"""Owns the command `fedctl`: which commands it has, in which order.
+"""The command `fedctl`: its commands, in order.
 
-It and fedctl/commands are all that knows click. Nothing but click is imported before a command
-runs, so that help appears at once.
+Only this module and fedctl/commands use click. Nothing but click is imported before a command runs,
+so that help appears at once.
 """
 
 import click
 
-from fedctl.commands import cluster, experiments, manifests, observe, runs, upkeep
+from fedctl.commands import cluster, experiments, fetch, manifests, observe, runs, upkeep
 from fedctl.commands import submit as submitting
 from fedctl.commands.group import Commands
 
@@ -17,7 +17,7 @@ from fedctl.commands.group import Commands
 )
 @click.version_option(package_name="fedctl", message="%(package)s %(version)s")
 def main() -> None:
-    """Train one model on many machines, or with many clients who keep their data, and send less.
+    """Run distributed and federated training that sends less data.
 
     \b
     Example:
@@ -27,7 +27,7 @@ def main() -> None:
 
     \b
     Exit codes of every command:
-      0  fine
+      0  success
       1  the run, or the machine it runs on, failed
       2  the command or a setting is wrong; nothing was started
     """
@@ -52,7 +52,7 @@ for command in (
     cluster.wait,
     observe.logs,
     observe.top,
-    observe.fetch,
+    fetch.fetch,
     cluster.suspend,
     cluster.resume,
     cluster.cancel,

@@ -1,14 +1,14 @@
-"""Owns the errors that end a command in one line; a bad setting is trainer.config's ConfigError."""
+"""Errors that end a command in one line. A bad setting is a ConfigError of trainer.config."""
 
 
 class FedctlError(Exception):
-    """One line for the person at the terminal, with the remedy in it."""
+    """One line for the user, with the remedy in it."""
 
     exit_code = 1
 
 
 class UserError(FedctlError):
-    """The command cannot mean what was typed: exit code 2."""
+    """The command itself is wrong: exit code 2."""
 
     exit_code = 2
 

@@ -1,4 +1,4 @@
-"""Owns what fedctl says about settings: the resolved experiment, what a key means, the schema."""
+"""Documentation of settings: the resolved experiment, the meaning of a key, the schema."""
 
 import json
 import textwrap
@@ -16,7 +16,7 @@ DEFAULT = "default"
 
 
 def tree_of(experiment: Experiment) -> dict[str, Any]:
-    """The settings as plain values, in the schema's order; list items without their empty keys."""
+    """Return the settings as plain values in the schema's order; list items without empty keys."""
     tree: dict[str, Any] = _name_first(experiment.model_dump(mode="json"))
     for phase in tree["schedule"]["phases"]:
         for key in [key for key, value in phase.items() if value is None]:
@@ -32,7 +32,7 @@ def _name_first(value: Any) -> Any:
 
 
 def leaf(value: Any) -> str:
-    """One value as YAML on one line."""
+    """Return one value as YAML on one line."""
     import yaml
 
     text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
@@ -40,9 +40,10 @@ def leaf(value: Any) -> str:
 
 
 def as_yaml(experiment: Experiment, origins: Mapping[str, str] | None = None) -> str:
-    """The experiment as YAML that `load` reads back equal.
+    """Return the experiment as YAML that `load` reads back equal.
 
-    With `origins`, comments say above each key what it is, and beside it where its value came from.
+    With `origins`, each key has its meaning as a comment above it, and the origin of its value next
+    to it.
     """
     tree = tree_of(experiment)
     if origins is None:
@@ -74,7 +75,7 @@ def _yaml_lines(
 
 
 def reasons(experiment: Experiment, origins: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """For each key its value, where that came from, and what the setting is."""
+    """Return for each key its value, the value's origin, and the setting's help."""
     tree = tree_of(experiment)
     chosen = _choices(tree)
     known = {setting.key: setting for setting in settings() if _belongs(setting, chosen)}
@@ -93,7 +94,7 @@ def _help(setting: Setting) -> str:
 
 
 def _choices(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Every section's `name`, by the section's key."""
+    """Return every section's `name`, by the section's key."""
     found: dict[str, str] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
@@ -109,7 +110,7 @@ def _belongs(setting: Setting, chosen: Mapping[str, str]) -> bool:
 
 
 def find(key: str) -> list[Setting]:
-    """The settings that a key or a section stands for; every setting for an empty key."""
+    """Return the settings of a key or a section; all settings for an empty key."""
     wanted = ".".join("0" if part.isdigit() else part for part in key.split("."))
     found = [s for s in settings() if not key or s.key == wanted or s.key.startswith(f"{wanted}.")]
     if found:
@@ -117,11 +118,11 @@ def find(key: str) -> list[Setting]:
     sections = {s.key[:i] for s in settings() for i, sign in enumerate(s.key) if sign == "."}
     close = get_close_matches(key, sections, n=1, cutoff=0.75)
     hint = f"; did you mean {close[0]}?" if close else suggestion(key)
-    raise ConfigError(key, f"unknown key{hint or '; `fedctl explain` lists them all'}")
+    raise ConfigError(key, f"unknown key{hint or '; `fedctl explain` lists all keys'}")
 
 
 def _merged(found: list[Setting]) -> Iterator[Setting]:
-    """One entry for what several choices share, and one for each `name` that chooses."""
+    """Yield one entry for what several choices share, and one for each `name` that chooses."""
     choosing = {f"{section}.name": default for section, default in unions()}
     entries: dict[tuple[str, ...], list[Setting]] = {}
     for setting in found:
@@ -137,7 +138,7 @@ def _merged(found: list[Setting]) -> Iterator[Setting]:
 
 
 def as_text(found: list[Setting]) -> str:
-    """Each setting as a heading with its type and default, then its help."""
+    """Return each setting as a heading with its type and default, then its help."""
     paragraphs = []
     for setting in found:
         default = "" if setting.default is None else f", default {leaf(setting.default)}"
@@ -151,12 +152,12 @@ def as_text(found: list[Setting]) -> str:
 
 
 def as_json(found: list[Setting]) -> str:
-    """The same as JSON: a list of objects."""
+    """Return the same as a JSON list of objects."""
     return json.dumps([asdict(setting) for setting in found], indent=2, default=str)
 
 
 def schema() -> str:
-    """The JSON schema of an experiment file: the settings, and the preset that it extends."""
+    """Return the JSON schema of an experiment file, including the preset that it extends."""
     tree = Experiment.model_json_schema()
     extends = {
         "type": "string",

@@ -1,4 +1,4 @@
-"""Owns docs/cli.md: prints the help of every command as one page (`python -m fedctl.reference`)."""
+"""docs/cli.md: the help of every command on one page (`python -m fedctl.reference`)."""
 
 import click
 
@@ -13,8 +13,8 @@ What `--help` prints, written by scripts/regenerate; not edited by hand.
 
 
 def page() -> str:
-    """The reference, in the order in which `fedctl --help` lists the commands."""
-    settings = main.context_settings  # an invocation has them, and click remembers who was first
+    """Return the reference, in the order of `fedctl --help`."""
+    settings = main.context_settings  # click takes them from the command at an invocation only
     with click.Context(main, info_name="fedctl", terminal_width=WIDTH, **settings) as top:
         parts = [INTRODUCTION, _section("fedctl", main.get_help(top))]
         for name, command in main.commands.items():

@@ -1,4 +1,4 @@
-"""Owns how a table looks in a terminal, and that a pipe has no edge to wrap at."""
+"""Tables in a terminal, and unlimited width in a pipe."""
 
 from collections.abc import Container, Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def console() -> "Console":
-    """Standard output, for tables; what is in brackets is text: names and messages are others'."""
+    """Return standard output for tables; brackets are text, since names and messages have them."""
     from rich.console import Console
 
     made = Console(highlight=False, markup=False)
@@ -24,7 +24,7 @@ def grid(
     right: Container[int],
     wrap: bool = True,
 ) -> "Table":
-    """A table; `right`: the columns, by number, whose cells are at the right."""
+    """Return a table; `right`: the indexes of right-aligned columns."""
     from rich import box
     from rich.table import Table
 

@@ -1,1 +1,1 @@
-"""The chart of a run on Kubernetes: its values, from an experiment, and Helm. Asks no cluster."""
+"""Values of the chart for one run, and Helm. Contacts no cluster."""

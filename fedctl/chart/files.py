@@ -1,6 +1,6 @@
-"""Owns what charts/fedtrain is written from: prints its values.yaml or values.schema.json.
+"""The generated files of charts/fedtrain: values.yaml and values.schema.json.
 
-`python -m fedctl.chart.files values|schema`, called by scripts/regenerate.
+`python -m fedctl.chart.files values|schema` prints one of them; scripts/regenerate calls it.
 """
 
 import json
@@ -26,12 +26,12 @@ HEAD = """\
 
 
 def values_yaml() -> str:
-    """Every value with its default, its comment above it."""
+    """Return every value with its default, and its comment above it."""
     return "\n".join([HEAD, *_section(Values, "", Values())]) + "\n"
 
 
 def _section(part: type[BaseModel], indent: str, defaults: BaseModel) -> list[str]:
-    """The lines of a section, whose defaults may differ from its class's."""
+    """Return the lines of a section, whose defaults may differ from its class's."""
     lines: list[str] = []
     for name, field in part.model_fields.items():
         default = getattr(defaults, name)
@@ -52,20 +52,20 @@ def _section(part: type[BaseModel], indent: str, defaults: BaseModel) -> list[st
 
 
 def _leaf(value: Any) -> str:
-    """As YAML that is JSON; a whole number without its point."""
+    """Return the value as YAML that is also JSON; a whole number without its point."""
     whole = isinstance(value, float) and value.is_integer()
     return json.dumps(int(value) if whole else value)
 
 
 def schema() -> str:
-    """JSON schema, in the draft that every Helm since 3.14 reads."""
+    """Return the JSON schema, in the draft that every Helm since 3.14 reads."""
     tree = Values.model_json_schema(by_alias=True)
     head = {"$schema": "http://json-schema.org/draft-07/schema#"}
     return json.dumps(head | _plain(tree), indent=2)
 
 
 def _plain(node: Any) -> Any:
-    """Without what says nothing to Helm: titles, and defaults, which are in values.yaml."""
+    """Drop what Helm does not use: titles, and defaults, which are in values.yaml."""
     if isinstance(node, list):
         return [_plain(item) for item in node]
     if not isinstance(node, dict):

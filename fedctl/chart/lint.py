@@ -1,6 +1,7 @@
-"""Owns what `fedctl lint` says of a run before it is sent: errors, and warnings with their remedy.
+"""Problems of a run that can be found before it is sent: errors, and warnings with their remedy.
 
-The chart's own rules, Helm's lint, and what no schema knows: which experiment meets which values.
+They come from the chart's own rules, from Helm's lint, and from combinations of experiment and
+values that no schema covers. Contacts no cluster.
 """
 
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ DOWNLOADED = ("mnist", "emnist", "emnist-digits", "cifar10", "cifar100")
 
 @dataclass(frozen=True)
 class Problem:
-    """One line about one key. An error would fail on the cluster; a warning may be meant."""
+    """One line about one key. An error would fail on the cluster; a warning may be intended."""
 
     level: Literal["error", "warning"]
     key: str
@@ -29,7 +30,7 @@ class Problem:
 
 
 def problems(release: Release) -> list[Problem]:
-    """Errors first."""
+    """Return all problems, errors first."""
     found = [*_of_helm(release), *_of_the_run(release), *_of_storage(release)]
     found += _of_the_network(release)
     return sorted(found, key=lambda problem: problem.level)
@@ -51,12 +52,12 @@ def _of_helm(release: Release) -> Iterator[Problem]:
                     "error",
                     "podOverlay",
                     f"{item['kind']} {path} is {policy}; under ExitCode and Always pods restart "
-                    "for ever, so use restart.policy",
+                    "forever, so use restart.policy",
                 )
 
 
 def _restart_policies(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Every restartPolicy of a job or of its pods, with the key that leads there."""
+    """Yield every restartPolicy of a job or of its pods, with the path to it."""
     if isinstance(node, dict):
         for key, value in node.items():
             below = f"{path}.{key}".removeprefix(".")
@@ -81,8 +82,8 @@ def _of_the_run(release: Release) -> Iterator[Problem]:
         yield Problem(
             "warning",
             "checkpoint.every",
-            "is 0: a checkpoint is saved only when a pod is asked to stop, so a lost one starts "
-            "the run anew; set it to a number of rounds",
+            "is 0: a checkpoint is saved only when a pod is stopped, so after a lost pod the run "
+            "starts over; set it to a number of rounds",
         )
 
 
@@ -124,5 +125,5 @@ def _of_the_network(release: Release) -> Iterator[Problem]:
         yield Problem(
             "warning",
             "metrics",
-            f"a tracker is elsewhere, and the network policy is shut; {remedy}",
+            f"a tracker is outside the cluster, which the network policy forbids; {remedy}",
         )

@@ -1,8 +1,8 @@
-"""Owns the values of charts/fedtrain: their names, types, defaults and what each is for.
+"""The values of charts/fedtrain: their names, types, defaults and documentation.
 
-The chart's values.yaml, values.schema.json and README.md are written from here. What follows from
-an experiment is in values.py; rules over several values are in the chart itself, so that they hold
-for those who use it without fedctl too.
+The chart's values.yaml, values.schema.json and README.md are generated from here. What follows from
+an experiment is in values.py. Rules over several values are in the chart itself, so that they also
+hold for people who use it without fedctl.
 """
 
 from pathlib import Path
@@ -15,12 +15,12 @@ from trainer.config.base import setting
 
 Profile = Literal[
     "tcp", "infiniband", "coreweave", "together", "nebius", "aws-efa", "oci-roce"
-]  # templates/_network.tpl says what each is
+]  # see templates/_network.tpl
 Switch = Literal["auto", True, False]
 
 
 class Part(BaseModel):
-    """A group of values; written in camel case, as Helm's are."""
+    """A group of values, written in camel case as usual in Helm."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", alias_generator=to_camel, validate_default=True
@@ -43,11 +43,13 @@ class Image(Part):
 
 
 class Resources(Part):
-    """What each rank gets."""
+    """Resources of each rank."""
 
-    gpus: int = setting(1, help="GPUs of a rank: 1, or 0 to train on CPUs", ge=0, le=1)
-    gpu_resource: str = setting("nvidia.com/gpu", help="The resource that a GPU is asked for by")
-    cpus: float = setting(4, help="CPUs that a rank asks for", gt=0)
+    gpus: int = setting(1, help="GPUs per rank: 1, or 0 to train on CPUs", ge=0, le=1)
+    gpu_resource: str = setting(
+        "nvidia.com/gpu", help="Extended resource name used to request a GPU"
+    )
+    cpus: float = setting(4, help="CPUs that a rank requests", gt=0)
     memory_mib: int = setting(
         16384,
         alias="memoryMiB",
@@ -63,17 +65,17 @@ class Resources(Part):
 
 
 class Network(Part):
-    """How ranks talk to each other."""
+    """How ranks communicate."""
 
     profile: Profile = setting(
         "tcp",
-        help="`tcp`, or how an RDMA fabric is reached; those need `podSecurity: privileged`",
+        help="`tcp`, or an RDMA fabric; those need `podSecurity: privileged`",
     )
     interface: str = setting(
-        "", help="Network interface of NCCL and gloo, such as `eth0`; empty: they look for one"
+        "", help="Network interface of NCCL and gloo, such as `eth0`; empty: detected"
     )
     rdma_resource: str = setting(
-        "", help="Resource that an RDMA device is asked for by; empty: the profile's"
+        "", help="Extended resource name used to request an RDMA device; empty: the profile's"
     )
 
 
@@ -82,57 +84,61 @@ class Volume(Part):
 
     kind: Literal["new", "claim", "ephemeral"] = setting(
         "new",
-        help="`new`: a claim that the chart makes; `claim`: one that is there; `ephemeral`: gone "
-        "with the pod",
+        help="`new`: a PersistentVolumeClaim (PVC) that the chart creates; `claim`: an existing "
+        "one; `ephemeral`: deleted with the pod",
     )
-    claim: str = setting("", help="The claim's name, for `claim`")
-    storage_class: str = setting("", help="For `new`; empty: the cluster's default")
-    size: str = setting("10Gi", help="For `new`", pattern=r"^[0-9]+(\.[0-9]+)?([KMGTP]i?)?$")
+    claim: str = setting("", help="Name of the PVC, for `claim`")
+    storage_class: str = setting("", help="StorageClass, for `new`; empty: the cluster's default")
+    size: str = setting("10Gi", help="Size, for `new`", pattern=r"^[0-9]+(\.[0-9]+)?([KMGTP]i?)?$")
     access_mode: Literal["ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"] = setting(
-        "ReadWriteMany", help="For `new`; several ranks share a checkpoint's folder"
+        "ReadWriteMany",
+        help="Access mode, for `new`; several ranks share the folder of checkpoints",
     )
-    keep: bool = setting(True, help="For `new`: outlive the release")
+    keep: bool = setting(True, help="For `new`: keep the PVC when the release is uninstalled")
 
 
 class Storage(Part):
     """Where a run reads and writes."""
 
     runs: Volume = setting(
-        Volume(), help="Run folders, with checkpoints: /runs/NAME. All ranks share it"
+        Volume(), help="Run folders with checkpoints, mounted at /runs and shared by all ranks"
     )
     data: Volume = setting(
-        Volume.model_validate({"kind": "ephemeral", "size": "50Gi"}), help="Data sets: /data"
+        Volume.model_validate({"kind": "ephemeral", "size": "50Gi"}),
+        help="Data sets, mounted at /data",
     )
     object_store_secret: str = setting(
-        "", help="Secret whose keys become variables, such as AWS_ACCESS_KEY_ID"
+        "", help="Secret whose keys become environment variables, such as AWS_ACCESS_KEY_ID"
     )
 
 
 class Topology(Part):
-    """How near each other ranks have to be."""
+    """How close to each other the ranks must be."""
 
     key: str = setting(
         "", help="Node label, such as `topology.kubernetes.io/zone`; empty: anywhere"
     )
-    required: bool = setting(False, help="Wait for such a place, rather than prefer it")
+    required: bool = setting(False, help="Wait for such nodes, rather than prefer them")
 
 
 class Scheduling(Part):
-    """Which nodes, and before whom."""
+    """Node placement and priority."""
 
-    node_selector: dict[str, str] = setting({}, help="Labels that nodes must have")
-    tolerations: tuple[dict[str, Any], ...] = setting((), help="Taints that pods put up with")
-    topology: Topology = setting(Topology(), help="How near each other ranks have to be")
+    node_selector: dict[str, str] = setting({}, help="Labels that the nodes must have")
+    tolerations: tuple[dict[str, Any], ...] = setting((), help="Tolerations of the pods")
+    topology: Topology = setting(Topology(), help="How close to each other the ranks must be")
     priority_class: str = setting("", help="PriorityClass of the pods")
-    scheduler_name: str = setting("", help="Scheduler; empty: the cluster's, or the queue's")
+    scheduler_name: str = setting(
+        "", help="Scheduler of the pods; empty: the cluster's, or the queue's"
+    )
 
 
 class Queue(Part):
-    """Who decides when all ranks may start."""
+    """Queue or gang scheduler that starts the ranks."""
 
     kind: Literal["none", "kueue", "volcano", "native"] = setting(
         "none",
-        help="`kueue`: the job is made suspended, and Kueue starts it; `volcano`; `native`: the "
+        help="`kueue`: the job is created suspended, and Kueue starts it; `volcano`; `native`: the "
         "scheduler's own gangs, from Kubernetes 1.36 on",
     )
     name: str = setting("", help="LocalQueue of Kueue, or queue of Volcano")
@@ -142,7 +148,7 @@ class Queue(Part):
 def _not_exit_code(policy: Any) -> Any:
     if policy == "ExitCode":
         raise ValueError(
-            "under ExitCode a PyTorchJob restarts pods for ever, whatever the limit; use OnFailure"
+            "under ExitCode a PyTorchJob restarts pods forever, whatever the limit; use OnFailure"
         )
     return policy
 
@@ -157,22 +163,27 @@ class Restart(Part):
         "OnFailure", help="`Never`: the first failure of a rank ends the run"
     )
     limit: int = setting(
-        3, help="Restarts of the whole run; what Kubernetes counts is scaled by the ranks", ge=0
+        3,
+        help="Restarts of the whole run. Kubernetes counts container or pod restarts, so its limit "
+        "is set to this times the number of ranks",
+        ge=0,
     )
 
 
 class NetworkPolicy(Part):
-    """Who may talk to the pods."""
+    """Who may connect to the pods, and where they may connect to."""
 
-    enabled: bool = setting(True, help="Close the pods to all but each other, DNS and metrics")
+    enabled: bool = setting(
+        True, help="Allow only connections between the pods, to DNS, and to metrics"
+    )
     metrics_from: tuple[dict[str, Any], ...] = setting(
-        (), help="Who may read metrics, as in a NetworkPolicy's `from`; empty: anybody"
+        (), help="Who may read metrics, as in a NetworkPolicy's `from`; empty: anyone"
     )
     restrict_egress: bool = setting(
-        True, help="Close the way out too: no downloads of data sets, no trackers"
+        True, help="Also forbid connections to the outside: no downloads of data sets, no trackers"
     )
     egress_to: tuple[dict[str, Any], ...] = setting(
-        (), help="Where pods may connect to all the same, as in a NetworkPolicy's `egress`"
+        (), help="Exceptions for connections to the outside, as in a NetworkPolicy's `egress`"
     )
 
 
@@ -182,26 +193,26 @@ class PodMonitor(Part):
     enabled: Switch = setting(
         False,
         help="Scrape this run: `auto` (if the cluster has the kind), `true` or `false`. The chart "
-        "fedtrain-platform brings one for all runs of a namespace: don't use both",
+        "fedtrain-platform has one for all runs of a namespace: do not use both",
     )
-    labels: dict[str, str] = setting({}, help="Labels that your Prometheus selects it by")
-    interval: str = setting("15s", help="How often", pattern=r"^[0-9]+(ms|s|m)$")
+    labels: dict[str, str] = setting({}, help="Labels by which your Prometheus selects it")
+    interval: str = setting("15s", help="Scrape interval", pattern=r"^[0-9]+(ms|s|m)$")
 
 
 class Values(Part):
-    """All of them."""
+    """All values."""
 
     backend: Literal["pytorchjob", "trainjob", "job"] = setting(
         "pytorchjob",
-        help="What runs the pods: `pytorchjob` (Kubeflow training operator v1), `trainjob` "
-        "(Kubeflow Trainer v2), `job` (Kubernetes alone)",
+        help="Operator that runs the pods: `pytorchjob` (Kubeflow training operator v1), "
+        "`trainjob` (Kubeflow Trainer v2), `job` (Kubernetes alone)",
     )
     experiment: str = setting(
-        "", help="The experiment, in the one JSON form that `fedctl values` writes. Don't edit it"
+        "", help="The experiment, in the canonical JSON that `fedctl values` writes. Do not edit it"
     )
     image: Image = setting(Image(), help="The container image")
-    resources: Resources = setting(Resources(), help="What each rank gets")
-    network: Network = setting(Network(), help="How ranks talk to each other")
+    resources: Resources = setting(Resources(), help="Resources of each rank")
+    network: Network = setting(Network(), help="Network between the ranks")
     pod_security: Literal["restricted", "baseline", "privileged"] = setting(
         "restricted", help="Pod Security level of the namespace"
     )
@@ -209,44 +220,50 @@ class Values(Part):
         10001, help="User and group of the pods; null: the cluster chooses (OpenShift)", ge=1
     )
     service_account: str = setting(
-        "", help="ServiceAccount; its token is not mounted: training asks the API for nothing"
+        "",
+        help="ServiceAccount of the pods. Its token is not mounted, since training never calls the "
+        "Kubernetes API",
     )
-    env: dict[str, str] = setting({}, help="More variables; they override the chart's")
+    env: dict[str, str] = setting({}, help="More environment variables; they override the chart's")
     env_from_secrets: tuple[str, ...] = setting(
-        (), help="Secrets whose keys become variables, such as WANDB_API_KEY"
+        (), help="Secrets whose keys become environment variables, such as WANDB_API_KEY"
     )
     storage: Storage = setting(Storage(), help="Where a run reads and writes")
-    scheduling: Scheduling = setting(Scheduling(), help="Which nodes, and before whom")
-    queue: Queue = setting(Queue(), help="Who decides when all ranks may start")
+    scheduling: Scheduling = setting(Scheduling(), help="Node placement and priority")
+    queue: Queue = setting(Queue(), help="Queue or gang scheduler that starts the ranks")
     restart: Restart = setting(Restart(), help="What happens when a rank fails")
     deadline_seconds: int = setting(
-        0, help="A run that takes longer saves a checkpoint and fails; 0: none", ge=0
+        0, help="Time limit; a run that takes longer saves a checkpoint and fails; 0: none", ge=0
     )
     grace_period_seconds: int = setting(
-        300, help="To finish a round and save a checkpoint when asked to stop", ge=1
+        300, help="Time to finish a round and save a checkpoint when the pods are stopped", ge=1
     )
     rendezvous_seconds: int = setting(
-        600, help="For ranks to find rank 0; covers the kubelet's longest back-off", ge=1
+        600, help="Time limit for reaching rank 0; covers the kubelet's longest back-off", ge=1
     )
     ttl_seconds_after_finished: int | None = setting(
-        None, help="Delete the job so long after its end; null: never", ge=0
+        None, help="Delete the job this long after its end; null: never", ge=0
     )
-    metrics_port: int = setting(9401, help="Port of /metrics", ge=1024, le=65535)
-    rendezvous_port: int = setting(23456, help="Port of rank 0", ge=1024, le=65535)
-    network_policy: NetworkPolicy = setting(NetworkPolicy(), help="Who may talk to the pods")
+    metrics_port: int = setting(9401, help="Port of each rank's /metrics", ge=1024, le=65535)
+    rendezvous_port: int = setting(
+        23456, help="Port of rank 0 for the rendezvous", ge=1024, le=65535
+    )
+    network_policy: NetworkPolicy = setting(
+        NetworkPolicy(), help="Connections that the pods accept and open"
+    )
     pod_monitor: PodMonitor = setting(PodMonitor(), help="How Prometheus finds the ranks")
-    labels: dict[str, str] = setting({}, help="Labels of every object, beside the chart's own")
+    labels: dict[str, str] = setting({}, help="Labels of every object, besides the chart's own")
     pod_labels: dict[str, str] = setting({}, help="Labels of the pods")
     pod_annotations: dict[str, str] = setting({}, help="Annotations of the pods")
     pod_overlay: dict[str, Any] = setting(
         {},
-        help="Laid over the pod template (`metadata`, `spec`), lists of named things by name; the "
+        help="Merged into the pod template (`metadata`, `spec`), lists of named items by name; the "
         "container is called `trainer` here, whatever the backend calls it",
     )
 
 
 def folder() -> Path:
-    """The chart: inside an installed package, or beside it in a checkout."""
+    """Return the chart's folder: inside an installed package, or next to it in a checkout."""
     package = Path(__file__).resolve().parent.parent
     packaged = package / "charts" / "fedtrain"
     return packaged if packaged.is_dir() else package.parent / "charts" / "fedtrain"

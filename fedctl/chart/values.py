@@ -1,4 +1,4 @@
-"""Owns the way from an experiment to the values of charts/fedtrain. It computes no manifest.
+"""The chart's values for one experiment. Computes values and never a manifest.
 
 Precedence: the chart's defaults < what follows from the experiment < files of values < options.
 """
@@ -24,9 +24,9 @@ Tree = dict[str, Any]
 
 @dataclass(frozen=True)
 class Release:
-    """A run as the chart sees it: its name, where it goes, its values; `given`: those not default.
+    """A run as the chart sees it: name, namespace and values; `given`: those that are not defaults.
 
-    `namespace` is always said, or Helm would take the one that somebody's kubeconfig is at.
+    `namespace` is always set; otherwise Helm would take the current one of the user's kubeconfig.
     """
 
     name: str
@@ -36,15 +36,15 @@ class Release:
     given: Tree
 
     def text(self) -> str:
-        """The values as YAML that Helm reads."""
+        """Return the values as YAML for Helm."""
         head = f"# helm install {self.name} charts/fedtrain --namespace {self.namespace} --values"
-        # One line however long: a folded string would be the same, and harder to compare.
+        # One line, however long: a folded string would be harder to compare.
         body = yaml.dump(self.given, Dumper=_Quoting, width=10**9, allow_unicode=True)
         return f"{head} THIS\n{body}"
 
 
 class _Quoting(yaml.SafeDumper):
-    """Quotes what Helm's YAML would not read as text, though PyYAML does: `y`, `1e3`."""
+    """A YAML dumper that quotes text that Helm reads differently from PyYAML: `y`, `1e3`."""
 
     PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]+")
     WORDS = frozenset({"yes", "no", "on", "off", "true", "false", "null"})
@@ -66,7 +66,7 @@ def release(
     files: Sequence[Path] = (),
     options: Mapping[str, Any] | None = None,
 ) -> Release:
-    """The run of a preset or file; `options`: values by dotted key, of which None says nothing."""
+    """Build the release of a preset or file; `options`: values by dotted key, None if not given."""
     experiment, _origins = load(source, sets=sets, presets=bundled.PRESETS)
     given = follows_from(experiment)
     for path in files:
@@ -86,23 +86,23 @@ def release(
 
 
 def follows_from(experiment: Experiment) -> Tree:
-    """What the chart's defaults would get wrong for this experiment."""
+    """Return the values for which the chart's defaults would be wrong for this experiment."""
     given: Tree = {"experiment": experiment.canonical()}
     cluster, data = experiment.cluster, experiment.data
     threads = cluster.threads + (data.threads or 0)
-    if cluster.backend == "gloo":  # the trainer then uses no GPU that it is given
+    if cluster.backend == "gloo":  # the trainer then uses no GPU
         put(given, "resources.gpus", 0)
     if cluster.threads:  # as `fedctl run` does
         put(given, "env.OMP_NUM_THREADS", str(cluster.threads))
     if threads > Values().resources.cpus:
         put(given, "resources.cpus", threads)
-    if experiment.ranks == 1:  # nobody to share checkpoints with, and every cluster has this
+    if experiment.ranks == 1:  # checkpoints are not shared, and every cluster supports this
         put(given, "storage.runs.accessMode", "ReadWriteOnce")
     return given
 
 
 def on_cpus(experiment: Experiment) -> Tree:
-    """What a rank asks for without a GPU, where nobody says otherwise.
+    """Return the resources of a rank without a GPU, unless the user gives others.
 
     The chart's defaults are a share of a GPU node; four ranks on CPUs fit on a laptop's cluster.
     """
@@ -113,14 +113,14 @@ def on_cpus(experiment: Experiment) -> Tree:
 
 
 def _lay_below(tree: Tree, layer: Mapping[str, Any]) -> None:
-    """The layer's values where the tree says nothing."""
+    """Add those of the layer's values that the tree does not have."""
     for key, value in flatten(layer):
         if get(tree, key) is None:
             put(tree, key, value)
 
 
 def _lay(tree: Tree, layer: Mapping[str, Any]) -> None:
-    """As Helm lays files of values over each other: maps by key, all else replaced."""
+    """Lay one file of values over another, as Helm does: maps by key, all else replaced."""
     for key, value in layer.items():
         below = tree.get(key)
         if isinstance(value, Mapping) and isinstance(below, dict):
@@ -142,7 +142,7 @@ def _read(path: Path) -> Tree:
     if "experiment" in (tree or {}):
         raise ConfigError(
             f"--values {path}",
-            "holds an experiment of its own; leave it out, and name that as FILE instead",
+            "has an experiment of its own; remove it, and pass it as FILE instead",
         )
     return tree or {}
 
@@ -160,7 +160,7 @@ def _validate(given: Tree) -> Values:
 
 
 def _known(parts: Sequence[str], given: Tree) -> str:
-    """The key as it was written: pydantic adds the branch of a union that it tried."""
+    """Return the key as it was written: pydantic adds the branch of a union that it tried."""
     for length in range(len(parts), 0, -1):
         key = ".".join(parts[:length])
         if key in {k for k, _ in flatten(given)} or get(given, key) is not None:

@@ -1,1 +1,1 @@
-"""What asks a cluster: each module is one thing that is asked of it."""
+"""Runs on a cluster. Starts no process of a run on this machine."""

@@ -1,1 +1,1 @@
-"""The commands by subject. They take what was typed and print what came back; the work is below."""
+"""The commands by subject. They parse options and print results; the work is done elsewhere."""

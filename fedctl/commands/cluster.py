@@ -1,4 +1,4 @@
-"""Owns the commands about runs on a cluster: list, status, wait, suspend, resume, cancel."""
+"""Commands for runs on a cluster: list, status, wait, suspend, resume, cancel."""
 
 import json
 import sys
@@ -8,18 +8,18 @@ import click
 from fedctl.commands.options import Duration, cluster_options, output_option, run_argument
 from fedctl.errors import RunError, Stopped, UserError
 
-# Spelled out here, and compared with fedctl.cluster.watch.waiting by a test: help asks no cluster.
+# Repeated here so that help imports little; a test compares with fedctl.cluster.watch.waiting.
 TARGETS = ("running", "succeeded", "finished", "suspended", "deleted")
 
 
 @click.command("list")
 @cluster_options
 @click.option(
-    "-A", "--all-namespaces", "everywhere", is_flag=True, help="The runs of all namespaces."
+    "-A", "--all-namespaces", "everywhere", is_flag=True, help="List the runs of all namespaces."
 )
 @output_option
 def list_runs(context: str | None, namespace: str | None, everywhere: bool, output: str) -> None:
-    """List the runs on the cluster, the newest first; `fedctl presets` lists what can be run.
+    """List the runs on the cluster, newest first. `fedctl presets` lists what you can run.
 
     \b
     Example:
@@ -30,7 +30,7 @@ def list_runs(context: str | None, namespace: str | None, everywhere: bool, outp
     from fedctl.cluster.status import listing, render
 
     if everywhere and namespace:
-        raise UserError(f"--namespace {namespace}: -A is all of them; leave one of the two out")
+        raise UserError(f"--namespace {namespace}: conflicts with -A; drop one of them")
     cluster = client.connect(context, namespace)
     runs = listing.runs(cluster, everywhere)
     if output == "json":
@@ -39,7 +39,7 @@ def list_runs(context: str | None, namespace: str | None, everywhere: bool, outp
         render.show_list(runs, everywhere)
     else:
         where = "on the cluster" if everywhere else f"in namespace {cluster.namespace}"
-        click.echo(f"there are no runs {where}")
+        click.echo(f"no runs {where}")
 
 
 @click.command()
@@ -47,7 +47,7 @@ def list_runs(context: str | None, namespace: str | None, everywhere: bool, outp
 @cluster_options
 @output_option
 def status(run: str, context: str | None, namespace: str | None, output: str) -> None:
-    """Say how a run on the cluster is doing: its state, its ranks, and what is wrong.
+    """Show the state of a run, its ranks, and any problems.
 
     \b
     Example:
@@ -55,11 +55,11 @@ def status(run: str, context: str | None, namespace: str | None, output: str) ->
 
     \b
     States:
-      Queued, Suspended    held back, by Kueue or by a person
-      Pending, Starting    not all ranks have a node; have one, but do not run yet
-      Running, Restarting  all ranks run; a rank has ended and is started again
-      Succeeded, Failed    the end
-      Stopping, Cancelled  being removed; removed, but for its claims
+      Queued, Suspended    held back by Kueue; suspended by a person
+      Pending, Starting    some ranks have no node yet; all have one, but not all run yet
+      Running, Restarting  all ranks run; a rank has ended and is being restarted
+      Succeeded, Failed    the run has ended
+      Stopping, Cancelled  being deleted; deleted, except for its claims
     """
     from fedctl.cluster.api import client
     from fedctl.cluster.status import render, snapshot, state
@@ -68,8 +68,8 @@ def status(run: str, context: str | None, namespace: str | None, output: str) ->
     seen = snapshot.read(cluster, run)
     if seen.job is None and not seen.pods and not seen.claims:
         raise RunError(
-            f"{run}: no such run in namespace {cluster.namespace}; `fedctl list` shows those that "
-            "are there"
+            f"{run}: no such run in namespace {cluster.namespace}; `fedctl list` shows the runs "
+            "there"
         )
     if output == "json":
         click.echo(json.dumps(render.status_json(seen), indent=2))
@@ -84,9 +84,11 @@ def status(run: str, context: str | None, namespace: str | None, output: str) ->
 @cluster_options
 @click.option(
     "--for", "target", type=click.Choice(TARGETS), default="succeeded", show_default=True,
-    help="What to wait for.",
+    help="State to wait for.",
 )  # fmt: skip
-@click.option("--timeout", type=Duration(), metavar="TIME", help="Such as 90s, 10m or 2h.")
+@click.option(
+    "--timeout", type=Duration(), metavar="TIME", help="Time limit, such as 90s, 10m or 2h."
+)
 @output_option
 def wait(
     run: str,
@@ -96,7 +98,7 @@ def wait(
     timeout: float | None,
     output: str,
 ) -> None:
-    """Wait until a run on the cluster runs, ends, is suspended or is gone.
+    """Wait until a run on the cluster is running, has ended, is suspended or was deleted.
 
     \b
     Example:
@@ -105,12 +107,12 @@ def wait(
 
     \b
     Exit codes:
-      0    it is so
+      0    the run reached the state given with --for
       1    the run failed, or the cluster did
       2    the command is wrong
-      3    it can't be so any more: the run has ended otherwise, or is gone
-      124  the time is over
-      130  Ctrl-C; the run goes on
+      3    the state can no longer be reached: the run ended differently or was removed
+      124  timed out
+      130  Ctrl-C; the run continues
     """
     from fedctl.cluster.api import client
     from fedctl.cluster.status import render
@@ -119,9 +121,9 @@ def wait(
     cluster = client.connect(context, namespace)
     try:
         with render.Progress(run, live=True) as progress:
-            now = waiting.wait(cluster, run, target, timeout, progress.tell)
+            now = waiting.wait(cluster, run, target, timeout, progress.show_snapshot)
     except KeyboardInterrupt:
-        raise Stopped(f"{run} goes on; `fedctl wait {run}` waits for it again") from None
+        raise Stopped(f"{run} was not stopped; `fedctl wait {run}` waits for it again") from None
     found = {"name": run, "namespace": cluster.namespace, "state": now.state}
     click.echo(json.dumps(found, indent=2) if output == "json" else f"{run}  {now.state}")
 
@@ -131,9 +133,9 @@ def wait(
 @cluster_options
 @output_option
 def suspend(run: str, context: str | None, namespace: str | None, output: str) -> None:
-    """Take a run's pods away until `fedctl resume`; its ranks save a checkpoint first.
+    """Suspend a run: its ranks save a checkpoint and its pods are deleted until `fedctl resume`.
 
-    Where Kueue has let it start, the run goes out of its queue.
+    In a Kueue queue, this deactivates the run's Workload.
 
     \b
     Example:
@@ -150,7 +152,7 @@ def suspend(run: str, context: str | None, namespace: str | None, output: str) -
 @cluster_options
 @output_option
 def resume(run: str, context: str | None, namespace: str | None, output: str) -> None:
-    """Let a suspended run go on from its last checkpoint; in a queue it waits for its turn.
+    """Resume a suspended run from its last checkpoint; in a queue, it waits for its turn.
 
     \b
     Example:
@@ -169,10 +171,16 @@ def _done(run: str, text: str, output: str) -> None:
 @click.command()
 @run_argument
 @cluster_options
-@click.option("--purge", is_flag=True, help="Remove its claims too: checkpoints, metrics, model.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--no-wait", is_flag=True, help="Do not wait until its ranks have saved and ended.")
-@click.option("--timeout", type=Duration(), metavar="TIME", help="Wait no longer, such as 10m.")
+@click.option(
+    "--purge",
+    is_flag=True,
+    help="Also delete its PersistentVolumeClaims: checkpoints, metrics, model.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.option("--no-wait", is_flag=True, help="Do not wait until the ranks have saved and ended.")
+@click.option(
+    "--timeout", type=Duration(), metavar="TIME", help="Time limit of the wait, such as 10m."
+)
 @output_option
 def cancel(
     run: str,
@@ -184,9 +192,9 @@ def cancel(
     timeout: float | None,
     output: str,
 ) -> None:
-    """End a run on the cluster and remove it; what its ranks have saved stays, without --purge.
+    """End a run and remove it from the cluster; without --purge, keep what its ranks have saved.
 
-    Ranks that still run save a checkpoint; submitting the same run again goes on from it.
+    Ranks that still run save a checkpoint; submitting the same run again resumes from it.
 
     \b
     Example:
@@ -195,10 +203,10 @@ def cancel(
 
     \b
     Exit codes:
-      0    it is gone
-      1    the cluster refused, or there is no such run
+      0    the run was removed
+      1    the cluster refused, or the run does not exist
       2    the command is wrong
-      124  with --timeout: some rank has not ended; the rest of the run is still there
+      124  with --timeout: timed out; some rank has not ended, so the rest was kept
     """
     from fedctl.cluster.api import client
     from fedctl.cluster.change import control
@@ -208,16 +216,16 @@ def cancel(
     seen = snapshot.read(cluster, run)
     there = control.parts(cluster, run)
     if seen.job is None and not there and not (purge and seen.claims):
-        kept = f"; claim {seen.claims[0]['metadata']['name']} stays" if seen.claims else ""
+        kept = f"; claim {seen.claims[0]['metadata']['name']} was kept" if seen.claims else ""
         raise RunError(f"{run}: no such run in namespace {cluster.namespace}{kept}")
     now = state.of(seen)
     _ask(run, now.state, now.state not in state.ENDED, purge, yes)
     try:
         with render.Progress(run, live=True) as progress:
-            ended = control.end(cluster, run, not no_wait, progress.say, timeout)
+            ended = control.end(cluster, run, not no_wait, progress.write, timeout)
     except KeyboardInterrupt:
         raise Stopped(
-            f"{run} is being removed; `fedctl cancel {run}` again removes what is left of it"
+            f"{run} is being removed; run `fedctl cancel {run}` again to remove the rest"
         ) from None
     removed = control.remove(
         cluster, run, purge, lambda text: click.echo(f"warning: {text}", err=True)
@@ -230,16 +238,18 @@ def cancel(
     for name in names:
         click.echo(f"{name} removed")
     for claim in removed.kept:
-        click.echo(f"claim {claim} stays, with the run folder; --purge removes it")
+        click.echo(f"claim {claim} was kept, with the run folder; --purge removes it")
 
 
 def _ask(run: str, state: str, going: bool, purge: bool, yes: bool) -> None:
-    """Before what can't be undone: ending what still runs, or removing what it has saved."""
+    """Ask before something that cannot be undone: ending a run, or deleting what it has saved."""
     if yes or not (going or purge):
         return
     what = f"{run} is {state.lower()}. End it" if going else f"End {run}"
     what += " and remove its run folder with everything in it?" if purge else "?"
     if not sys.stdin.isatty():
-        raise UserError(f"{run} is {state.lower()}: --yes is needed where nobody can be asked")
+        raise UserError(
+            f"{run} is {state.lower()}: pass --yes to confirm when there is no terminal"
+        )
     if not click.confirm(what):
         raise UserError("nothing was changed")

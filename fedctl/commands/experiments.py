@@ -1,4 +1,4 @@
-"""Owns the commands about experiments: presets, show, explain, validate, schema."""
+"""Commands for experiments: presets, show, explain, validate, schema."""
 
 import json
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 @click.command("presets")
 @output_option
 def list_presets(output: str) -> None:
-    """List the presets (experiments) and sweeps that ship with fedctl.
+    """List the bundled presets (experiments) and sweeps.
 
     \b
     Example:
@@ -29,10 +29,12 @@ def list_presets(output: str) -> None:
 @click.command()
 @click.argument("source", metavar="PRESET|FILE")
 @sets_option
-@click.option("--why", is_flag=True, help="Say what each setting is and where its value came from.")
+@click.option(
+    "--why", is_flag=True, help="Show the meaning of each setting and the origin of its value."
+)
 @output_option
 def show(source: str, sets: tuple[str, ...], why: bool, output: str) -> None:
-    """Show an experiment with every setting resolved, as a file that `fedctl run` reads.
+    """Show an experiment with every setting resolved, as a file that `fedctl run` can read.
 
     \b
     Example:
@@ -53,7 +55,7 @@ def show(source: str, sets: tuple[str, ...], why: bool, output: str) -> None:
 @click.argument("key", default="")
 @output_option
 def explain_key(key: str, output: str) -> None:
-    """Explain a setting or a section: type, limits, default, meaning. Without KEY: all of them.
+    """Explain a setting or a section: type, limits, default, meaning. Without KEY: all settings.
 
     \b
     Example:

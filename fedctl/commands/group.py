@@ -1,4 +1,4 @@
-"""Owns how the command line behaves as a whole: the order of commands, every error as one line."""
+"""The command group: the order of commands, and every error as one line."""
 
 from difflib import get_close_matches
 from typing import Any
@@ -10,7 +10,7 @@ from trainer.config.errors import ConfigError
 
 
 class OneLine(click.ClickException):
-    """An error as this command line writes it: one line on stderr."""
+    """An error as this command line prints it: one line on stderr."""
 
     def __init__(self, message: str, exit_code: int, prefix: str = "error: ") -> None:
         super().__init__(message)
@@ -25,7 +25,7 @@ class OneLine(click.ClickException):
 
 
 class Commands(click.Group):
-    """The commands in the order of their writing; the one place where errors become click's."""
+    """The commands in the order of their definition. Only this class turns errors into click's."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -46,7 +46,7 @@ class Commands(click.Group):
             raise OneLine(str(error), 2) from None
         except Stopped as error:
             raise OneLine(str(error), error.exit_code, prefix="") from None
-        except KeyboardInterrupt:  # click would end with 1, which says that the run has failed
+        except KeyboardInterrupt:  # click would exit with 1, which means that the run has failed
             raise OneLine("stopped by Ctrl-C", Stopped.exit_code, prefix="") from None
         except FedctlError as error:
             raise OneLine(str(error), error.exit_code) from None

@@ -1,4 +1,4 @@
-"""Owns the commands about what a cluster is sent, none of which asks one: values, render, lint."""
+"""Commands that compute what a cluster would get, without access to one: values, render, lint."""
 
 import json
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from fedctl.errors import UserError
 if TYPE_CHECKING:
     from fedctl.chart.values import Release
 
-# Spelled out here, and compared with fedctl.chart.schema by a test: help loads no pydantic.
+# Repeated here so that help loads no pydantic; a test compares with fedctl.chart.schema.
 BACKENDS = ("pytorchjob", "trainjob", "job")
 PROFILES = ("tcp", "infiniband", "coreweave", "together", "nebius", "aws-efa", "oci-roce")
 LEVELS = ("restricted", "baseline", "privileged")
@@ -31,82 +31,91 @@ VALUES = {
 }
 
 
+RUN_OPTIONS = (
+    click.argument("source", metavar="PRESET|FILE"),
+    sets_option,
+    click.option(
+        "--ranks",
+        type=int,
+        metavar="W",
+        help="Number of ranks, one pod each; the same as --set ranks=W.",
+    ),
+    click.option(
+        "--backend",
+        type=click.Choice(BACKENDS),
+        help="What runs the pods: Kubeflow's training operator v1, its Trainer v2, or "
+        "Kubernetes alone.  [default: pytorchjob]",
+    ),
+    click.option("--image", metavar="IMAGE", help="Trainer image."),
+    click.option("--gpus", type=int, metavar="N", help="GPUs per rank, 0 or 1.  [default: 1]"),
+    click.option("--name", metavar="NAME", help="Run name.  [default: the experiment's name]"),
+    click.option("--queue", metavar="NAME", help="Queue to submit the run to."),
+    click.option(
+        "--queueing",
+        type=click.Choice(QUEUES),
+        help="Gang scheduler: what starts all ranks together.  [default: kueue with "
+        "--queue, else none]",
+    ),
+    click.option(
+        "--profile",
+        type=click.Choice(PROFILES),
+        help="Network between the ranks.  [default: tcp]",
+    ),
+    click.option(
+        "--pod-security",
+        type=click.Choice(LEVELS),
+        help="Pod Security level of the namespace.  [default: restricted]",
+    ),
+    click.option(
+        "--storage-class", metavar="CLASS", help="StorageClass of the PVC for run folders."
+    ),
+    click.option(
+        "--deadline",
+        type=int,
+        metavar="SECONDS",
+        help="Time limit in seconds; when it expires, the run saves a checkpoint and fails.",
+    ),
+    click.option(
+        "--values",
+        "files",
+        type=path_type,
+        multiple=True,
+        metavar="FILE",
+        help="File with more values of the chart; may be repeated.",
+    ),
+)
+
+
 def release_options(command: Any) -> Any:
-    """What all commands take that describe a run for a cluster they do not ask."""
+    """Add the options of commands that describe a run and need no cluster."""
     option = click.option(
         "-n",
         "--namespace",
         default="default",
         metavar="NS",
-        help="Where the run goes.  [default: default]",
+        help="Namespace of the run.  [default: default]",
     )
     return run_options(option(command))
 
 
 def run_options(command: Any) -> Any:
-    """What describes a run, but for its namespace; `release_of` reads it."""
-    for option in reversed(
-        [
-            click.argument("source", metavar="PRESET|FILE"),
-            sets_option,
-            click.option("--ranks", type=int, metavar="W", help="Pods; the same as --set ranks=W."),
-            click.option(
-                "--backend",
-                type=click.Choice(BACKENDS),
-                help="What runs the pods: Kubeflow's training operator v1, its Trainer v2, or "
-                "Kubernetes alone.  [default: pytorchjob]",
-            ),
-            click.option("--image", metavar="IMAGE", help="Image that has the trainer."),
-            click.option(
-                "--gpus", type=int, metavar="N", help="GPUs of a rank, 0 or 1.  [default: 1]"
-            ),
-            click.option("--name", metavar="NAME", help="Of the run.  [default: the experiment's]"),
-            click.option("--queue", metavar="NAME", help="Queue that the run waits in."),
-            click.option(
-                "--queueing",
-                type=click.Choice(QUEUES),
-                help="Who starts all ranks at once.  [default: kueue with --queue, else none]",
-            ),
-            click.option(
-                "--profile",
-                type=click.Choice(PROFILES),
-                help="How ranks reach each other.  [default: tcp]",
-            ),
-            click.option(
-                "--pod-security",
-                type=click.Choice(LEVELS),
-                help="Pod Security level of the namespace.  [default: restricted]",
-            ),
-            click.option("--storage-class", metavar="CLASS", help="Of the claim for run folders."),
-            click.option(
-                "--deadline",
-                type=int,
-                metavar="SECONDS",
-                help="Save a checkpoint and fail after so long.",
-            ),
-            click.option(
-                "--values",
-                "files",
-                type=path_type,
-                multiple=True,
-                metavar="FILE",
-                help="More values of the chart; may be repeated.",
-            ),
-        ]
-    ):
+    """Add the options that describe a run, except its namespace; `release_of` reads them."""
+    for option in reversed(RUN_OPTIONS):
         command = option(command)
     return command
 
 
 def release_of(given: dict[str, Any]) -> "Release":
-    """The run that the options describe."""
+    """Build the run that the options describe."""
     from fedctl.chart import values
 
     options = {key: given[option] for option, key in VALUES.items()}
     if given["queue"] and given["queueing"] is None:
         options["queue.kind"] = "kueue"
     if given["queue"] and given["queueing"] == "none":
-        raise UserError(f"--queue {given['queue']}: with --queueing none nobody asks it")
+        raise UserError(
+            f"--queue {given['queue']}: conflicts with --queueing none; drop one of them"
+        )
     ranks = [] if given["ranks"] is None else [f"ranks={given['ranks']}"]
     return values.release(
         given["source"],
@@ -122,7 +131,7 @@ def release_of(given: dict[str, Any]) -> "Release":
 @release_options
 @output_option
 def print_values(output: str, **given: Any) -> None:
-    """Print the Helm values of a run: what the chart charts/fedtrain makes it from.
+    """Print the Helm values of a run, for the chart charts/fedtrain.
 
     \b
     Example:
@@ -142,13 +151,13 @@ def print_values(output: str, **given: Any) -> None:
     "--api-versions",
     multiple=True,
     metavar="GROUP/VERSION/KIND",
-    help="A kind that the cluster has beside Kubernetes' own; may be repeated.",
+    help="A kind that the cluster has besides Kubernetes' own; may be repeated.",
 )
 @output_option
 def render(output: str, api_versions: tuple[str, ...], **given: Any) -> None:
-    """Print the objects that a submit would send; needs Helm, and no cluster.
+    """Print the objects that a submit would create; needs Helm, but no cluster.
 
-    The same bytes as `helm template` on the output of `fedctl values`.
+    The output is byte for byte that of `helm template` with the values from `fedctl values`.
 
     \b
     Example:
@@ -172,7 +181,7 @@ def render(output: str, api_versions: tuple[str, ...], **given: Any) -> None:
 @click.option("--strict", is_flag=True, help="Fail on warnings too.")
 @output_option
 def lint_run(output: str, strict: bool, **given: Any) -> None:
-    """Check a run before it is sent: values, chart, names, and what would fail on a cluster.
+    """Check a run before submitting it: values, chart, names, and what would fail on a cluster.
 
     \b
     Example:
@@ -190,6 +199,6 @@ def lint_run(output: str, strict: bool, **given: Any) -> None:
             click.echo(problem.line())
     failing = [problem for problem in found if strict or problem.level == "error"]
     if failing:
-        raise UserError(f"{release.name}: {len(failing)} to mend")
+        raise UserError(f"{release.name}: {len(failing)} problem(s) found")
     if output == "text":
-        click.echo(f"{release.name}: can be sent" + (", with warnings" if found else ""))
+        click.echo(f"{release.name}: can be submitted" + (", with warnings" if found else ""))

@@ -1,23 +1,14 @@
-"""Owns the commands that look at runs on a cluster and bring them here: logs, top, fetch."""
+"""Commands that watch runs on a cluster: logs, top."""
 
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 
-from fedctl.commands.options import (
-    RUN,
-    Duration,
-    cluster_options,
-    output_option,
-    path_type,
-    run_argument,
-)
+from fedctl.commands.options import RUN, Duration, cluster_options, output_option, run_argument
 from fedctl.errors import FedctlError, RunError, Stopped, UserError
 
 if TYPE_CHECKING:
@@ -25,19 +16,29 @@ if TYPE_CHECKING:
     from fedctl.cluster.watch.logs import Line
     from fedctl.cluster.watch.top import RunView
 
-COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")  # of ranks, over and over
+COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")  # of ranks, in turn
 
 
 @click.command("logs")
 @run_argument
 @click.option(
-    "-f", "--follow", is_flag=True, help="Go on until the run has ended; wait for its start."
+    "-f",
+    "--follow",
+    is_flag=True,
+    help="Follow the log until the run has ended; wait for its start.",
 )
-@click.option("--rank", type=click.IntRange(min=0), metavar="N", help="Whose.  [default: 0]")
-@click.option("--all", "every", is_flag=True, help="All ranks, each line with its rank before it.")
-@click.option("--previous", is_flag=True, help="What the rank said before its last restart.")
-@click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines.")
-@click.option("--since", type=Duration(), metavar="TIME", help="Only what is younger: 90s, 10m.")
+@click.option("--rank", type=click.IntRange(min=0), metavar="N", help="Rank to show.  [default: 0]")
+@click.option(
+    "--all", "every", is_flag=True, help="Show all ranks, and the rank in front of each line."
+)
+@click.option("--previous", is_flag=True, help="Show the log from before the rank's last restart.")
+@click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Show only the last N lines.")
+@click.option(
+    "--since",
+    type=Duration(),
+    metavar="TIME",
+    help="Show only lines younger than this, such as 90s or 10m.",
+)
 @cluster_options
 @output_option
 def logs(
@@ -52,10 +53,10 @@ def logs(
     namespace: str | None,
     output: str,
 ) -> None:
-    """Print what a rank of a run says, or all of them.
+    """Print the log of one rank, or of all ranks.
 
-    With -f it waits for pods that are not there yet, and says why; it goes on through restarts,
-    replaced pods and lost connections until the run has ended, and its exit code is the run's.
+    With -f, this waits for pods that do not exist yet, and says why. It continues through restarts,
+    replaced pods and lost connections until the run has ended; then the exit code is the run's.
 
     \b
     Example:
@@ -66,18 +67,18 @@ def logs(
     \b
     Exit codes:
       0    printed; with -f: the run has finished
-      1    the cluster failed; with -f: the run has
+      1    the cluster failed; with -f: the run has failed
       2    the command is wrong
-      130  with -f: Ctrl-C; the run goes on
+      130  with -f: Ctrl-C; the run continues
     """
     from fedctl.cluster.api.client import connect
     from fedctl.cluster.status import job
     from fedctl.cluster.watch import logs as log
 
     if every and rank is not None:
-        raise UserError(f"--rank {rank}: --all has it already; leave one out")
+        raise UserError(f"--rank {rank}: conflicts with --all; drop one of them")
     if follow and previous:
-        raise UserError("--previous: has ended, so there is nothing to follow; leave -f out")
+        raise UserError("--previous: conflicts with -f, since that log has ended; drop one of them")
     cluster, part = connect(context, namespace), log.Part(tail, since)
     only = None if every else [rank or 0]
     write = writer(output, every)
@@ -92,19 +93,21 @@ def logs(
         for line in log.follow(cluster, run, only, part, notice):
             write(line)
     except KeyboardInterrupt:
-        raise Stopped(f"{run} goes on; `fedctl logs {run} -f` follows it again") from None
+        raise Stopped(f"{run} was not stopped; `fedctl logs {run} -f` follows it again") from None
     raise_if_failed(cluster, run)
 
 
 def writer(output: str, labelled: bool) -> "Callable[[Line], None]":
-    """Prints a line of a log: as written, with its rank before it, or as JSON."""
+    """Return a function that prints a line of a log: plain, with its rank, or as JSON."""
 
     def write(line: "Line") -> None:
         if output == "json":
             click.echo(json.dumps({"rank": line.rank, "pod": line.pod, "line": line.text}))
         elif labelled:
             label = click.style(f"{line.rank} │", fg=COLOURS[line.rank % len(COLOURS)])
-            click.echo(f"{label} {line.text}")  # click leaves colours out where no terminal is
+            click.echo(
+                f"{label} {line.text}"
+            )  # click drops the colours unless stdout is a terminal
         else:
             click.echo(line.text)
 
@@ -112,12 +115,12 @@ def writer(output: str, labelled: bool) -> "Callable[[Line], None]":
 
 
 def notice(text: str) -> None:
-    """Something to know that is no result."""
+    """Print to stderr what is not part of the result."""
     click.echo(text, err=True)
 
 
 def raise_if_failed(cluster: "Cluster", run: str) -> None:
-    """A command that has seen a run to its end has the run's exit code."""
+    """Raise if the run that was followed to its end has failed."""
     from fedctl.cluster.status import job
 
     mine = job.find(cluster, run)
@@ -130,11 +133,13 @@ def raise_if_failed(cluster: "Cluster", run: str) -> None:
 
 @click.command("top")
 @click.argument("names", metavar="[RUN]...", nargs=-1, type=RUN)
-@click.option("--ranks", "each", is_flag=True, help="A line for each rank too.")
-@click.option("--once", is_flag=True, help="Print the table once; so it is in a pipe anyway.")
+@click.option("--ranks", "each", is_flag=True, help="Show a line for each rank too.")
+@click.option(
+    "--once", is_flag=True, help="Print the table once and exit (the default when piped)."
+)
 @click.option(
     "--every", "pause", type=Duration(), default="2s", metavar="TIME",
-    help="Between two looks.  [default: 2s]",
+    help="Refresh interval.  [default: 2s]",
 )  # fmt: skip
 @cluster_options
 @output_option
@@ -147,11 +152,11 @@ def top(
     namespace: str | None,
     output: str,
 ) -> None:
-    """Show how runs are doing: round, accuracy, bytes, what is saved; all that have not ended.
+    """Show the progress of runs: round, accuracy, bytes sent and saved. Default: all active runs.
 
-    The numbers are those that each rank serves on /metrics, read through the API server. `sent`
-    counts what the clients had to upload, `wire` what the ranks' collectives carried; `saved` is
-    against FedAvg in fp32. Ctrl-C ends it.
+    The numbers are those that each rank serves on /metrics, read through the API server. `sent` is
+    what the clients had to upload, `wire` what the ranks' collectives carried; `saved` compares
+    with FedAvg in fp32. Press Ctrl-C to end it.
 
     \b
     Example:
@@ -163,25 +168,25 @@ def top(
     from fedctl.cluster.watch.top import Top, cells
     from fedctl.report import table
 
-    looking = Top(connect(context, namespace), names)
+    source = Top(connect(context, namespace), names)
     if output == "json":
-        click.echo(json.dumps([view.as_dict() for view in looking.look()], indent=2))
+        click.echo(json.dumps([view.as_dict() for view in source.poll()], indent=2))
         return
     if not once and sys.stdout.isatty():
-        _live(looking.look, each, max(pause, 0.5))
+        _live(source.poll, each, max(pause, 0.5))
         return
-    views = looking.look()
+    views = source.poll()
     if views:
         table.show([row for view in views for row in cells(view, each)])
     else:
-        click.echo("no run is under way; `fedctl list` shows those that have ended")
+        click.echo("no run is active; `fedctl list` shows those that have ended")
     for view in views:
         for problem in view.problems:
             notice(problem)
 
 
-def _live(look: "Callable[[], list[RunView]]", each: bool, pause: float) -> None:
-    """The table, drawn anew after each look, until Ctrl-C or the runs' end."""
+def _live(poll: "Callable[[], list[RunView]]", each: bool, pause: float) -> None:
+    """Redraw the table after each poll, until Ctrl-C or the end of all runs."""
     from rich.console import Group
     from rich.live import Live
     from rich.text import Text
@@ -199,84 +204,17 @@ def _live(look: "Callable[[], list[RunView]]", each: bool, pause: float) -> None
         problems = [Text(text, style="yellow") for view in views for text in view.problems]
         return Group(grid, *problems)
 
-    views = look()
+    views = poll()
     with Live(picture(views), auto_refresh=False) as live:
         try:
             while not views or any(view.state not in state.ENDED for view in views):
                 time.sleep(pause)
                 try:
-                    views = look()
+                    views = poll()
                 except FedctlError as error:
                     if not errors.passing(error):
                         raise
-                    continue  # the last picture stays until the server answers again
+                    continue  # keep the last table until the server answers again
                 live.update(picture(views), refresh=True)
         except KeyboardInterrupt:
             return
-
-
-@click.command("fetch")
-@run_argument
-@click.option(
-    "--out", type=path_type, metavar="DIR", help="Folder, empty or new.  [default: runs/RUN]"
-)
-@click.option(
-    "--what",
-    type=click.Choice(["metrics", "model", "all"]),
-    default="model",
-    help="metrics: experiment, numbers and logs; model: the trained model too; all: checkpoints "
-    "and what else there is.  [default: model]",
-)
-@click.option(
-    "--image", metavar="IMAGE", help="For the pod that reads the claim.  [default: the run's]"
-)
-@cluster_options
-@output_option
-def fetch(
-    run: str,
-    out: Path | None,
-    what: str,
-    image: str | None,
-    context: str | None,
-    namespace: str | None,
-    output: str,
-) -> None:
-    """Copy a run's folder from the cluster to this machine, so that `fedctl report` reads it.
-
-    While the run goes on its pod is asked; afterwards a small pod is made that reads the run's
-    claim, and is deleted. Checksums are compared, and a folder appears whole or not at all.
-
-    \b
-    Example:
-      fedctl fetch digits && fedctl report runs/digits
-      fedctl fetch digits --what all --out runs/with-checkpoints
-    """
-    from fedctl.cluster.api.client import connect
-    from fedctl.cluster.transfer import fetch as fetching
-    from fedctl.report.summary import megabytes
-
-    cluster, folder = connect(context, namespace), out or Path("runs") / run
-    with _bar(run, output) as progress:
-        got = fetching.fetch(cluster, run, folder, what, image, progress, notice)
-    if output == "json":
-        told = {"name": run, "folder": str(got.folder), "files": got.files, "bytes": got.bytes}
-        click.echo(json.dumps(told | {"pod": got.pod}, indent=2))
-    else:
-        click.echo(f"{got.folder}: {got.files} files, {megabytes(got.bytes)} MB, checksums agree")
-
-
-@contextmanager
-def _bar(run: str, output: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr, in a terminal; nothing elsewhere."""
-    if output == "json" or not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), DownloadColumn()]
-    with Progress(
-        *columns, TransferSpeedColumn(), console=Console(stderr=True), transient=True
-    ) as bar:
-        task = bar.add_task(run, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=max(total, done))

@@ -1,4 +1,4 @@
-"""Owns the options that several commands share."""
+"""Options and parameter types that several commands share."""
 
 import re
 from pathlib import Path
@@ -33,14 +33,14 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic from click
         elif found and "".join(map("".join, found)) == text:
             seconds = float(sum(int(count) * dict(self.SECONDS)[unit] for count, unit in found))
         else:
-            self.fail(f"{text!r} is no duration; write 90s, 10m or 1h30m", param, ctx)
+            self.fail(f"{text!r} is not a duration; write 90s, 10m or 1h30m", param, ctx)
         if seconds > self.MOST:
             self.fail(f"{text!r} is more than ten years", param, ctx)
         return seconds
 
 
 class Named(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.3 on
-    """The name of an object on a cluster: it goes into addresses and paths just as it is."""
+    """The name of an object on a cluster, which goes into addresses and paths unchanged."""
 
     def __init__(self, name: str, pattern: str) -> None:
         self.name, self._pattern = name, pattern
@@ -48,17 +48,17 @@ class Named(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
     def convert(self, value: Any, param: Any, ctx: Any) -> str:
         if not re.fullmatch(self._pattern, value):
             rule = "write lower-case letters, digits and dashes, no dash at the ends"
-            self.fail(f"{value!r} is no name of a {self.name}; {rule}", param, ctx)
+            self.fail(f"{value!r} is not a valid {self.name} name; {rule}", param, ctx)
         return str(value)
 
 
-RUN = Named("run", "[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")  # Helm lets in dots
+RUN = Named("run", "[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")  # Helm allows dots
 NAMESPACE = Named("namespace", "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 run_argument = click.argument("run", metavar="RUN", type=RUN)
 
 
 def cluster_options(command: Any) -> Any:
-    """Options of every command that needs a cluster, for `fedctl.cluster.api.client.connect`."""
+    """Add the options of commands that need a cluster: the arguments of `client.connect`."""
     for option in (
         click.option(
             "-n",
@@ -68,7 +68,7 @@ def cluster_options(command: Any) -> Any:
             help="Namespace of the run.  [default: the context's, else default]",
         ),
         click.option(
-            "--context", metavar="NAME", help="Of the kubeconfig.  [default: the current one]"
+            "--context", metavar="NAME", help="Kubeconfig context.  [default: the current one]"
         ),
     ):
         command = option(command)
@@ -76,11 +76,11 @@ def cluster_options(command: Any) -> Any:
 
 
 def output_option(command: Any) -> Any:
-    """Every command that prints data takes `-o json`."""
+    """Add `-o json`, for every command that prints data."""
     return click.option(
         "-o",
         "--output",
         type=click.Choice(["text", "json"]),
         default="text",
-        help="How to print the result.  [default: text]",
+        help="Format of the result.  [default: text]",
     )(command)

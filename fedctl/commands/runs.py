@@ -1,4 +1,4 @@
-"""Owns the commands about runs: run, sweep, report."""
+"""Commands for runs on this machine, and for reports: run, sweep, report."""
 
 import json
 from collections.abc import Sequence
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 @click.argument("source", metavar="[PRESET|FILE]", required=False)
 @sets_option
 @click.option(
-    "--ranks", type=int, metavar="W", help="Processes to start; the same as --set ranks=W."
+    "--ranks",
+    type=int,
+    metavar="W",
+    help="Number of processes to start; the same as --set ranks=W.",
 )
 @click.option(
     "--out",
@@ -29,9 +32,12 @@ if TYPE_CHECKING:
     help="Run folder, empty or new.  [default: runs/NAME-TIME]",
 )
 @click.option(
-    "--resume", type=path_type, metavar="RUN", help="Continue the run in this folder; nothing else."
+    "--resume",
+    type=path_type,
+    metavar="RUN",
+    help="Resume the run in this folder; takes no other options.",
 )
-@click.option("--quiet", is_flag=True, help="Print only the run folder's path, and errors.")
+@click.option("--quiet", is_flag=True, help="Print only the path of the run folder, and errors.")
 @output_option
 def run(
     source: str | None,
@@ -44,7 +50,7 @@ def run(
 ) -> None:
     """Run an experiment on this machine, one process per rank.
 
-    Ctrl-C stops after the current round and saves a checkpoint; a second Ctrl-C kills at once.
+    Ctrl-C saves a checkpoint after the current round and stops; a second Ctrl-C kills at once.
 
     \b
     Example:
@@ -54,7 +60,7 @@ def run(
 
     \b
     Exit codes:
-      0    finished; the run folder holds the model, the metrics and a report
+      0    finished; the run folder has the model, the metrics and a report
       1    a rank failed or was killed, or something is not installed
       2    the command or a setting is wrong; nothing was left behind
       130  stopped by Ctrl-C or SIGTERM
@@ -76,16 +82,16 @@ def run(
     "--jobs",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Runs at a time.  [default: the CPUs by what the largest run needs]",
+    help="Number of runs at a time.  [default: CPUs divided by the needs of the largest run]",
 )
 @click.option(
     "--out",
     type=path_type,
     metavar="DIR",
-    help="Folder of the runs and their report.  [default: runs/NAME]",
+    help="Folder for the runs and their report.  [default: runs/NAME]",
 )
-@click.option("--fail-fast", is_flag=True, help="Stop the others when a run has failed.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be run.")
+@click.option("--fail-fast", is_flag=True, help="Stop the remaining runs as soon as one fails.")
+@click.option("--dry-run", is_flag=True, help="List the runs without starting them.")
 @output_option
 def sweep(
     source: str,
@@ -96,12 +102,12 @@ def sweep(
     dry_run: bool,
     output: str,
 ) -> None:
-    """Run the experiments of a sweep, some at a time, and report on them.
+    """Run the experiments of a sweep, several at a time, and report on them.
 
-    The file says what they share (base, set) and what varies (grid, runs, seeds). The same
-    command again skips the runs that have finished and goes on with the others.
+    The file describes what they share (base, set) and what varies (grid, runs, seeds). To resume a
+    sweep, run the same command again: finished runs are skipped.
 
-    Ctrl-C stops each run after its round and saves checkpoints; a second Ctrl-C kills at once.
+    Ctrl-C saves a checkpoint of each run after its round and stops; a second Ctrl-C kills at once.
 
     \b
     Example:
@@ -122,7 +128,7 @@ def sweep(
     \b
     Exit codes:
       0    every run has finished; the folder holds them and their report
-      1    a run failed; the report is on the others
+      1    a run failed; the report covers the others
       2    the command, the file or a setting is wrong; nothing was started
       130  stopped by Ctrl-C or SIGTERM
     """
@@ -181,7 +187,7 @@ def _show_plan(batch: "Batch", output: str) -> None:
     "--out",
     type=path_type,
     metavar="DIR",
-    help="Where report.html and report.png go.  [default: the run's folder; for several runs "
+    help="Folder for report.html and report.png.  [default: the run's folder; for several runs "
     "runs/report-TIME]",
 )
 @click.option(
@@ -192,7 +198,9 @@ def _show_plan(batch: "Batch", output: str) -> None:
     metavar="ACCURACY",
     help="Mark an accuracy with a line in the figures, such as 0.99; may be repeated.",
 )
-@click.option("--each", is_flag=True, help="Every run by itself, though some differ only by seed.")
+@click.option(
+    "--each", is_flag=True, help="Show every run on its own, even if some differ only by seed."
+)
 @output_option
 def report_runs(
     folders: tuple[Path, ...],
@@ -201,10 +209,10 @@ def report_runs(
     each: bool,
     output: str,
 ) -> None:
-    """Report on runs: a table here, and a page and a picture with all runs overlaid.
+    """Report on runs: print a table, and write a page and a figure with all runs overlaid.
 
-    Runs that differ only by their seed become one line: their mean, and how far they spread.
-    A folder of runs stands for the runs in it. The first is what the others are compared with.
+    Runs that differ only by their seed become one line, with their mean and spread. A folder of
+    runs stands for the runs in it. The first run is the one that the others are compared with.
 
     \b
     Example:
@@ -230,7 +238,7 @@ def _read(folders: Sequence[Path], each: bool = False) -> "list[Group]":
 def _report(
     groups: "list[Group]", out: Path, output: str, layout: "Layout | None" = None
 ) -> dict[str, Any]:
-    """Write the report on these runs, and print their numbers and its paths, unless as JSON."""
+    """Write the report on these runs; print its numbers and paths, unless as JSON."""
     from fedctl.report import page as pages
     from fedctl.report import table
     from fedctl.report.groups import base_bytes

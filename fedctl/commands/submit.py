@@ -1,4 +1,4 @@
-"""Owns the commands that compare a run with a cluster, and send it there: submit and diff."""
+"""Commands that send a run to a cluster or compare it with one: submit and diff."""
 
 import json
 import threading
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fedctl.cluster.api.client import Cluster
     from fedctl.cluster.change.submit import Sent
 
-LAST_LINES_SECONDS = 20  # for what is still on its way when a run has ended
+LAST_LINES_SECONDS = 20  # for log lines that arrive after a run has ended
 
 
 @click.command()
@@ -25,11 +25,13 @@ LAST_LINES_SECONDS = 20  # for what is still on its way when a run has ended
 @click.option(
     "--dry-run",
     type=click.Choice(["client", "server"]),
-    help="Send nothing. client: print what would be sent; server: have the cluster check it.",
+    help="Create nothing. client: print what would be sent; server: let the cluster check it.",
 )
-@click.option("--wait", is_flag=True, help="Follow the run to its end.")
+@click.option("--wait", is_flag=True, help="Follow the run until it ends.")
 @click.option("--logs", is_flag=True, help="Follow the run, and print the log of rank 0.")
-@click.option("--timeout", type=Duration(), metavar="TIME", help="With --wait, such as 10m or 2h.")
+@click.option(
+    "--timeout", type=Duration(), metavar="TIME", help="Time limit of --wait, such as 10m or 2h."
+)
 @output_option
 def submit(
     output: str,
@@ -42,7 +44,7 @@ def submit(
 ) -> None:
     """Send a run to the cluster: the objects that `fedctl render` prints, all of them or none.
 
-    A run that has the name already is never changed; sending the same one again does nothing.
+    An existing run of this name is never changed; sending the same run again does nothing.
 
     \b
     Example:
@@ -55,20 +57,18 @@ def submit(
       0    sent; with --wait: the run has succeeded
       1    the cluster refused it, or the run failed
       2    the command or a value is wrong, or the name is taken; nothing was sent
-      3    with --wait: the run was removed meanwhile
-      124  with --timeout: the time is over, and the run goes on
-      130  with --wait: Ctrl-C; the run goes on
+      3    with --wait: the run was removed in the meantime
+      124  with --timeout: timed out; the run continues
+      130  with --wait: Ctrl-C; the run continues
     """
     from fedctl.cluster.api import client
     from fedctl.cluster.change import preconditions
     from fedctl.cluster.change import submit as submitting
 
     if timeout is not None and not (wait or logs):
-        raise UserError("--timeout says how long to wait; give it with --wait or --logs")
+        raise UserError("--timeout limits the wait; give it with --wait or --logs")
     if dry_run and (wait or logs):
-        raise UserError(
-            f"--dry-run {dry_run} starts no run to wait for; leave --wait and --logs out"
-        )
+        raise UserError(f"--dry-run {dry_run} starts no run to wait for; drop --wait and --logs")
     cluster = client.connect(context, given["namespace"])
     release = release_of(given | {"namespace": cluster.namespace})
     _lint(release)
@@ -99,7 +99,7 @@ def _lint(release: "Release") -> None:
         click.echo(problem.line(), err=True)
     wrong = [problem for problem in found if problem.level == "error"]
     if wrong:
-        raise UserError(f"{release.name}: {len(wrong)} to mend; nothing was sent")
+        raise UserError(f"{release.name}: {len(wrong)} problem(s) found; nothing was submitted")
 
 
 def _render(cluster: "Cluster", release: "Release") -> str:
@@ -140,7 +140,9 @@ def _print(
     elif changed:
         click.echo(f"{release.name} is in {where}; see fedctl status {release.name}")
     else:
-        click.echo(f"{release.name} is in {where} already, and the same; nothing was changed")
+        click.echo(
+            f"{release.name} already exists in {where} and is identical; nothing was changed"
+        )
 
 
 def _follow(cluster: "Cluster", run: str, timeout: float | None, logs: bool, output: str) -> None:
@@ -152,9 +154,9 @@ def _follow(cluster: "Cluster", run: str, timeout: float | None, logs: bool, out
         reader.start()
     try:
         with render.Progress(run, live=not logs) as progress:
-            waiting.wait(cluster, run, "succeeded", timeout, progress.tell)
+            waiting.wait(cluster, run, "succeeded", timeout, progress.show_snapshot)
     except KeyboardInterrupt:
-        raise Stopped(f"{run} goes on; `fedctl wait {run}` waits for it again") from None
+        raise Stopped(f"{run} was not stopped; `fedctl wait {run}` waits for it again") from None
     if logs:
         reader.join(LAST_LINES_SECONDS)
     if output == "text":
@@ -162,16 +164,16 @@ def _follow(cluster: "Cluster", run: str, timeout: float | None, logs: bool, out
 
 
 def _print_log(cluster: "Cluster", run: str, output: str) -> None:
-    """The log is beside the matter: that it cannot be read ends nothing."""
+    """Print the log of rank 0; if it cannot be read, warn and continue."""
     from fedctl.cluster.watch import logs
 
     try:
         for line in logs.follow(cluster, run, (0,)):
             click.echo(line.text, err=output == "json")
     except FedctlError as error:
-        click.echo(f"warning: the log: {error}", err=True)
+        click.echo(f"warning: cannot read the log: {error}", err=True)
     except BrokenPipeError:
-        return  # nobody reads it any more
+        return  # the reader has closed the pipe
 
 
 @click.command("diff")
@@ -179,7 +181,7 @@ def _print_log(cluster: "Cluster", run: str, output: str) -> None:
 @cluster_options
 @output_option
 def diff_run(output: str, context: str | None, **given: Any) -> None:
-    """Print what a submit would change on the cluster, as the cluster itself would fill it in.
+    """Print what a submit would change on the cluster, with the defaults that the cluster fills in.
 
     \b
     Example:
@@ -190,7 +192,7 @@ def diff_run(output: str, context: str | None, **given: Any) -> None:
     Exit codes:
       0   the same
       1   different
-      >1  it could not be said
+      >1  the comparison failed
     """
     from fedctl.cluster.api import client
     from fedctl.cluster.change import diff
@@ -202,7 +204,9 @@ def diff_run(output: str, context: str | None, **given: Any) -> None:
         found = documents(_render(cluster, release))
         changed = dict(diff.differences(cluster, found))
     except FedctlError as error:
-        raise UserError(str(error)) from None  # 1 is taken: as for diff(1) and kubectl
+        raise UserError(
+            str(error)
+        ) from None  # not 1, which means different, as for diff(1) and kubectl
     if output == "json":
         changes = [{"object": name, "diff": text} for name, text in changed.items()]
         click.echo(json.dumps(changes, indent=2))

@@ -1,4 +1,4 @@
-"""Owns the commands that keep a cluster in order: gc, doctor."""
+"""Commands for the upkeep of a cluster: gc, doctor."""
 
 import json
 import sys
@@ -18,14 +18,16 @@ COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "unknown": "cyan"}
 @click.command("gc")
 @click.option(
     "--older-than", type=Duration(), default="7d", metavar="TIME",
-    help="Only runs that ended so long ago, such as 12h.  [default: 7d]",
+    help="Only runs that ended at least this long ago, such as 12h.  [default: 7d]",
 )  # fmt: skip
 @click.option(
-    "--claims", is_flag=True, help="Claims too, and with them run folders, models, checkpoints."
+    "--claims",
+    is_flag=True,
+    help="Also PersistentVolumeClaims, with their run folders and checkpoints.",
 )
-@click.option("--dry-run", is_flag=True, help="Only list what would go.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="In all namespaces.")
+@click.option("--dry-run", is_flag=True, help="List what would be removed, without removing it.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="Search all namespaces.")
 @cluster_options
 @output_option
 def gc(
@@ -38,10 +40,10 @@ def gc(
     namespace: str | None,
     output: str,
 ) -> None:
-    """Remove runs that ended long ago, and what is left of runs that are gone.
+    """Remove runs that ended long ago, and leftovers of runs that were deleted.
 
-    It lists them and asks. Claims stay, with the run folders in them, unless --claims is given;
-    what a Helm release or Argo CD manages stays in any case.
+    This lists them and asks for confirmation. Claims, with the run folders in them, are kept unless
+    --claims is given. What a Helm release or Argo CD manages is always kept.
 
     \b
     Example:
@@ -54,7 +56,7 @@ def gc(
     from fedctl.cluster.change import gc as leftovers
 
     if everywhere and namespace:
-        raise UserError(f"--namespace {namespace}: -A is all of them; leave one of the two out")
+        raise UserError(f"--namespace {namespace}: conflicts with -A; drop one of them")
     cluster = connect(context, namespace)
     items = leftovers.find(cluster, timedelta(seconds=older_than), claims, everywhere)
     if output == "text":
@@ -65,11 +67,11 @@ def gc(
     going = [item for item in items if not item.kept]
     if dry_run or not going:
         if output == "json":
-            told = [item.as_dict() for item in items]
-            click.echo(json.dumps({"found": told} if dry_run else {"removed": []}, indent=2))
+            listed = [item.as_dict() for item in items]
+            click.echo(json.dumps({"found": listed} if dry_run else {"removed": []}, indent=2))
         return
     if not yes and not (sys.stdin.isatty() and output == "text"):
-        raise UserError("--yes is needed where nobody can be asked; --dry-run only lists")
+        raise UserError("pass --yes to confirm when there is no terminal; --dry-run only lists")
     if not yes and not click.confirm(f"Remove these {len(going)}?"):
         raise UserError("nothing was removed")
     results = list(leftovers.remove(cluster, going))
@@ -88,7 +90,7 @@ def _show(items: "list[Item]", everywhere: bool) -> None:
 
     rows = []
     for item in items:
-        why = f"{item.why}; stays: {item.kept}" if item.kept else item.why
+        why = f"{item.why}; kept: {item.kept}" if item.kept else item.why
         rows.append([*([item.namespace] if everywhere else []), item.what, item.run, why])
     render.show([*(["namespace"] if everywhere else []), "object", "run", "why"], rows)
 
@@ -97,10 +99,10 @@ def _show(items: "list[Item]", everywhere: bool) -> None:
 @cluster_options
 @output_option
 def doctor(context: str | None, namespace: str | None, output: str) -> None:
-    """Examine a cluster: what a run needs, what is missing, and what to do about it.
+    """Check a cluster for what runs need, and report what is missing and how to fix it.
 
-    Each check is ok, warn (some runs will not do), fail (none will) or unknown (you may not look).
-    Nothing is changed.
+    Each check reports ok, warn (some runs will not work), fail (no run will work) or unknown (you
+    lack permission to check). Nothing is changed.
 
     \b
     Example:
@@ -109,8 +111,8 @@ def doctor(context: str | None, namespace: str | None, output: str) -> None:
 
     \b
     Exit codes:
-      0  nothing fails
-      1  something does
+      0  no check fails
+      1  a check fails
       2  the command is wrong
     """
     from fedctl.cluster.api.client import connect

@@ -1,1 +1,1 @@
-"""A run on this machine: what is checked first, its processes, what is shown while it runs."""
+"""One run on this machine: checks before it starts, its processes, its progress."""

@@ -1,4 +1,4 @@
-"""Owns a run on this machine: starts torchrun, watches its ranks, leaves none behind.
+"""A run on this machine: starts torchrun, watches its ranks, and leaves none behind.
 
 torchrun starts every rank in a session of its own, so killing the launcher's group is not enough:
 the ranks are found as its children and ended one by one.
@@ -8,6 +8,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 from fedctl.errors import FedctlError, UserError
+from fedctl.local import processes
 from fedctl.local.preflight import Plan
 from fedctl.local.progress import View
 from fedctl.report import postmortem, runs
@@ -28,7 +30,7 @@ STOPPING = "stopping after this round; Ctrl-C again to kill"
 
 
 def run(plan: Plan, new_view: Callable[[], View]) -> None:
-    """Run the plan to its end; raises FedctlError when it does not get there."""
+    """Run the plan to its end; raise FedctlError if it does not get there."""
     with Stop() as stop:
         started = Started(plan)
         try:
@@ -42,7 +44,7 @@ def run(plan: Plan, new_view: Callable[[], View]) -> None:
 
 
 class Started:
-    """A plan whose ranks were started; whoever started it calls `advance` until it has ended."""
+    """A plan whose ranks were started; its owner calls `advance` until it has ended."""
 
     def __init__(self, plan: Plan, devices: Sequence[str] = ()) -> None:
         self.plan = plan
@@ -56,11 +58,11 @@ class Started:
         self._launcher = Launcher(plan, devices)
 
     def advance(self, view: View, stops: int) -> bool:
-        """Show what is new, pass on requests to stop; whether the launcher has ended."""
+        """Show new rows and pass on requests to stop; return whether the launcher has ended."""
         launcher, start = self._launcher, self._first_round
         asked_before, self._stops = self._stops, stops
         ended = launcher.poll()
-        # A resumed run first cuts off the rows after its checkpoint, then says where it stands.
+        # A resumed run first cuts off the rows after its checkpoint, then reports its round.
         rows = self._tail.rows() if launcher.reached(start) else []
         for row in (row for row in rows if row["round"] > start or not self.plan.resume):
             self.rounds_done, self._quiet = row["round"], False
@@ -81,11 +83,11 @@ class Started:
         return False
 
     def end(self) -> None:
-        """Kill whatever is left of it."""
+        """Kill the processes that are left."""
         self._launcher.end()
 
     def error(self) -> FedctlError | None:
-        """Why it did not get to its end; None if it did. Removes a folder that holds nothing."""
+        """Return why the run did not finish, None if it did; remove a folder that holds nothing."""
         folder, launcher = self.plan.folder, self._launcher
         if launcher.code == 0 and (folder / runs.MODEL).exists():
             return None
@@ -118,7 +120,7 @@ def _remove(folder: Path, keep_folder: bool) -> None:
 
 
 class Stop:
-    """Counts Ctrl-C and SIGTERM while it is entered, instead of dying of them."""
+    """Counts Ctrl-C and SIGTERM while it is entered; neither ends the process then."""
 
     def __init__(self) -> None:
         self.requests = 0
@@ -138,10 +140,10 @@ class Stop:
 
 
 class Launcher:
-    """torchrun and the ranks under it; `code` is its exit code once it has ended."""
+    """torchrun and its ranks; `code` is its exit code once it has ended."""
 
     def __init__(self, plan: Plan, devices: Sequence[str] = ()) -> None:
-        self._folder = plan.folder
+        self._folder, self._ranks = plan.folder, plan.experiment.ranks
         self._seen: set[int] = set()
         self._asked: set[int] = set()
         self.ended_by_us = False
@@ -160,50 +162,52 @@ class Launcher:
 
     @property
     def code(self) -> int:
-        assert self._process.returncode is not None, "asked before the launcher ended"
+        assert self._process.returncode is not None, "read before the launcher ended"
         return self._process.returncode
 
     def poll(self) -> bool:
-        """Whether the launcher has ended; remembers the ranks that it has."""
+        """Return whether the launcher has ended; remember its ranks."""
         ended = self._process.poll() is not None
-        self._seen |= _children(self._process.pid)
-        self._seen |= {rank.pid for rank in runs.ranks(self._folder)}
+        recorded = {rank.pid for rank in runs.ranks(self._folder)}
+        if len(recorded) < self._ranks:
+            self._seen |= processes.children(self._process.pid)
+        self._seen |= recorded
         return ended
 
     def output(self) -> str:
-        """What the launcher and the ranks wrote since this start."""
+        """Return what the launcher and the ranks printed since this start."""
         with self._log.open("rb") as log:
             log.seek(self._log_start)
             return log.read().decode("utf-8", "replace")
 
     def reached(self, round_number: int) -> bool:
-        """Whether rank 0 has said that it stands at this round or beyond."""
+        """Return whether rank 0 has reported this round or a later one."""
         return round_number == 0 or any(
             rank.rank == 0 and rank.round >= round_number for rank in runs.ranks(self._folder)
         )
 
     def some_rank_failed(self) -> bool:
-        """Whether a rank reported a failure, or is gone without a word."""
+        """Return whether a rank reported a failure, or disappeared without a record."""
         return any(
-            rank.status == "failed" or (rank.status == "running" and not _alive(rank.pid))
+            rank.status == "failed" or (rank.status == "running" and not processes.exists(rank.pid))
             for rank in runs.ranks(self._folder)
         )
 
     def ask_ranks_to_stop(self) -> None:
-        """SIGTERM to every rank, once; to the launcher as long as it has started none."""
+        """Send SIGTERM to every rank once; to the launcher as long as it has started none."""
         for pid in (self._seen or {self._process.pid}) - self._asked:
             self._asked.add(pid)
             _send(pid, signal.SIGTERM)
 
     def end(self) -> None:
-        """Kill whatever is left; returns when the launcher is gone."""
+        """Kill the processes that are left; return when the launcher has ended."""
         self.poll()
         if self._process.returncode is None:
             self.ended_by_us = True
             _kill_group(self._process.pid)
             self._process.wait()
         for pid in self._seen:
-            if runs.is_rank_of(self._folder, pid):
+            if processes.is_rank_of(self._folder, pid):
                 _kill_group(pid)
 
 
@@ -219,43 +223,26 @@ def _environment(plan: Plan, devices: Sequence[str]) -> dict[str, str]:
     environment = dict(os.environ)
     if devices:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
-    # The trainer beside this fedctl, and not a folder of that name where the user happens to be.
+    # The trainer next to this fedctl, not a folder of that name in the user's working folder.
     root = str(Path(__file__).resolve().parent.parent.parent)
     paths = [root, *filter(None, [environment.get("PYTHONPATH")])]
     environment |= {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
     if threads := plan.experiment.cluster.threads:
         environment["OMP_NUM_THREADS"] = str(threads)
-    if Path("/sys/class/net/lo").exists():  # one machine: no need to resolve its host name
+    if (
+        "lo" in dict(socket.if_nameindex()).values()
+    ):  # one machine: no need to resolve its host name
         environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
     return environment
 
 
 def _end_with_parent() -> None:
-    """In the launcher before it starts: if fedctl is killed, be told so (Linux only)."""
+    """In the launcher before it starts: ask for a SIGTERM when fedctl dies (Linux only)."""
     if sys.platform == "linux":
         import ctypes
 
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
-
-
-def _children(pid: int) -> set[int]:
-    try:
-        return {
-            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        }
-    except OSError:
-        return set()
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _send(pid: int, number: signal.Signals) -> None:

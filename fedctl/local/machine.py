@@ -1,4 +1,4 @@
-"""Owns what fedctl knows of this machine without torch: the CPUs it may use, the GPUs there are."""
+"""CPUs and GPUs of this machine that a run may use, found without torch."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ DEVICES = Path("/dev")
 
 
 def cpus() -> int:
-    """The CPUs that this process may use: its affinity, less where a container has a quota."""
+    """Return the CPUs that this process may use: its affinity, or a container's lower quota."""
     try:
         allowed = len(os.sched_getaffinity(0))
     except AttributeError:  # not on Linux
@@ -18,7 +18,7 @@ def cpus() -> int:
 
 
 def _quotas() -> list[float]:
-    """CPUs that the control groups above this process grant, by either version of them."""
+    """Return the CPUs that the control groups above this process grant, in either version."""
     found = []
     try:
         lines = OWN_CGROUP.read_text().splitlines()
@@ -45,7 +45,7 @@ def _quotas() -> list[float]:
 
 
 def gpus() -> list[str]:
-    """The NVIDIA GPUs that a process started here sees, as in CUDA_VISIBLE_DEVICES."""
+    """Return the NVIDIA GPUs that a process started here sees, as in CUDA_VISIBLE_DEVICES."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [device for device in visible.split(",") if device and device != "-1"]

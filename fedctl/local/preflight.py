@@ -1,4 +1,4 @@
-"""Owns what is checked before a run creates anything: paths, ports, what is installed."""
+"""Checks before a run creates anything: paths, ports, installed packages."""
 
 import importlib.util
 import json
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fedctl import bundled
 from fedctl.errors import RunError, UserError
+from fedctl.local import processes
 from fedctl.report import runs
 from trainer.config.errors import ConfigError
 from trainer.config.load import load, validate
@@ -33,20 +34,20 @@ def plan(
     out: Path | None,
     resume: Path | None,
 ) -> Plan:
-    """What `fedctl run` was asked for."""
+    """Plan the run that the options of `fedctl run` describe."""
     if resume is not None:
         if source or sets or out or ranks is not None:
             raise UserError(
-                "--resume continues a run as it is: give no PRESET or FILE, --set, --ranks or --out"
+                "--resume continues a run unchanged: drop PRESET or FILE, --set, --ranks and --out"
             )
         return resumed(resume)
     if source is None:
-        raise UserError("name a PRESET or FILE to run; `fedctl presets` shows them")
+        raise UserError("name a PRESET or FILE to run; `fedctl presets` lists the presets")
     return fresh(source, [*sets, *([] if ranks is None else [f"ranks={ranks}"])], out)
 
 
 def fresh(source: str, sets: Sequence[str], out: Path | None) -> Plan:
-    """A new run of a preset or file; raises before anything was created."""
+    """Plan a new run of a preset or file; raise before anything was created."""
     if source in bundled.sweeps():
         raise UserError(
             f"{source}: is a sweep, several runs; start them with: fedctl sweep {source}"
@@ -55,7 +56,9 @@ def fresh(source: str, sets: Sequence[str], out: Path | None) -> Plan:
     experiment = with_absolute_data(experiment)
     folder = out or _unused(Path("runs"), experiment.name)
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {folder}: is a file; name a folder that is empty or not there yet")
+        raise UserError(
+            f"--out {folder}: is a file; name a folder that is empty or does not exist yet"
+        )
     if folder.is_dir() and any(folder.iterdir()):
         raise UserError(
             f"--out {folder}: exists and is not empty; name another folder, "
@@ -66,13 +69,12 @@ def fresh(source: str, sets: Sequence[str], out: Path | None) -> Plan:
 
 
 def resumed(folder: Path) -> Plan:
-    """The continuation of the run in `folder`, with the settings that it has."""
+    """Plan the continuation of the run in `folder`, with its own settings."""
     path = folder / runs.EXPERIMENT
     if not path.is_file():
         raise UserError(f"--resume {folder}: not a run folder, it has no {runs.EXPERIMENT}")
-    for rank in runs.ranks(folder):
-        if rank.status == "running" and runs.is_rank_of(folder, rank.pid):
-            raise UserError(f"--resume {folder}: is still running (process {rank.pid})")
+    if pid := processes.running_rank(folder):
+        raise UserError(f"--resume {folder}: is still running (process {pid})")
     if (folder / runs.MODEL).exists():
         raise UserError(f"--resume {folder}: has finished; `fedctl report {folder}` shows it")
     if not (folder / runs.CHECKPOINT).is_file():
@@ -86,7 +88,7 @@ def resumed(folder: Path) -> Plan:
 
 
 def with_absolute_data(experiment: Experiment) -> Experiment:
-    """The same experiment, its data found wherever the ranks are started."""
+    """Return the experiment with an absolute data path, which any working folder can use."""
     if experiment.data.path is None:
         return experiment
     path = Path(os.path.abspath(Path(experiment.data.path).expanduser()))
@@ -95,7 +97,7 @@ def with_absolute_data(experiment: Experiment) -> Experiment:
     if experiment.data.name == "npz" and not path.is_file():
         raise ConfigError("data.path", f"{experiment.data.path} is not a file")
     if not os.access(path, os.R_OK):
-        raise ConfigError("data.path", f"{experiment.data.path} may not be read by this user")
+        raise ConfigError("data.path", f"{experiment.data.path} is not readable by this user")
     tree = json.loads(experiment.canonical())
     tree["data"]["path"] = str(path)
     return validate(tree)
@@ -111,7 +113,7 @@ def _unused(parent: Path, name: str) -> Path:
 
 
 def machine_is_ready(experiment: Experiment) -> None:
-    """What training needs is installed, and its ports are free."""
+    """Raise if training needs a package that is missing, or a port that is taken."""
     missing = [
         module
         for module in ("torch", "torchvision", "safetensors", "sklearn", "prometheus_client")
@@ -138,11 +140,11 @@ def _ports_are_free(experiment: Experiment) -> None:
                 host, first + rank, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )[0]
             with socket.socket(family, socket.SOCK_STREAM) as probe:
-                # As the metrics server does: a port whose last connections still linger is free.
+                # As the metrics server does: a port with lingering connections is free.
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(address)
         except socket.gaierror:
-            raise ConfigError("metrics.host", f"{host} is no address of this machine") from None
+            raise ConfigError("metrics.host", f"{host} is not an address of this machine") from None
         except OSError as error:
             problem = (error.strerror or str(error)).lower()
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""Owns what a run shows while it goes: a live picture in a terminal, plain lines elsewhere."""
+"""Progress of one run: a live display in a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -18,23 +18,23 @@ STARTING, PREPARING = "starting the ranks ...", "preparing data ..."
 
 
 class View(AbstractContextManager["View"]):
-    """Shows nothing: what `--quiet` asks for, and the base of those that do."""
+    """A view that shows nothing, for `--quiet`; the base of those that do."""
 
     def preparing(self, hint: str) -> None:
-        """No round has ended yet; `hint` is the newest line of a rank's log, if there is one."""
+        """Show that no round has ended yet; `hint` is the newest line of a rank's log, if any."""
 
     def row(self, row: Row) -> None:
-        """A round has ended."""
+        """Show a round that has ended."""
 
     def notice(self, text: str) -> None:
-        """Something to know at once."""
+        """Show a message at once."""
 
     def __exit__(self, *error: object) -> None:
-        """Nothing was opened."""
+        """Do nothing."""
 
 
 def view(experiment: Experiment, quiet: bool, output: str) -> View:
-    """The view that fits: silent, live in a terminal, plain elsewhere and beside JSON on stdout."""
+    """Return the fitting view: none, live in a terminal, or plain; on stderr with JSON output."""
     if quiet:
         return View()
     if output == "json":
@@ -43,15 +43,15 @@ def view(experiment: Experiment, quiet: bool, output: str) -> View:
 
 
 class Plain(View):
-    """A line for an evaluation, at most one a second and always the last; for logs and pipes."""
+    """A line for an evaluation, at most one per second and always the last; for logs and pipes."""
 
     def __init__(self, experiment: Experiment, stream: TextIO) -> None:
         self._rounds = experiment.rounds
         self._stream = stream
         self._eta = Eta(experiment.rounds)
         self._doing = ""
-        self._said = -PAUSE_SECONDS
-        self._unsaid: Row | None = None
+        self._printed = -PAUSE_SECONDS
+        self._unprinted: Row | None = None
 
     def preparing(self, hint: str) -> None:
         doing = PREPARING if hint else STARTING
@@ -61,17 +61,17 @@ class Plain(View):
 
     def row(self, row: Row) -> None:
         self._eta.row(row)
-        if row.get("final"):  # the last round may have come early, at the accuracy aimed at
-            if self._unsaid:
-                self._say(self._unsaid)
+        if row.get("final"):  # the target accuracy may have ended the run early
+            if self._unprinted:
+                self._print(self._unprinted)
         elif tested(row):
-            if time.monotonic() - self._said < PAUSE_SECONDS and row["round"] < self._rounds:
-                self._unsaid = row
+            if time.monotonic() - self._printed < PAUSE_SECONDS and row["round"] < self._rounds:
+                self._unprinted = row
             else:
-                self._say(row)
+                self._print(row)
 
-    def _say(self, row: Row) -> None:
-        self._said, self._unsaid = time.monotonic(), None
+    def _print(self, row: Row) -> None:
+        self._printed, self._unprinted = time.monotonic(), None
         self.notice(
             f"round {row['round']}/{self._rounds}  accuracy {percent(row['test_accuracy_ratio'])}  "
             f"loss {row['test_loss']:.3f}  frozen {percent(frozen(row))}  "
@@ -167,7 +167,7 @@ class Live(View):
 
 
 class Eta:
-    """The time that is left, from the pace of the rounds since the first one was seen."""
+    """The remaining time, from the pace of the rounds since the first one was seen."""
 
     def __init__(self, rounds: int) -> None:
         self._rounds = rounds
@@ -180,11 +180,11 @@ class Eta:
         self._first = self._first or self._newest
 
     def elapsed(self) -> float:
-        """Seconds since the run started."""
+        """Return the seconds since the run started."""
         return time.monotonic() - self._start
 
     def text(self) -> str:
-        """The time left, or a dash as long as there is no pace."""
+        """Return the time left, or a dash while there is no pace."""
         if self._first is None or self._newest[0] <= self._first[0]:
             return "–"
         pace = (self._newest[1] - self._first[1]) / (self._newest[0] - self._first[0])

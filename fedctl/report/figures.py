@@ -1,6 +1,6 @@
-"""Owns the pictures of runs: the only module that draws, with matplotlib's objects, never pyplot.
+"""Figures of runs. The only module that draws, with matplotlib's objects and never pyplot.
 
-Colours are mostly Okabe and Ito's, which colour-blind readers can tell apart; line styles say the
+Colours are mostly Okabe and Ito's, which colour-blind readers can distinguish; line styles do the
 same in print.
 """
 
@@ -58,7 +58,7 @@ Panel = Callable[[Axes, list[Group]], None]
 
 
 def colour(index: int) -> str:
-    """The colour of the run, or group of runs, at this place."""
+    """Return the colour of the run, or group of runs, at this index."""
     return COLOURS[index % len(COLOURS)]
 
 
@@ -85,7 +85,7 @@ def _accuracy(x_of: Callable[[Row], float], label: str, title: str) -> Panel:
 
 
 def _line(axes: Axes, index: int, group: Group, points: list[Point]) -> None:
-    """The mean over the group's runs, and behind it a band from the smallest to the largest."""
+    """Draw the mean over the group's runs, and a band from the smallest to the largest."""
     xs = [x for x, _ in points]
     means = [spread.mean for _, spread in points]
     axes.plot(xs, means, color=colour(index), linestyle=_style(index), label=group.label)
@@ -159,7 +159,7 @@ def _panel(axes: Axes, name: str, groups: list[Group], marks: Sequence[float]) -
 
 
 def svg(name: str, groups: list[Group], marks: Sequence[float] = ()) -> str:
-    """One panel as an SVG element that takes the page's text colour."""
+    """Return one panel as an SVG element that takes the page's text colour."""
     height = 3.1 if name != "traffic" else max(2.4, 1.5 + 0.45 * len(groups))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.4, height), layout="constrained")
@@ -178,7 +178,7 @@ def svg(name: str, groups: list[Group], marks: Sequence[float] = ()) -> str:
 
 
 def png(groups: list[Group], names: Sequence[str], marks: Sequence[float] = ()) -> bytes:
-    """These panels in one picture, and beside them which line is which."""
+    """Return these panels as one PNG image, with a legend next to them."""
     columns = 3 if len(names) > 3 else 2
     rows = math.ceil((len(names) + 1) / columns)
     with matplotlib.rc_context(STYLE):
@@ -195,7 +195,7 @@ def png(groups: list[Group], names: Sequence[str], marks: Sequence[float] = ()) 
 
 
 def _legend(axes: Axes, groups: list[Group]) -> None:
-    """In the field after the panels: which line is which run, and how it ended."""
+    """Draw the legend in the field after the panels: which line is which run, and how it ended."""
     for index, group in enumerate(groups):
         accuracy = group.final(lambda row: row["test_accuracy_ratio"])
         rounds = group.final(lambda row: row["round"])
@@ -207,5 +207,5 @@ def _legend(axes: Axes, groups: list[Group]) -> None:
             f"{group.final(uploaded).mean / 1e6:,.2f} MB{state}"
         )
         axes.plot([], [], color=colour(index), linestyle=_style(index), label=label)
-    size = min(10.0, 100 / len(groups))  # many lines must fit too
+    size = min(10.0, 100 / len(groups))  # so that many lines fit
     axes.legend(loc="upper left", handlelength=3, labelspacing=1.0, fontsize=size)

@@ -1,4 +1,4 @@
-"""Owns groups: runs that differ by nothing but their seed, and what they come to together."""
+"""Groups of runs that differ only by their seed, and their statistics."""
 
 import re
 import statistics
@@ -17,7 +17,7 @@ Point = tuple[float, "Spread"]
 
 @dataclass(frozen=True)
 class Spread:
-    """Some numbers, summed up; `std` is of the sample (n - 1), 0 for a single one."""
+    """Statistics of some numbers; `std` is of the sample (n - 1), 0 for a single one."""
 
     mean: float
     std: float
@@ -33,31 +33,31 @@ class Spread:
 
 @dataclass(frozen=True)
 class Group:
-    """One run or several of the same settings; `label` is what it is called in a report."""
+    """One or several runs of the same settings; `label` is the group's name in a report."""
 
     label: str
     runs: list[Run]
 
     @property
     def finished(self) -> bool:
-        """Whether all of its runs are."""
+        """Whether all of its runs are finished."""
         return all(run.finished for run in self.runs)
 
     @property
     def seeds(self) -> list[int]:
-        """Of its runs, in their order."""
+        """The seeds of its runs, in order."""
         return [run.experiment["seed"] for run in self.runs]
 
     def final(self, value: Callable[[Row], float]) -> Spread:
-        """A number of the models that its runs ended with."""
+        """Return the spread of a number of the final models."""
         return Spread.of([value(run.final) for run in self.runs])
 
     def curve(
         self, x: Callable[[Row], float], y: Callable[[Row], float], tests: bool = True
     ) -> list[Point]:
-        """The mean x and the y of each round that all of its runs have: tested ones, or any.
+        """Return the mean x and the y of each round that all runs have: evaluated ones, or any.
 
-        Of tests, the final models' comes last; so runs that ended at different rounds meet there.
+        With `tests`, the final models come last, so that runs of different lengths meet there.
         """
         found = [
             {row["round"]: row for row in r.rows if tested(row) or not tests} for r in self.runs
@@ -72,12 +72,12 @@ class Group:
 
 
 def singles(runs: list[Run]) -> list[Group]:
-    """Every run by itself."""
+    """Return a group for every run."""
     return [Group(run.label, [run]) for run in runs]
 
 
 def grouped(runs: list[Run]) -> list[Group]:
-    """The runs by their settings, in the order of their first; singles if no two differ by seed."""
+    """Group the runs by their settings, in order; one group each if no two differ by seed."""
     found: dict[tuple[tuple[str, str], ...], list[Run]] = {}
     for run in runs:
         found.setdefault(_what_runs(run), []).append(run)
@@ -93,7 +93,7 @@ def _what_runs(run: Run) -> tuple[tuple[str, str], ...]:
 
 
 def _labels(members: list[list[Run]]) -> list[str]:
-    """The experiments' names if they are distinct, else the folders' names without the seed."""
+    """Return the experiments' names if they are distinct, else the folders' without the seed."""
     names = [str(group[0].experiment["name"]) for group in members]
     if len(set(names)) == len(names):
         return names
@@ -106,12 +106,12 @@ def _labels(members: list[list[Run]]) -> list[str]:
 
 
 def numbers(group: Group, base_bytes: float | None) -> dict[str, Any]:
-    """The group's numbers by the names of a run's summary, each a Spread."""
+    """Return the numbers of a run's summary as a Spread each."""
     rows = [summary(run, base_bytes) for run in group.runs]
     keys = [key for key, value in rows[0].items() if type(value) in (int, float)]
     return {key: Spread.of([row[key] for row in rows]) for key in keys}
 
 
 def base_bytes(groups: list[Group]) -> float | None:
-    """The upload that all are compared with: the first group's mean; None if there is no other."""
+    """Return the first group's mean upload, for comparison; None if it is the only group."""
     return groups[0].final(uploaded).mean if len(groups) > 1 else None

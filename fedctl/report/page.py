@@ -1,4 +1,4 @@
-"""Owns the report on one or several runs: a page that needs nothing but itself, and a picture."""
+"""The report on one or several runs: a self-contained page, a picture, and tables."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ CAPTIONS = {
 }
 
 
-X = ("bytes", "rounds", "time")  # what accuracy may be drawn against
+X = ("bytes", "rounds", "time")  # possible x axes for accuracy
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Layout:
 
     @property
     def panels(self) -> list[str]:
-        """The figures in their order."""
+        """The names of the figures, in order."""
         return [*self.x, *(name for name in CAPTIONS if name not in X)]
 
 
 def write(groups: list[Group], folder: Path, layout: Layout | None = None) -> list[Path]:
-    """Write the page, the picture and, of several runs, the table into `folder`; their paths."""
+    """Write page, picture and, for several runs, the tables into `folder`; return their paths."""
     layout = layout or Layout()
     page, picture = folder / REPORT_PAGE, folder / REPORT_PICTURE
     table = Table(groups, layout.columns)
@@ -58,14 +58,14 @@ def write(groups: list[Group], folder: Path, layout: Layout | None = None) -> li
 
 
 def default_folder(folders: list[Path]) -> Path:
-    """Where a report goes if nobody says: into a single run's folder, else into a new one."""
+    """Return where a report goes by default: into a single run's folder, else into a new one."""
     if len(folders) == 1:
         return folders[0]
     return Path("runs") / f"report-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def html(groups: list[Group], table: Table, layout: Layout) -> str:
-    """The page."""
+    """Return the page."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     templates = Environment(
@@ -109,7 +109,7 @@ def html(groups: list[Group], table: Table, layout: Layout) -> str:
 
 
 def _members(group: Group, groups: list[Group]) -> list[tuple[Run, dict[str, str]]]:
-    """Each run of a report on groups, with its own numbers."""
+    """Return each run of a report on groups, with its own numbers."""
     if all(len(group.runs) == 1 for group in groups):
         return []
     columns = [("", name) for name in ("seed", "accuracy", "loss", "rounds", "sent", "saved")]
@@ -118,14 +118,14 @@ def _members(group: Group, groups: list[Group]) -> list[tuple[Run, dict[str, str
 
 
 def _differing(groups: list[Group]) -> list[tuple[str, list[str]]]:
-    """The settings that are not the same in all groups."""
-    alike = any(len(group.runs) > 1 for group in groups)  # then seeds are not what is compared
+    """Return the settings that differ between groups."""
+    alike = any(len(group.runs) > 1 for group in groups)  # then the comparison is not between seeds
     rows = differing([group.runs[0] for group in groups])
     return [row for row in rows if not (alike and row[0] == "seed")]
 
 
 def _headline(groups: list[Group]) -> str:
-    """The page's first sentence: what the comparison, or the run, comes to."""
+    """Return the page's first sentence: the result of the comparison, or of the run."""
     if len(groups) == len(groups[0].runs) == 1:
         first = summary(groups[0].runs[0])
         return (

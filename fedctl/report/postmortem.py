@@ -1,4 +1,4 @@
-"""Owns the answer to why a run ended early: one line, from what its ranks and launcher left."""
+"""Why a run ended early, in one line, from the records of its ranks and its launcher."""
 
 import re
 import signal
@@ -9,16 +9,16 @@ from fedctl.report import runs
 
 # torchrun's table of failed ranks.
 FAILURE = re.compile(r"rank +: (\d+) \(local_rank: \d+\)\s+exitcode +: (-?\d+)")
-PEER_LOST = "lost another rank"  # how a rank starts the message that is not about itself
+PEER_LOST = "lost another rank"  # start of a rank's message about another rank's failure
 ERROR = re.compile(r"^(?:\[?rank\d+\]?:? ?)?(\w[\w.]*(?:Error|Exception|Interrupt)\b.*)$", re.M)
 
 
 def cause(
     folder: Path, launcher_output: str, rounds_done: int, launcher_signal: int | None = None
 ) -> FedctlError:
-    """The error that tells what went wrong, for a run whose launcher did not exit with 0.
+    """Return the error of a run whose launcher did not exit with 0.
 
-    `launcher_signal` is its negative exit code if it was killed, and not by fedctl.
+    `launcher_signal` is its negative exit code if something other than fedctl killed it.
     """
     records = runs.ranks(folder)
     exits = {int(rank): int(code) for rank, code in FAILURE.findall(launcher_output)}
@@ -30,7 +30,7 @@ def cause(
         text = f"torchrun was killed {where} ({_signal(launcher_signal)}); its ranks were stopped"
     else:
         text = _what_happened(folder, records, exits, launcher_output, where)
-    return RunError(text + how_to_go_on(folder))
+    return RunError(text + how_to_continue(folder))
 
 
 def _what_happened(
@@ -40,8 +40,8 @@ def _what_happened(
     launcher_output: str,
     where: str,
 ) -> str:
-    # Who dies first pulls the others along: they report that a peer is gone, or die of the
-    # launcher's SIGTERM. What is left at the front of each list is the cause.
+    # The rank that dies first takes the others with it: they report a lost peer, or die of the
+    # launcher's SIGTERM. After sorting, the first of each list is the cause.
     killed = sorted(
         (r for r in records if r.status == "running" and exits.get(r.rank, 0) < 0),
         key=lambda r: exits[r.rank] == -signal.SIGTERM,
@@ -64,7 +64,7 @@ def _what_happened(
     if any(r.status == "deadline" for r in records):
         return f"the ranks stopped {where} at their deadline (FEDCTL_DEADLINE_SECONDS)"
     if any(r.status == "stopped" for r in records):
-        return f"somebody else stopped the ranks (SIGTERM) {where}"
+        return f"the ranks were stopped from outside (SIGTERM) {where}"
     errors = ERROR.findall(launcher_output)
     detail = f": {errors[0].strip()}" if errors else ""
     return f"the ranks did not start{detail}; see {runs.launcher_log(folder)}"
@@ -81,16 +81,16 @@ def _signal(code: int | None) -> str:
 
 
 def stopped(folder: Path, rounds_done: int, at_once: bool) -> Stopped:
-    """What a run that was stopped on request left behind."""
+    """Return the message of a run that was stopped on request, with what it kept."""
     how = "killed" if at_once else "stopped"
     if not rounds_done:
         return Stopped(f"{how} before the first round ended; nothing was kept")
-    hint = how_to_go_on(folder) or f"; no checkpoint was saved, its metrics are in {folder}"
+    hint = how_to_continue(folder) or f"; no checkpoint was saved, its metrics are in {folder}"
     return Stopped(f"{how} after round {rounds_done}{hint}")
 
 
-def how_to_go_on(folder: Path) -> str:
-    """The command that continues the run, if it has something to continue from."""
+def how_to_continue(folder: Path) -> str:
+    """Return the command that resumes the run, if it has a checkpoint."""
     if not (folder / runs.CHECKPOINT).is_file():
         return ""
     return f"; continue with: fedctl run --resume {folder}"

@@ -1,6 +1,6 @@
-"""Owns the reading of a run folder: its experiment, its rows of metrics, the records of its ranks.
+"""Reading of a run folder: its experiment, its rows of metrics, the records of its ranks.
 
-The only module that knows the names of the files in it. Nothing here needs pydantic or torch.
+The only module that knows the names of the files in it. Needs neither pydantic nor torch.
 """
 
 import json
@@ -23,17 +23,17 @@ Row = dict[str, Any]
 
 
 def log_of(folder: Path, rank: int) -> Path:
-    """Where a rank logs."""
+    """Return the log file of a rank."""
     return folder / "logs" / f"rank-{rank}.log"
 
 
 def launcher_log(folder: Path) -> Path:
-    """Where the launcher of the ranks logs."""
+    """Return the log file of the launcher."""
     return folder / "logs" / "launcher.log"
 
 
 def uploaded(row: Row, kind: str | None = None) -> int:
-    """Bytes that the clients had to upload so far: of one kind, or all but the tests' own."""
+    """Return the bytes that clients had to upload so far: of one kind, or all but the tests'."""
     totals: dict[str, int] = row["payload_bytes_total"]
     if kind is not None:
         return totals.get(kind, 0)
@@ -46,18 +46,18 @@ def wire(row: Row) -> int:
 
 
 def saved(row: Row) -> float:
-    """The share of FedAvg's upload that was not sent; negative where more was sent."""
+    """Return the share of FedAvg's upload that was not sent; negative if more was sent."""
     dense = row["dense_equivalent_bytes_total"]
     return 1 - uploaded(row) / dense if dense else 0.0
 
 
 def frozen(row: Row) -> float:
-    """The share of the parameters that the round did not send; 0 before the first one."""
+    """Return the share of parameters that the round did not send; 0 before the first one."""
     return row.get("frozen_parameters_ratio") or 0.0
 
 
 def tested(row: Row) -> bool:
-    """Whether the model was evaluated in this row."""
+    """Return whether the model was evaluated in this row."""
     return row.get("test_accuracy_ratio") is not None
 
 
@@ -78,19 +78,19 @@ class Run:
 
     @property
     def tests(self) -> list[Row]:
-        """The rows with an evaluation, the reconciled model's included."""
+        """The rows with an evaluation, including the reconciled model's."""
         rows = [row for row in self.rows if tested(row)]
         return [*rows, self.final] if self.finished else rows
 
 
 def read(folder: Path, label: str = "") -> Run:
-    """The run in `folder`; a UserError says in one line why it can't be read."""
+    """Read the run in `folder`; raise a UserError if it cannot be read."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such run folder")
     experiment = _experiment(folder)
     rows, final = _rows(folder)
     if not any(map(tested, rows)):
-        raise UserError(f"{folder}: incomplete, no round of it was evaluated yet")
+        raise UserError(f"{folder}: incomplete, no round was evaluated yet")
     return Run(
         folder=folder,
         label=label or str(experiment["name"]),
@@ -102,7 +102,7 @@ def read(folder: Path, label: str = "") -> Run:
 
 
 def read_all(folders: list[Path]) -> list[Run]:
-    """Several runs; those of the same name are told apart by their folders."""
+    """Read several runs; label those of the same name by their folders."""
     runs = [read(folder) for folder in folders]
     names = [run.label for run in runs]
     doubled = {name for name in names if names.count(name) > 1}
@@ -112,7 +112,7 @@ def read_all(folders: list[Path]) -> list[Run]:
 
 
 def expand(folders: list[Path]) -> list[Path]:
-    """The same, with the runs in it for a folder that is not a run itself: a sweep's."""
+    """Replace a folder that is not itself a run, such as a sweep's, by the runs in it."""
     found = []
     for folder in folders:
         within = sorted(path.parent for path in folder.glob(f"*/{EXPERIMENT}"))
@@ -132,7 +132,7 @@ def _experiment(folder: Path) -> dict[str, Any]:
 
 
 def _rows(folder: Path) -> tuple[list[Row], Row | None]:
-    """The rows by round, and the final one; a resumed run's repeated rounds count once."""
+    """Return the rows by round, and the final one; rounds repeated after a resume count once."""
     try:
         lines = (folder / METRICS).read_text("utf-8").splitlines(keepends=True)
     except FileNotFoundError:
@@ -159,12 +159,12 @@ def _rows(folder: Path) -> tuple[list[Row], Row | None]:
 
 
 # ---------------------------------------------------------------------------------------------
-# a run that is under way
+# a run in progress
 
 
 @dataclass(frozen=True)
 class Rank:
-    """What a rank said of itself when it started or ended; `modified` is when, in seconds."""
+    """The record that a rank wrote when it started or ended; `modified` is when, in seconds."""
 
     rank: int
     pid: int
@@ -176,7 +176,7 @@ class Rank:
 
 
 def ranks(folder: Path) -> list[Rank]:
-    """The records of the ranks that have started, in their order."""
+    """Return the records of the ranks that have started, by rank."""
     found = []
     for path in (folder / "logs").glob("rank-*.json"):
         try:
@@ -193,12 +193,12 @@ def ranks(folder: Path) -> list[Rank]:
                 )
             )
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # replaced at this moment, or no record at all
+            continue  # being replaced at this moment, or not a record
     return sorted(found, key=lambda rank: rank.rank)
 
 
 def checkpoint_round(folder: Path) -> int:
-    """The round after which the newest complete checkpoint was saved; 0 if there is none."""
+    """Return the round of the newest complete checkpoint; 0 if there is none."""
     try:
         return int(json.loads((folder / CHECKPOINT).read_text("utf-8"))["round"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -206,19 +206,19 @@ def checkpoint_round(folder: Path) -> int:
 
 
 def forget_ranks(folder: Path) -> None:
-    """Remove the records of an earlier start, so that they can't be taken for this one's."""
+    """Remove the records of an earlier start, so that they are not taken for this one's."""
     for path in (folder / "logs").glob("rank-*.json"):
         path.unlink()
 
 
 class Tail:
-    """The complete lines that a growing file gained since the last look."""
+    """The complete lines that a growing file has gained since the last read."""
 
     def __init__(self, path: Path, start: int = 0) -> None:
         self._path, self._position = path, start
 
     def rows(self) -> list[Row]:
-        """The new rows of a metrics file."""
+        """Return the new rows of a metrics file."""
         try:
             size = self._path.stat().st_size
             if size < self._position:  # a resumed run cuts off what came after its checkpoint
@@ -234,7 +234,7 @@ class Tail:
 
 
 def last_line(path: Path) -> str:
-    """The last line of a log that says something, without reading all of it."""
+    """Return the last line of a log that is not empty, without reading all of it."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - 4096))
@@ -242,12 +242,3 @@ def last_line(path: Path) -> str:
     except OSError:
         return ""
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
-
-
-def is_rank_of(folder: Path, pid: int) -> bool:
-    """Whether a process is alive and a rank of this run: its command line names the experiment."""
-    try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-    return str((folder / EXPERIMENT).resolve()).encode() in command.split(b"\0")

@@ -1,4 +1,4 @@
-"""Owns the few numbers that sum a run up, and how numbers and settings are written for people."""
+"""Summary of a run in a few numbers, and the formats of numbers and settings for people."""
 
 from typing import Any
 
@@ -6,20 +6,20 @@ from fedctl.report.runs import Run, frozen, saved, uploaded, wire
 
 
 def megabytes(count: float) -> str:
-    """Bytes as MB with three digits or so: 0.12, 1.23, 12.3, 123."""
+    """Format bytes as MB with about three digits: 0.12, 1.23, 12.3, 123."""
     value = count / 1e6
     digits = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
     return f"{value:,.{digits}f}"
 
 
 def percent(share: float) -> str:
-    """A share in percent with one digit, a true minus, and no minus zero."""
+    """Format a share in percent with one digit, a true minus, and no minus zero."""
     text = f"{100 * share:.1f}"
     return ("0.0" if text == "-0.0" else text.replace("-", "−")) + " %"
 
 
 def seconds(value: float) -> str:
-    """A duration: 4.2 s, 3:05 or 1:02:03."""
+    """Format a duration: 4.2 s, 3:05 or 1:02:03."""
     if value < 60:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)
@@ -28,7 +28,7 @@ def seconds(value: float) -> str:
 
 
 def summary(run: Run, base_bytes: float | None = None) -> dict[str, Any]:
-    """The run in a dozen numbers; `base_bytes` is the upload that its own is compared with."""
+    """Return the run in a dozen numbers; `base_bytes` is the upload to compare its own with."""
     last = run.rows[-1]
     numbers: dict[str, Any] = {
         "run": run.label,
@@ -56,7 +56,7 @@ def summary(run: Run, base_bytes: float | None = None) -> dict[str, Any]:
 
 
 def differing(runs: list[Run]) -> list[tuple[str, list[str]]]:
-    """The settings that are not the same in all runs, with each run's value; not their names."""
+    """Return the settings that differ between runs, with each run's value; not their names."""
     flat = [dict(leaves(run.experiment)) for run in runs]
     keys = dict.fromkeys(key for settings in flat for key in settings)
     rows = [(key, [settings.get(key, "–") for settings in flat]) for key in keys]
@@ -68,7 +68,7 @@ def differing(runs: list[Run]) -> list[tuple[str, list[str]]]:
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Every setting by its dotted key, written for people."""
+    """Return every setting by its dotted key, formatted for people."""
     pairs: list[tuple[str, str]] = []
     for key, value in tree.items():
         if isinstance(value, dict):
@@ -79,7 +79,7 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def text_of(value: Any) -> str:
-    """One setting's value, written for people."""
+    """Format one setting's value for people."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return "–" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""Owns the table of a report: its columns, its text for a terminal, CSV and Markdown."""
+"""The table of a report: its columns, and its text for a terminal, CSV and Markdown."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ from fedctl.report.summary import megabytes, percent, seconds, text_of
 
 @dataclass(frozen=True)
 class Result:
-    """A column of measured numbers: `key` in a run's summary, `text` for people, then the unit."""
+    """A column of measured numbers: `key` in a run's summary, `text` formats it, then the unit."""
 
     heading: str
     key: str
@@ -21,7 +21,7 @@ class Result:
     unit: str = ""
 
     def cell(self, spread: Spread) -> str:
-        """Mean and standard deviation, the latter only where it shows."""
+        """Return mean and standard deviation, the latter only if it is not zero when rounded."""
         mean, std = self.text(spread.mean), self.text(spread.std)
         return (mean if std == self.text(0) else f"{mean} ± {std}") + self.unit
 
@@ -57,7 +57,7 @@ Columns = Sequence[tuple[str, str]]  # heading (empty: the usual one), and a nam
 
 @dataclass(frozen=True)
 class Table:
-    """Groups in rows."""
+    """A table with a row for each group."""
 
     groups: list[Group]
     columns: Columns = ()
@@ -72,7 +72,7 @@ class Table:
         return [(heading or _heading(name), name) for heading, name in columns]
 
     def cells(self) -> list[dict[str, str]]:
-        """For people: of each group, heading to text."""
+        """Return for each group its formatted cells, by heading."""
         base = base_bytes(self.groups)
         return [
             {heading: _cell(group, name, found) for heading, name in self._columns()}
@@ -80,7 +80,7 @@ class Table:
         ]
 
     def csv(self) -> str:
-        """For programs: plain numbers, beside each mean its standard deviation."""
+        """Return plain numbers for programs, each mean with its standard deviation."""
         base, text = base_bytes(self.groups), io.StringIO()
         several = any(len(group.runs) > 1 for group in self.groups)
         rows = []
@@ -101,7 +101,7 @@ class Table:
         return text.getvalue()
 
     def markdown(self) -> str:
-        """For documents."""
+        """Return the table for documents."""
         cells = self.cells()
         lines = [list(cells[0]), ["---", *["---:"] * (len(cells[0]) - 1)]]
         lines += [[text.replace("|", "\\|") for text in row.values()] for row in cells]
@@ -128,7 +128,7 @@ def _cell(group: Group, name: str, found: dict[str, Spread]) -> str:
 
 
 def setting(experiment: dict[str, Any], key: str) -> Any:
-    """The value at a dotted key, items of lists by their index; a section's is its name."""
+    """Return the value at a dotted key, list items by index; for a section, its name."""
     value: Any = experiment
     for part in key.split("."):
         if isinstance(value, list):
@@ -139,7 +139,7 @@ def setting(experiment: dict[str, Any], key: str) -> Any:
 
 
 def as_dict(group: Group, groups: list[Group]) -> dict[str, Any]:
-    """A group's numbers for programs."""
+    """Return a group's numbers as JSON output."""
     found = numbers(group, base_bytes(groups))
     spreads = {
         key: {"mean": s.mean, "std": s.std, "min": s.least, "max": s.most}
@@ -149,7 +149,7 @@ def as_dict(group: Group, groups: list[Group]) -> dict[str, Any]:
 
 
 def show(rows: list[dict[str, str]]) -> None:
-    """Print rows of cells to the terminal: a line for each run, or a column where that is wider."""
+    """Print a line for each run, or a column for each if lines would be too wide."""
     console = terminal.console()
     lines = [list(rows[0]), *(list(row.values()) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

@@ -1,1 +1,1 @@
-"""Several runs on this machine: the sweep file, its variants, and how they are run in turn."""
+"""Several runs on this machine: the sweep file, its runs, and how they are run in turn."""

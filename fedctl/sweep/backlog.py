@@ -1,6 +1,7 @@
-"""Owns what is left to do of a sweep: for each of its runs whether to start, go on or leave it.
+"""What is left to do of a sweep: for each run whether to start, resume or skip it.
 
-A run is found again by the digest of its settings, under whatever name; nothing is changed here.
+A run is recognised by the digest of its settings, whatever its name. Nothing is changed here,
+except that `plan` clears a failed start.
 """
 
 import json
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from fedctl.errors import UserError
-from fedctl.local import preflight
+from fedctl.local import preflight, processes
 from fedctl.local.preflight import Plan
 from fedctl.report import runs
 from fedctl.report.summary import leaves
@@ -25,13 +26,13 @@ TO_DO: dict[State, str] = {
     "new": "start",
     "finished": "skip, finished",
     "interrupted": "resume",
-    "failed": "start anew",
+    "failed": "start again",
 }
 
 
 @dataclass(frozen=True)
 class Item:
-    """A run of the sweep, its folder, and what is in it."""
+    """A run of the sweep, its folder, and the folder's state."""
 
     variant: Variant
     folder: Path
@@ -39,7 +40,7 @@ class Item:
 
 
 def items(variants: Sequence[Variant], folder: Path) -> list[Item]:
-    """The sweep's runs as `folder` holds them; a UserError if it holds something else instead."""
+    """Return the sweep's runs with their state in `folder`; raise if it holds something else."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder}: is a file; name a folder")
     held = _held(folder)
@@ -55,12 +56,12 @@ def items(variants: Sequence[Variant], folder: Path) -> list[Item]:
 
 
 def rounds_done(item: Item) -> int:
-    """Rounds that need not be played again."""
+    """Return the rounds that need not be repeated."""
     return runs.checkpoint_round(item.folder) if item.state == "interrupted" else 0
 
 
 def plan(item: Item) -> Plan:
-    """How to run it; clears what a failed start left in its folder."""
+    """Return how to run it; clear what a failed start left in its folder."""
     if item.state == "interrupted":
         return preflight.resumed(item.folder)
     if item.state == "failed":
@@ -69,7 +70,7 @@ def plan(item: Item) -> Plan:
 
 
 def _held(folder: Path) -> dict[Path, tuple[str, Experiment | None]]:
-    """The runs in this folder, each with the digest of its settings; unreadable ones with none."""
+    """Return the runs in this folder with their digests, empty for those that cannot be read."""
     found: dict[Path, tuple[str, Experiment | None]] = {}
     for path in sorted(folder.glob(f"*/{runs.EXPERIMENT}")):
         try:
@@ -83,11 +84,11 @@ def _held(folder: Path) -> dict[Path, tuple[str, Experiment | None]]:
 def _belongs(
     place: Path, variant: Variant, held: dict[Path, tuple[str, Experiment | None]]
 ) -> None:
-    """The folder is this run's, or free."""
+    """Raise unless the folder is this run's, or free."""
     remedy = "name another --out, or move it away"
     if place not in held:
         if place.exists() and not (place.is_dir() and not any(place.iterdir())):
-            raise UserError(f"{place}: is in the way, and not a run; {remedy}")
+            raise UserError(f"{place}: exists and is not a run; {remedy}")
         return
     digest, experiment = held[place]
     if experiment is None:
@@ -96,9 +97,8 @@ def _belongs(
         raise UserError(
             f"{place}: holds another run ({_difference(experiment, variant.experiment)}); {remedy}"
         )
-    for rank in runs.ranks(place):
-        if rank.status == "running" and runs.is_rank_of(place, rank.pid):
-            raise UserError(f"{place}: is still running (process {rank.pid}); wait for it")
+    if pid := processes.running_rank(place):
+        raise UserError(f"{place}: is still running (process {pid}); wait for it")
 
 
 def _difference(there: Experiment, wanted: Experiment) -> str:

@@ -1,4 +1,4 @@
-"""Owns the sweep file: what may stand in it, how it is read, and those that ship with fedctl."""
+"""The sweep file: its keys, and how it is read. What it stands for is in variants.py."""
 
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,10 +17,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Report(Section):
-    """What the combined report of a sweep shows."""
+    """Contents of the combined report of a sweep."""
 
     x: tuple[X, ...] = setting(
-        ("bytes", "rounds", "time"), help="what accuracy is drawn against", min_length=1
+        ("bytes", "rounds", "time"), help="x axes of the accuracy figures", min_length=1
     )
     columns: tuple[tuple[str, str], ...] = setting(
         (),
@@ -58,8 +58,10 @@ class Report(Section):
 class Sweep(Section):
     """Several experiments: what they share, and what varies."""
 
-    name: str = setting("", help="where the runs go if nobody says: runs/NAME; default: the file's")
-    description: str = setting("", help="one line that says what the sweep shows")
+    name: str = setting(
+        "", help="name of the sweep, whose runs go to runs/NAME; default: the file's name"
+    )
+    description: str = setting("", help="what the sweep shows, in one line")
     base: str | None = Field(
         None,
         validation_alias=AliasChoices("base", "extends"),
@@ -95,7 +97,7 @@ class Sweep(Section):
 
 
 def read(source: str) -> Sweep:
-    """The sweep of this name or in this file; a ConfigError names the first key that is wrong."""
+    """Read the sweep of this name or in this file; raise a ConfigError for the first wrong key."""
     path = _find(source)
     try:
         tree = yaml.safe_load(path.read_text("utf-8"))
@@ -130,7 +132,7 @@ def _find(source: str) -> Path:
 
 
 def _explain(error: ValidationError, tree: dict[str, Any]) -> ConfigError:
-    """The first mistake, by the key as it was written."""
+    """Return the first mistake, by the key as it was written."""
     first = error.errors(include_url=False)[0]
     *section, leaf = map(str, first["loc"])
     key = ".".join([*section, leaf])

@@ -1,4 +1,4 @@
-"""Owns several runs at a time on this machine: how many, which next, and how each of them ended.
+"""Several runs at a time on this machine: how many, which next, and how each of them ended.
 
 One loop starts and watches them all, without threads; each run is the same as by `fedctl run`.
 """
@@ -44,14 +44,14 @@ class Batch:
         return [item for item in self.items if item.state != "finished"]
 
     def work(self) -> tuple[int, int]:
-        """How many runs there are to do, and how many rounds."""
+        """Return how many runs are left to do, and how many rounds."""
         rounds = [
             item.variant.experiment.rounds - backlog.rounds_done(item) for item in self.waiting
         ]
         return len(rounds), sum(rounds)
 
     def as_dict(self) -> dict[str, Any]:
-        """What would be run, for programs."""
+        """Return the runs and their state as JSON output."""
         runs = [
             {
                 "run": item.variant.name,
@@ -65,7 +65,7 @@ class Batch:
         return {"sweep": self.sweep.name, "jobs": self.jobs, "runs": runs}
 
     def text(self) -> str:
-        """What is about to happen, and how many at a time and why, in one line."""
+        """Return in one line what will run, how many at a time and why."""
         done, count = len(self.items) - len(self.waiting), len(self.items)
         before = f", {done} of them finished before" if done else ""
         most = max(map(_cpus_of, (item.variant.experiment for item in self.items)))
@@ -94,7 +94,7 @@ class Outcome:
 
 
 def batch(source: str, sets: Sequence[str], jobs: int | None, out: Path | None) -> Batch:
-    """What `fedctl sweep` was asked for; raises before anything was created."""
+    """Plan the sweep that the options of `fedctl sweep` describe; create nothing yet."""
     sweep = read(source)
     found = variants(sweep, sets)
     experiments = [variant.experiment for variant in found]
@@ -112,7 +112,7 @@ def _cpus_of(experiment: Experiment) -> int:
 
 
 def _ports_differ(batch: Batch) -> None:
-    """Runs at the same time cannot serve their metrics on the same port."""
+    """Raise if runs at the same time would serve their metrics on the same port."""
     ports = [item.variant.experiment.metrics.port for item in batch.waiting]
     if batch.jobs > 1 and len(ports) > 1 and (fixed := [port for port in ports if port]):
         raise ConfigError(
@@ -126,7 +126,7 @@ def _ports_differ(batch: Batch) -> None:
 
 
 def run(batch: Batch, fail_fast: bool, new_overview: Callable[[], Overview]) -> list[Outcome]:
-    """Run what is left to do; returns how each run of the sweep ended, in their order."""
+    """Run what is left to do; return how each run of the sweep ended, in order."""
     if not batch.waiting:
         return [Outcome(item, FINISHED) for item in batch.items]
     for experiment in (item.variant.experiment for item in batch.waiting):
@@ -144,13 +144,13 @@ def run(batch: Batch, fail_fast: bool, new_overview: Callable[[], Overview]) -> 
 
 
 def _left(item: Item) -> Outcome:
-    """Of a run that this call did not start."""
+    """Return the outcome of a run that this call did not start."""
     return Outcome(item, FINISHED if item.state == "finished" else STOPPED)
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """No other fedctl works in this folder at the same time."""
+    """Hold a lock, so that no other fedctl runs a sweep in this folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
@@ -160,14 +160,14 @@ def _alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"{folder}: another sweep is at work in it; wait for it") from None
+            raise UserError(f"{folder}: another sweep is running in it; wait for it") from None
         yield
     finally:
         os.close(handle)
 
 
 class Crew:
-    """The runs that are under way, each at a place of its own, and those that wait for one."""
+    """The active runs, each in a slot of its own, and those that wait for one."""
 
     def __init__(self, batch: Batch, fail_fast: bool) -> None:
         self._batch, self._fail_fast = batch, fail_fast
@@ -177,7 +177,7 @@ class Crew:
         self.outcomes: dict[str, Outcome] = {}
 
     def advance(self, overview: Overview, stops: int) -> bool:
-        """Start what may start, and see who has ended; whether all have."""
+        """Start runs that may start, and collect those that have ended; return whether all have."""
         if self._fail_fast and any(o.state == FAILED for o in self.outcomes.values()):
             stops = max(stops, 1)
         if stops:
@@ -218,22 +218,22 @@ class Crew:
         self.outcomes[item.variant.digest] = Outcome(item, state, problem)
 
     def end(self) -> None:
-        """Kill whatever is left."""
+        """Kill the runs that are left."""
         for _item, started, _line in self._active.values():
             started.end()
 
 
 def _turned(devices: list[str], by: int) -> list[str]:
-    """The GPUs in an order of its own for each run, so that the first ones are not all the same."""
+    """Rotate the GPUs for each run, so that they do not all start with the same one."""
     by %= max(1, len(devices))
     return devices[by:] + devices[:by]
 
 
 def verdict(outcomes: list[Outcome]) -> FedctlError | None:
-    """The error that the command ends with; None if every run has finished."""
+    """Return the error that the command ends with; None if every run has finished."""
     failed = sum(outcome.state == FAILED for outcome in outcomes)
     finished = sum(outcome.state == FINISHED for outcome in outcomes)
-    again = "the same command goes on with the rest"
+    again = "run the same command again to resume"
     if failed:
         return RunError(f"{failed} of {len(outcomes)} runs failed; {again}")
     if finished < len(outcomes):
@@ -242,7 +242,7 @@ def verdict(outcomes: list[Outcome]) -> FedctlError | None:
 
 
 def finished_groups(outcomes: list[Outcome]) -> list[Group]:
-    """The finished runs by their settings, as the sweep names them."""
+    """Return the finished runs by their settings, as the sweep names them."""
     members: dict[str, list[runs.Run]] = {}
     for item in (outcome.item for outcome in outcomes if outcome.state == FINISHED):
         run = runs.read(item.folder, item.variant.name)

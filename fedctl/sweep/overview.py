@@ -1,7 +1,7 @@
-"""Owns what a sweep shows while it goes: all its runs in one live picture, or in plain lines.
+"""Progress of a sweep: all its runs in one live display, or in plain lines.
 
-Nothing here runs by itself: whoever watches the runs calls `refresh`. A thread that redraws would
-be in the way of those that fork new ranks.
+Nothing here runs on its own: the loop that watches the runs calls `refresh`. A thread that redraws
+would interfere with the forks that start new ranks.
 """
 
 import sys
@@ -16,7 +16,7 @@ from fedctl.report.summary import megabytes, percent, seconds
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-STATUS_SECONDS = 5.0  # between two plain lines on how far all are
+STATUS_SECONDS = 5.0  # between two plain lines about the progress of all runs
 REDRAW_SECONDS = 0.25
 
 
@@ -39,12 +39,12 @@ class Line(View):
 
     @property
     def accuracy(self) -> str:
-        """The newest one, for people."""
+        """The newest accuracy, for people."""
         return percent(self.last_test["test_accuracy_ratio"]) if self.last_test else "–"
 
 
 class Overview(AbstractContextManager["Overview"]):
-    """All runs of a sweep; this one counts, those below show."""
+    """All runs of a sweep; this class counts, its subclasses show."""
 
     def __init__(self, runs: int, rounds: int) -> None:
         self.runs, self.ended = runs, 0
@@ -53,12 +53,12 @@ class Overview(AbstractContextManager["Overview"]):
         self._start = time.monotonic()
 
     def started(self, name: str, rounds: int, start: int) -> Line:
-        """A run begins after round `start`; the line takes its rows."""
+        """Add a run that begins after round `start`; return the line that takes its rows."""
         self.active.append(line := Line(name, rounds, start))
         return line
 
     def finished(self, line: Line, problem: str = "") -> None:
-        """A run has ended, well if there is no problem."""
+        """Remove a run that has ended, successfully if there is no problem."""
         self.active.remove(line)
         self._rounds_of_ended += line.rounds - line.start
         self.ended += 1
@@ -69,47 +69,47 @@ class Overview(AbstractContextManager["Overview"]):
         self.notice(f"{self.ended}/{self.runs}  {line.name}: {outcome}")
 
     def notice(self, text: str) -> None:
-        """Something to know at once."""
+        """Show a message at once."""
 
     def refresh(self) -> None:
         """Show what is new, if it is time."""
 
     def __exit__(self, *error: object) -> None:
-        """Nothing was opened."""
+        """Do nothing."""
 
     def share(self) -> float:
-        """How much of all rounds is done."""
+        """Return the share of all rounds that is done."""
         done = self._rounds_of_ended + sum(line.round - line.start for line in self.active)
         return min(1.0, done / self._rounds) if self._rounds else 1.0
 
     def times(self) -> str:
-        """The time spent and, from the pace so far, the time left."""
+        """Return the time spent and, from the pace so far, the time left."""
         spent, share = time.monotonic() - self._start, self.share()
         left = seconds(spent * (1 - share) / share) if share else "–"
         return f"{seconds(spent)}, left {left}"
 
 
 def overview(runs: int, rounds: int, output: str) -> Overview:
-    """The one that fits: live in a terminal, plain elsewhere and beside JSON on stdout."""
+    """Return the fitting overview: live in a terminal, else plain; on stderr with JSON output."""
     if output == "json":
         return Plain(runs, rounds, sys.stderr)
     return Live(runs, rounds) if sys.stdout.isatty() else Plain(runs, rounds, sys.stdout)
 
 
 class Plain(Overview):
-    """A line for each run that ends, and now and then one on those that are active."""
+    """A line for each run that ends, and from time to time one for those that are active."""
 
     def __init__(self, runs: int, rounds: int, stream: TextIO) -> None:
         super().__init__(runs, rounds)
         self._stream = stream
-        self._said = time.monotonic()
+        self._printed = time.monotonic()
 
     def notice(self, text: str) -> None:
-        self._said = time.monotonic()
+        self._printed = time.monotonic()
         print(text, file=self._stream, flush=True)
 
     def refresh(self) -> None:
-        if time.monotonic() - self._said < STATUS_SECONDS:
+        if time.monotonic() - self._printed < STATUS_SECONDS:
             return
         lines = [
             f"{line.name} " + (line.doing or f"{line.round}/{line.rounds} {line.accuracy}")

@@ -1,7 +1,7 @@
-"""Owns the runs that a sweep stands for: the settings of each, its name, and that no two are alike.
+"""The runs of a sweep: the settings of each, and its name; no two are the same.
 
-A run is the sweep's base with some settings laid over it, as by `fedctl run BASE --set ...`; the
-digest of the result is its identity, the name is for people.
+A run is the sweep's base with some settings laid over it, as by `fedctl run BASE --set ...`. The
+digest of the result is its identity; the name is for people.
 """
 
 import re
@@ -34,7 +34,7 @@ class Variant:
 
 
 def variants(sweep: Sweep, sets: Sequence[str]) -> list[Variant]:
-    """Every run of the sweep, validated; a ConfigError if one cannot be, or two are the same."""
+    """Return every run of the sweep; raise a ConfigError if one is invalid or two are the same."""
     chosen = list(_choices(sweep))
     typed = dict(map(parse_set, sets))
     _set_leaves_what_varies(typed, chosen)
@@ -56,12 +56,14 @@ def variants(sweep: Sweep, sets: Sequence[str]) -> list[Variant]:
 
 
 def _choices(sweep: Sweep) -> Iterator[dict[str, Any]]:
-    """What each run has of its own: key to value, `name` being what its author calls it."""
+    """Yield the settings that are a run's own, by key; `name` is the author's name for it."""
     for index, entry in enumerate(sweep.runs):
         if both := [key for key in entry if key in sweep.grid]:
-            raise ConfigError(f"runs.{index}.{both[0]}", "the grid has this key too; keep one")
+            raise ConfigError(
+                f"runs.{index}.{both[0]}", "the grid has this key too; drop one of them"
+            )
     if sweep.seeds and (SEED in sweep.grid or any(SEED in entry for entry in sweep.runs)):
-        raise ConfigError(SEED, "the sweep has seeds as well; keep one of the two")
+        raise ConfigError(SEED, "the sweep has seeds too; drop one of them")
     grid = [[(key, value) for value in values] for key, values in sweep.grid.items()]
     seeds = [{SEED: seed} for seed in sweep.seeds] or [{}]
     for entry, combination, seed in product(sweep.runs or ({},), product(*grid), seeds):
@@ -90,7 +92,7 @@ def _set_leaves_what_varies(typed: Mapping[str, Any], chosen: list[dict[str, Any
     for key in typed:
         for own in _keys(chosen):
             if f"{own}.".startswith(f"{key}.") or f"{key}.".startswith(f"{own}."):
-                raise ConfigError(key, f"the sweep itself gives {own} to its runs; edit its file")
+                raise ConfigError(key, f"the sweep itself sets {own}; edit its file")
 
 
 def _all_differ(found: list[Variant]) -> None:
@@ -111,11 +113,11 @@ def _keys(chosen: list[dict[str, Any]]) -> dict[str, None]:
 
 
 def _names(sweep: Sweep, chosen: list[dict[str, Any]]) -> list[str]:
-    """For each run what varies but the seed: `algorithm=fedga,lr=0.1`; empty if nothing does."""
+    """Return for each run what varies except the seed: `algorithm=fedga,lr=0.1`; or nothing."""
     varying = [key for key in _keys(chosen) if key not in (SEED, NAME) and _varies(key, chosen)]
     names = []
     for choice in chosen:
-        # A name that its author gave stands for all that is written with it; the grid comes on top.
+        # An entry's own name stands for all of its settings; those of the grid are added.
         parts = [_clean(choice[NAME])] if NAME in choice else []
         keys = [key for key in varying if key in choice and (not parts or key in sweep.grid)]
         names.append(
@@ -140,7 +142,7 @@ def _part(key: str, value: Any, chosen: list[dict[str, Any]], varying: list[str]
 
 
 def _short(key: str, varying: list[str]) -> str:
-    """The key's last word, or all of it where another key ends in the same."""
+    """Return the key's last word, or all of it if another key ends in the same word."""
     key = key.removesuffix(f".{NAME}")
     last = key.rpartition(".")[2]
     same = [other for other in varying if other.removesuffix(f".{NAME}").rpartition(".")[2] == last]
@@ -148,7 +150,7 @@ def _short(key: str, varying: list[str]) -> str:
 
 
 def _clean(value: Any) -> str:
-    """A value as part of a folder's name."""
+    """Return a value in a form that a folder's name can have."""
     if isinstance(value, Mapping):
         words = [_clean(value[NAME])] if NAME in value else []
         words += [f"{key}{_clean(item)}" for key, item in value.items() if key != NAME]
@@ -160,7 +162,7 @@ def _clean(value: Any) -> str:
 
 
 def _unambiguous(found: list[Variant]) -> list[Variant]:
-    """The same, with a piece of a digest where a name is too long or stands for two things."""
+    """Add a piece of a digest to a name that is too long or stands for two things."""
     names = [variant.name for variant in found]
     seedless = [v.experiment.model_copy(update={SEED: 0}).digest()[:6] for v in found]
     settings: dict[str, set[str]] = {}

@@ -29,7 +29,7 @@ from tests.fedctl.apiserver import (
     serving_with,
 )
 
-PATIENCE_SECONDS = 20  # of a log that is followed and never ended
+TIMEOUT_SECONDS = 20  # of a log that is followed and never ended
 VERBS = {"POST": "create", "PATCH": "patch", "DELETE": "delete"}
 
 
@@ -68,7 +68,7 @@ class Log:
                 if place == len(lines):
                     if self.ended or not follow:
                         return
-                    if not self.changed.wait(PATIENCE_SECONDS):
+                    if not self.changed.wait(TIMEOUT_SECONDS):
                         raise AssertionError("a log was followed that nobody ends")
                     continue
             if limit is not None and place - first == limit:

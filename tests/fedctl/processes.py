@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from tests import patience
 
 ROOT = Path(__file__).parent.parent.parent
 FEDCTL = [sys.executable, "-c", "from fedctl.cli import main; main(prog_name='fedctl')"]
-PATIENCE_SECONDS = patience.seconds(90)
+TIMEOUT_SECONDS = patience.seconds(90)
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -48,26 +50,23 @@ def starting_in(tmp_path: Path) -> Iterator[Start]:
 
 def processes_of(folder: Path) -> list[int]:
     """Every process that has this folder in its command line."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if str(folder).encode() in path.read_bytes():
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found
+    return [
+        process.pid
+        for process in psutil.process_iter(["cmdline"])
+        if any(str(folder) in word for word in process.info["cmdline"] or ())
+    ]
 
 
 def wait_for_round(folder: Path, number: int) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         metrics = folder / "metrics.jsonl"
         if metrics.exists() and len(metrics.read_text().splitlines()) >= number:
             return
         time.sleep(0.1)
-    raise AssertionError(f"no round {number} within {PATIENCE_SECONDS:.0f} seconds")
+    raise AssertionError(f"no round {number} within {TIMEOUT_SECONDS:.0f} seconds")
 
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
-    stdout, stderr = process.communicate(timeout=PATIENCE_SECONDS)
+    stdout, stderr = process.communicate(timeout=TIMEOUT_SECONDS)
     return process.returncode, stdout, stderr

@@ -19,6 +19,7 @@ HEAVY = {
     "kubernetes",
     "matplotlib",
     "numpy",
+    "psutil",
     "pydantic",
     "rich",
     "torch",

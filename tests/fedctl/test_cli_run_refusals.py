@@ -51,7 +51,7 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
             "metrics.host:",
         ),
         (["--ranks", "two"], "Invalid value for '--ranks': 'two' is not a valid integer"),
-        (["--resume", "runs/a"], "--resume continues a run as it is: give no PRESET or FILE"),
+        (["--resume", "runs/a"], "--resume continues a run unchanged: drop PRESET or FILE"),
     ],
 )
 def test_refusals(fedctl: Invoke, tmp_path: Path, words: list[str], problem: str) -> None:
@@ -60,7 +60,9 @@ def test_refusals(fedctl: Invoke, tmp_path: Path, words: list[str], problem: str
 
 
 def test_something_to_run_must_be_named(fedctl: Invoke) -> None:
-    assert refused(fedctl("run")) == ("name a PRESET or FILE to run; `fedctl presets` shows them")
+    assert refused(fedctl("run")) == (
+        "name a PRESET or FILE to run; `fedctl presets` lists the presets"
+    )
     assert refused(fedctl("run", "gwpf-digit")) == (
         "gwpf-digit: neither a preset nor a file; did you mean gwpf-digits?"
     )

@@ -114,7 +114,7 @@ def test_explain_everything(fedctl: Invoke) -> None:
     [
         ("shedule", "shedule: unknown key; did you mean schedule?"),
         ("sync.treshold", "sync.treshold: unknown key; did you mean sync.threshold?"),
-        ("xyzzy", "xyzzy: unknown key; `fedctl explain` lists them all"),
+        ("xyzzy", "xyzzy: unknown key; `fedctl explain` lists all keys"),
     ],
 )
 def test_explain_suggests(fedctl: Invoke, key: str, problem: str) -> None:

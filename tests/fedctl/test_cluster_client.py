@@ -28,7 +28,7 @@ def said(error: "pytest.ExceptionInfo[BaseException]") -> str:
 
 def test_a_page_that_a_proxy_sends_instead_is_one_line(apiserver, cluster):
     apiserver.texts["/api/v1/namespaces/lab/pods"] = "<html>Log in</html>"
-    with pytest.raises(RunError, match="does not answer as an API server does; check") as error:
+    with pytest.raises(RunError, match="does not answer like an API server; check") as error:
         cluster.list("Pod")
     assert said(error)
 
@@ -74,16 +74,16 @@ def test_several_files_are_one_kubeconfig(apiserver, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "context", "line"),
     [
-        (None, None, "no cluster to ask: KUBECONFIG={path}: no such file; set KUBECONFIG to a file "
+        (None, None, "no cluster: KUBECONFIG={path}: no such file; set KUBECONFIG to a file "
          "that names one"),
-        (kubeconfig("http://x"), "prod", "--context prod: {path} has no such context; there are: "
+        (kubeconfig("http://x"), "prod", "--context prod: {path} has no such context; it has: "
          "bare, test"),
         ("clusters: []\ncontexts: []\nusers: []", None, "{path} has no current context; set "
          "KUBECONFIG or name one with --context; `kubectl config get-contexts` lists them"),
-        ("a: [", None, "{path} is no kubeconfig: not YAML: expected the node content, but found "
+        ("a: [", None, "{path} is not a kubeconfig: not YAML: expected the node content, but found "
          "'<stream end>'"),
-        ("[1, 2]", None, "{path} is no kubeconfig that works: "),
-        ("", None, "{path} is no kubeconfig that works: Invalid kube-config. {path} file is empty"),
+        ("[1, 2]", None, "{path} is not a valid kubeconfig: "),
+        ("", None, "{path} is not a valid kubeconfig: Invalid kube-config. {path} file is empty"),
         (kubeconfig("http://x", exec={"apiVersion": "client.authentication.k8s.io/v1",
                                       "command": "false"}), None,
          "context test: logging in failed: exec: process returned 1; log in again"),
@@ -174,7 +174,7 @@ def test_a_name_that_is_taken_is_said_so(apiserver, cluster):
     cluster.create(CONFIG)
     with pytest.raises(errors.AlreadyExists) as error:
         cluster.create(CONFIG)
-    assert said(error) == "configmaps: exists already"
+    assert said(error) == "configmaps: already exists"
 
 
 def test_of_several_versions_the_newest_that_is_served_is_asked(apiserver, cluster, monkeypatch):
@@ -311,13 +311,13 @@ SCHEDULING = ".spec.pytorchReplicaSpecs.Worker.template.spec.schedulingGroup"
     ("answer", "kind", "code", "line"),
     [
         (forbidden("patch", "pytorchjobs"), errors.Forbidden, 1,
-         "jane may not patch pytorchjobs.kubeflow.org in namespace lab; ask for the role that "
-         "charts/fedtrain-platform makes in lab"),
+         "jane has no permission to patch pytorchjobs.kubeflow.org in namespace lab; ask for the "
+         "role of charts/fedtrain-platform in lab"),
         (Refusal(403, "Forbidden", 'pods "a-0" is forbidden: exceeded quota: team, requested: '
                  "requests.nvidia.com/gpu=4, used: requests.nvidia.com/gpu=6, limited: "
                  "requests.nvidia.com/gpu=8"), errors.ApiError, 1,
-         "quota team is exceeded: requests.nvidia.com/gpu: 6 of 8 used, 4 more asked for; ask for "
-         "less, or wait for other runs"),
+         "quota team is exceeded: requests.nvidia.com/gpu: 6 of 8 used, 4 more requested; "
+         "request less, or wait for other runs to end"),
         (Refusal(403, "Forbidden", 'pods "a-0" is forbidden: violates PodSecurity '
                  '"restricted:latest": allowPrivilegeEscalation != false (container "c" must set '
                  "it)"), errors.Refused, 2,
@@ -329,7 +329,7 @@ SCHEDULING = ".spec.pytorchReplicaSpecs.Worker.template.spec.schedulingGroup"
          "training operator v1, 1.9.4 or newer, or use --backend job"),
         (Refusal(404, "NotFound", 'namespaces "lab" not found', {"name": "lab",
                  "kind": "namespaces"}), errors.NotFound, 1,
-         "there is no namespace lab; name another with -n, or have it made"),
+         "namespace lab does not exist; name another with -n, or have it created"),
         (Refusal(403, "Forbidden", 'configmaps "a" is forbidden: unable to create new content in '
                  "namespace lab because it is being terminated"), errors.ApiError, 1,
          "namespace lab is being deleted; name another with -n"),
@@ -337,23 +337,24 @@ SCHEDULING = ".spec.pytorchReplicaSpecs.Worker.template.spec.schedulingGroup"
          errors.Refused, 2,
          f"{SCHEDULING[1:]}: this cluster's version of the kind has no such field, and would drop "
          "it; gangs need Kubernetes 1.36, and for a PyTorchJob the training operator 1.9.4; "
-         "upgrade what brings the kind, or take the field out"),
+         "upgrade the operator that defines the kind, or remove the field"),
         (Refusal(400, "BadRequest", STRICT + 'unknown field "spec.runPolicy.managedBy"'),
          errors.Refused, 2,
          "spec.runPolicy.managedBy: this cluster's version of the kind has no such field, and "
-         "would drop it; upgrade what brings the kind, or take the field out"),
+         "would drop it; upgrade the operator that defines the kind, or remove the "
+         "field"),
         (Refusal(409, "Conflict", 'Apply failed with 1 conflict: conflict with '
                  '"kubectl-client-side-apply" using kubeflow.org/v1: .spec.nprocPerNode'),
          errors.Conflict, 1,
-         "spec.nprocPerNode was changed by kubectl-client-side-apply, whom this would undo; "
-         "`fedctl diff` shows what, `fedctl cancel` removes the run"),
+         "spec.nprocPerNode was changed by kubectl-client-side-apply, and a submit would undo "
+         "that; `fedctl diff` shows the changes, `fedctl cancel` removes the run"),
         (Refusal(500, "InternalError", "Internal error occurred: failed calling webhook "
                  '"validator.pytorchjob.training-operator.kubeflow.org": failed to call webhook: '
                  'Post "https://training-operator.kubeflow.svc:443/x?timeout=10s": dial tcp '
                  "10.0.0.1:443: connect: connection refused"), errors.ApiError, 1,
          "the admission webhook validator.pytorchjob.training-operator.kubeflow.org does not "
-         "answer (connection refused); the operator that it belongs to is not running: `kubectl "
-         "get pods -A` shows it, `fedctl doctor` what is missing"),
+         "answer (connection refused); its operator does not seem to be running: check with "
+         "`kubectl get pods -A` and `fedctl doctor`"),
         (Refusal(403, "Forbidden", 'admission webhook "v.example" denied the request: spec.x: '
                  "Invalid value: 0"), errors.Refused, 2,
          "refused by v.example: spec.x: Invalid value: 0"),
@@ -366,7 +367,7 @@ SCHEDULING = ".spec.pytorchReplicaSpecs.Worker.template.spec.schedulingGroup"
          "pytorchjobs.kubeflow.org a: not valid: metadata.name: Invalid value: \"x\": must be no "
          "more than 63 characters"),
         (Refusal(401, "Unauthorized", "Unauthorized"), errors.ApiError, 1,
-         "{server} does not know you: the context's credentials are wrong or have expired; log in "
+         "{server} rejects the context's credentials: they are wrong or have expired; log in "
          "again, or name another --context"),
         (Refusal(504, "Timeout", "request did not complete within requested timeout"),
          errors.ApiError, 1, "{server} did not answer in time (request did not complete within "

@@ -83,10 +83,10 @@ def test_the_list_is_of_one_namespace_or_of_all(fedctl, put):
     assert "digits" in text and "fedavg + gwpf" in text and "far" not in text
     every = fedctl("list", "-A").stdout
     assert "namespace" in every and "digits" in every and "other" in every
-    assert fedctl("list", "-n", "empty").stdout == "there are no runs in namespace empty\n"
+    assert fedctl("list", "-n", "empty").stdout == "no runs in namespace empty\n"
     refused = fedctl("list", "-A", "-n", "lab")
     assert (refused.exit_code, refused.stderr) == (
-        2, "error: --namespace lab: -A is all of them; leave one of the two out\n"
+        2, "error: --namespace lab: conflicts with -A; drop one of them\n"
     )  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def test_the_status_has_the_ranks_and_what_is_wrong(fedctl, put):
         "digits  Pending  1 of 2 ranks run",
         "  namespace lab  backend pytorchjob  experiment 80e9865219ff",
         "  ! rank 1 fits no node: too little nvidia.com/gpu is free (0/3 nodes are available: 3 "
-        "Insufficient nvidia.com/gpu); wait, or ask for less",
+        "Insufficient nvidia.com/gpu); wait, or request less",
     ]
     assert "digits-worker-1" in done.stdout and "Unschedulable" in done.stdout
 
@@ -119,7 +119,7 @@ def test_a_run_that_is_not_there_has_no_status(fedctl, apiserver):
     done = fedctl("status", "digits")
     assert (done.exit_code, done.stderr) == (
         1,
-        "error: digits: no such run in namespace lab; `fedctl list` shows those that are there\n",
+        "error: digits: no such run in namespace lab; `fedctl list` shows the runs there\n",
     )
 
 
@@ -262,7 +262,7 @@ def test_ctrl_c_ends_the_wait_and_not_the_run(fedctl, apiserver, put, monkeypatc
     monkeypatch.setattr("fedctl.cluster.watch.waiting.wait", interrupted)
     done = fedctl("wait", "digits")
     assert done.exit_code == 130
-    assert done.stderr == "digits goes on; `fedctl wait digits` waits for it again\n"
+    assert done.stderr == "digits was not stopped; `fedctl wait digits` waits for it again\n"
     monkeypatch.setattr("fedctl.cluster.status.snapshot.read", interrupted)
     done = fedctl("status", "digits")
     assert (done.exit_code, done.stderr) == (130, "stopped by Ctrl-C\n")
@@ -271,11 +271,11 @@ def test_ctrl_c_ends_the_wait_and_not_the_run(fedctl, apiserver, put, monkeypatc
 @pytest.mark.parametrize(
     ("words", "what"),
     [
-        (("status", "digits/status"), "'RUN': 'digits/status' is no name of a run"),
-        (("cancel", "", "--yes"), "'RUN': '' is no name of a run"),
-        (("fetch", "../digits"), "'RUN': '../digits' is no name of a run"),
-        (("top", "a,b"), "'[RUN]...': 'a,b' is no name of a run"),
-        (("list", "-n", "lab/pods"), "'lab/pods' is no name of a namespace"),
+        (("status", "digits/status"), "'RUN': 'digits/status' is not a valid run name"),
+        (("cancel", "", "--yes"), "'RUN': '' is not a valid run name"),
+        (("fetch", "../digits"), "'RUN': '../digits' is not a valid run name"),
+        (("top", "a,b"), "'[RUN]...': 'a,b' is not a valid run name"),
+        (("list", "-n", "lab/pods"), "'lab/pods' is not a valid namespace name"),
     ],
 )
 def test_what_can_be_no_name_is_asked_of_no_cluster(fedctl, apiserver, words, what):
@@ -290,8 +290,8 @@ def test_a_wait_whose_time_is_over_says_what_keeps_the_run(fedctl, put):
     done = fedctl("wait", "digits", "--timeout", "1s", "-o", "json")
     assert (done.exit_code, done.stdout) == (124, "")
     assert done.stderr.splitlines()[-1].startswith(
-        "error: digits: not succeeded after 1 seconds; it is pending: rank 1 fits no node: too "
-        "little nvidia.com/gpu is free"
+        "error: timed out after 1 s waiting for digits to be succeeded; it is pending: rank 1 fits "
+        "no node: too little nvidia.com/gpu is free"
     )
 
 
@@ -306,7 +306,7 @@ def test_durations_are_written_in_the_usual_ways(text, seconds):
 def test_a_duration_that_is_none_is_refused(fedctl, apiserver, text):
     done = fedctl("wait", "digits", "--timeout", text)
     assert done.exit_code == 2
-    assert f"'{text}' is no duration; write 90s, 10m or 1h30m" in done.stderr
+    assert f"'{text}' is not a duration; write 90s, 10m or 1h30m" in done.stderr
 
 
 def test_a_duration_that_no_clock_has_is_refused(fedctl, apiserver):
@@ -330,7 +330,7 @@ def test_a_run_is_suspended_and_resumed_by_its_own_switch(fedctl, apiserver, put
         "digits is suspended: its ranks save a checkpoint and end\n"
     )
     assert switch() is True
-    assert fedctl("suspend", "digits").stdout == "digits is suspended already\n"
+    assert fedctl("suspend", "digits").stdout == "digits is already suspended\n"
     assert fedctl("resume", "digits").exit_code == 0
     assert switch() is False
     assert fedctl("resume", "digits").stdout == "digits is not suspended\n"
@@ -347,7 +347,7 @@ def test_where_kueue_owns_the_switch_its_queue_entry_is_switched_instead(fedctl,
     put("running", "running", queue="gpus")
     job = apiserver.find("PyTorchJob", "digits")
     apiserver.put(workload(job))
-    assert fedctl("suspend", "digits").stdout.startswith("digits is suspended: queue gpus takes")
+    assert fedctl("suspend", "digits").stdout.startswith("digits is suspended: queue gpus releases")
     assert apiserver.find("Workload", "pytorchjob-digits-1")["spec"]["active"] is False
     assert fedctl("resume", "digits").stdout.startswith("digits is in queue gpus again")
     assert apiserver.find("Workload", "pytorchjob-digits-1")["spec"]["active"] is True
@@ -359,8 +359,8 @@ def test_a_run_that_its_queue_does_not_manage_is_not_let_loose(fedctl, apiserver
     done = fedctl("resume", "digits")
     assert (done.exit_code, done.stderr) == (
         1,
-        "error: digits was sent to queue gpus, which has no entry for it, and outside the queue it "
-        "would run past everybody's quota; `fedctl status` says why it waits\n",
+        "error: digits was sent to queue gpus, which has no entry for it yet; resuming it "
+        "outside the queue would bypass the quota; `fedctl status` shows why it waits\n",
     )
     assert apiserver.find("PyTorchJob", "digits")["spec"]["runPolicy"]["suspend"] is True
 
@@ -382,8 +382,8 @@ def test_a_cancel_names_the_rank_that_does_not_end_and_keeps_what_it_needs(fedct
     done = fedctl("cancel", "digits", "--yes", "--timeout", "1s")
     assert done.exit_code == 124
     assert done.stderr.splitlines()[-1] == (
-        "error: digits is being removed, and not gone after 1 s: digits-worker-0 on node-0; "
-        "if the node is lost, `kubectl delete pod --force` takes the pod away; then cancel again"
+        "error: digits: still being deleted after 1 s: digits-worker-0 on node-0; if their node is "
+        "lost, run `kubectl delete pod --force`, then `fedctl cancel` again"
     )
     assert apiserver.find("ConfigMap", "digits-experiment")
 
@@ -404,7 +404,7 @@ def test_a_cancel_ends_the_job_first_and_keeps_the_run_folder(fedctl, apiserver,
     assert done.stdout.splitlines() == [
         "pytorchjob.kubeflow.org/digits removed",
         "configmap/digits-experiment removed",
-        "claim digits-runs stays, with the run folder; --purge removes it",
+        "claim digits-runs was kept, with the run folder; --purge removes it",
     ]
     first = apiserver.sent("DELETE")[0]
     assert first.content == {
@@ -434,9 +434,9 @@ def test_a_purge_removes_the_run_folder_too_and_only_this_run_s(fedctl, apiserve
         (
             (),
             ("running", "running"),
-            "digits is running: --yes is needed where nobody can be asked",
+            "digits is running: pass --yes to confirm when there is no terminal",
         ),
-        (("--purge",), (), "digits is succeeded: --yes is needed where nobody can be asked"),
+        (("--purge",), (), "digits is succeeded: pass --yes to confirm when there is no terminal"),
     ],
 )
 def test_what_cannot_be_undone_is_asked_about(fedctl, apiserver, put, words, states, line):
@@ -460,7 +460,7 @@ def test_what_is_left_of_a_run_without_a_job_is_removed(fedctl, apiserver, put):
     )
     again = fedctl("cancel", "digits")
     assert (again.exit_code, again.stderr) == (
-        1, "error: digits: no such run in namespace lab; claim digits-runs stays\n"
+        1, "error: digits: no such run in namespace lab; claim digits-runs was kept\n"
     )  # fmt: skip
 
 
@@ -474,7 +474,9 @@ def test_what_stays_because_one_may_not_see_it_is_said(fedctl, apiserver, put):
     done = fedctl("cancel", "digits", "--yes")
     assert done.exit_code == 0
     (line,) = done.stderr.splitlines()
-    assert line.startswith("warning: what digits has of a kind stays: jane may not list services")
+    assert line.startswith(
+        "warning: objects of digits were kept: jane has no permission to list services"
+    )
     assert apiserver.find("PyTorchJob", "digits") is None
 
 
@@ -485,4 +487,6 @@ def test_a_claim_that_one_may_not_delete_is_said(fedctl, apiserver, put):
     apiserver.refuse("DELETE", "/persistentvolumeclaims/", refusal)
     done = fedctl("cancel", "digits", "--purge", "--yes")
     assert done.exit_code == 1
-    assert done.stderr.startswith("error: jane may not delete persistentvolumeclaims in namespace")
+    assert done.stderr.startswith(
+        "error: jane has no permission to delete persistentvolumeclaims in namespace"
+    )

@@ -135,9 +135,9 @@ def test_an_image_that_cannot_be_pulled_is_named_with_the_reason():
         ("0/3 nodes are available: 3 Insufficient nvidia.com/gpu. preemption: 0/3 nodes are "
          "available: 3 No preemption victims found.",
          "rank 0 fits no node: too little nvidia.com/gpu is free (0/3 nodes are available: 3 "
-         "Insufficient nvidia.com/gpu); wait, or ask for less"),
+         "Insufficient nvidia.com/gpu); wait, or request less"),
         ("0/3 nodes are available: pod has unbound immediate PersistentVolumeClaims.",
-         "rank 0 fits no node: its volume is not there (0/3 nodes are available: pod has unbound "
+         "rank 0 fits no node: its volume does not exist (0/3 nodes are available: pod has unbound "
          "immediate PersistentVolumeClaims)"),
         ("0/3 nodes are available: 3 node(s) had untolerated taint {gpu: true}.",
          "rank 0 fits no node: 0/3 nodes are available: 3 node(s) had untolerated taint {gpu: "
@@ -162,18 +162,18 @@ def test_a_claim_without_a_volume_says_what_the_provisioner_said():
     [
         ('Error creating: pods "digits-worker-0" is forbidden: exceeded quota: team, requested: '
          "requests.memory=18Gi, used: requests.memory=20Gi, limited: requests.memory=32Gi",
-         "2 of 2 pods cannot be made: quota team is exceeded: requests.memory: 20Gi of 32Gi used, "
-         "18Gi more asked for; ask for less, or wait for other runs"),
+         "2 of 2 pods cannot be created: quota team is exceeded: requests.memory: 20Gi of 32Gi "
+         "used, 18Gi more requested; request less, or wait for other runs to end"),
         ('Error creating: pods "digits-worker-0" is forbidden: violates PodSecurity '
          '"baseline:latest": hostPath volumes (volume "infiniband")',
-         "2 of 2 pods cannot be made: the namespace's Pod Security level baseline forbids the "
+         "2 of 2 pods cannot be created: the namespace's Pod Security level baseline forbids the "
          'pods: hostPath volumes (volume "infiniband"); use a namespace that allows it, or '
          "--pod-security with the namespace's level"),
         ('Error creating: Internal error occurred: failed calling webhook "mpod.kb.io": failed to '
          'call webhook: Post "https://x/y": context deadline exceeded',
-         "2 of 2 pods cannot be made: the admission webhook mpod.kb.io does not answer (context "
-         "deadline exceeded); the operator that it belongs to is not running: `kubectl get pods "
-         "-A` shows it, `fedctl doctor` what is missing"),
+         "2 of 2 pods cannot be created: the admission webhook mpod.kb.io does not answer (context "
+         "deadline exceeded); its operator does not seem to be running: check with `kubectl get "
+         "pods -A` and `fedctl doctor`"),
     ],
 )  # fmt: skip
 def test_pods_that_cannot_be_made_say_why(message, line):
@@ -204,7 +204,8 @@ def test_a_job_that_nobody_acts_on_says_whose_it_is_but_not_at_once(kind, operat
     del job["status"]
     (line,) = sentences(job)
     assert line == (
-        f"nobody acts on its {kind}: {operator} is not running; `fedctl doctor` says what is there"
+        f"no controller is handling its {kind}: {operator} does not seem to be running; check with "
+        "`fedctl doctor`"
     )
     assert sentences(job, now=datetime(2026, 11, 21, 11, 0, 5, tzinfo=UTC)) == []
 
@@ -232,9 +233,9 @@ def test_a_run_in_a_queue_says_what_it_waits_for():
     evicted = {"status": "True", "reason": "Preempted", "message": "to make room for b"}
     assert sentences(job, kueue=True, workload=workload(QuotaReserved=full, Evicted=evicted))[
         0
-    ] == ("Kueue took its place away (Preempted): to make room for b")
+    ] == ("Kueue evicted it (Preempted): to make room for b")
     assert sentences(job, kueue=True, workload=workload(active=False)) == [
-        "it was taken out of its queue; `fedctl resume` puts it back"
+        "it was removed from its queue; `fedctl resume` puts it back"
     ]
 
 
@@ -263,7 +264,7 @@ def test_a_rank_that_only_lost_another_is_no_cause():
     (line,) = sentences(objects.job(), [objects.pod(rank=0, state="failed", **lost), dead])
     assert (
         line
-        == "rank 1 ended with exit code 139 and left no word; `fedctl logs` shows its last lines"
+        == "rank 1 exited with code 139 without a status record; `fedctl logs` shows its last lines"
     )
 
 
@@ -271,7 +272,7 @@ def test_without_the_trainer_s_word_it_is_the_last_line_of_the_log():
     text = "Traceback:\n  File x\nModuleNotFoundError: No module named 'trainer'\n"
     dead = objects.pod(rank=0, state="failed", exitCode=1, message=text)
     (line,) = sentences(objects.job(ranks=1), [dead])
-    assert line.endswith("left no word: ModuleNotFoundError: No module named 'trainer'")
+    assert line.endswith("without a status record: ModuleNotFoundError: No module named 'trainer'")
 
 
 def test_a_crash_loop_says_what_crashed():
@@ -286,7 +287,7 @@ def test_an_evicted_pod_says_why():
     gone = objects.pod(rank=0, state="failed")
     gone["status"] = {"phase": "Failed", "reason": "Evicted", "message": "low on memory"}
     (line,) = sentences(objects.job(ranks=1), [gone])
-    assert line == "rank 0 was put off its node: Evicted: low on memory"
+    assert line == "rank 0 was removed from its node: Evicted: low on memory"
 
 
 def test_a_volume_that_cannot_be_mounted_is_in_an_event():
@@ -299,10 +300,10 @@ def test_a_deadline_and_a_used_up_limit_are_said():
     job = objects.job(kind="Job", end="Failed", message="Job was active longer than specified")
     job["status"]["conditions"][-1]["reason"] = "DeadlineExceeded"
     assert sentences(job) == [
-        "it was ended at its deadline; raise --deadline, and submit it again to go on"
+        "it was stopped at its deadline; raise --deadline, and submit it again to resume"
     ]
     job["status"]["conditions"][-1]["reason"] = "BackoffLimitExceeded"
-    assert sentences(job)[0] == "it has restarted as often as restart.limit allows"
+    assert sentences(job)[0] == "it has used up the restarts that restart.limit allows"
 
 
 # --- what is shown --------------------------------------------------------------------------------
@@ -364,7 +365,7 @@ def test_the_live_line_is_one_line_whatever_a_server_says(monkeypatch):
     told = "[red] 0/3 nodes are available, and much more is said about it [/x]"
     waiting = seen(objects.job(), [objects.pod(rank=0, state="unschedulable", message=told)])
     with render.Progress("digits", live=True) as progress:
-        progress.tell(waiting, state.of(waiting))
+        progress.show_snapshot(waiting, state.of(waiting))
     shown = [line for line in terminal.getvalue().splitlines() if "Pending" in line]
     assert shown and all("rank" in line and line.rstrip().endswith("…") for line in shown)
 
@@ -373,7 +374,7 @@ def test_plain_progress_says_a_thing_once(capsys):
     with render.Progress("digits", live=False) as progress:
         for states in (("running",), ("running",), ("running", "running")):
             now = seen(objects.job(), pods(*states))
-            progress.tell(now, state.of(now))
+            progress.show_snapshot(now, state.of(now))
     assert capsys.readouterr().err.splitlines() == [
         "digits  Pending  1 of 2 ranks run",
         "digits  Running  2 of 2 ranks run",

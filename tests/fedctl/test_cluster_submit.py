@@ -114,7 +114,7 @@ def test_the_same_run_again_changes_nothing_even_where_kueue_has_started_it(fedc
     done = fedctl("submit", *queued)
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == (
-        "gwpf-digits is in namespace lab of test already, and the same; nothing was changed"
+        "gwpf-digits already exists in namespace lab of test and is identical; nothing was changed"
     )
     assert apiserver.find("PyTorchJob", "gwpf-digits")["spec"]["runPolicy"]["suspend"] is False
 
@@ -146,7 +146,7 @@ def test_a_run_that_has_the_name_is_never_changed(fedctl, apiserver, ended, word
     done = fedctl("submit", *RUN, *words)
     assert done.exit_code == 2
     assert done.stderr == (
-        "error: gwpf-digits is taken by a run in namespace lab that is not this one, and "
+        "error: gwpf-digits: another run in namespace lab has this name and "
         f"{state}; choose another --name, or remove it with `fedctl cancel gwpf-digits`\n"
     )
     assert json.dumps(list(apiserver.objects.values())) == before
@@ -161,7 +161,7 @@ def test_a_run_that_is_being_removed_is_not_taken_for_the_same_one(fedctl, apise
     done = fedctl("submit", *RUN, *dry)
     assert (done.exit_code, done.stderr) == (
         2,
-        "error: gwpf-digits is still being removed; choose another --name, or submit it after "
+        "error: gwpf-digits is still being deleted; choose another --name, or submit it after "
         "`fedctl wait gwpf-digits --for deleted`\n",
     )
 
@@ -183,7 +183,7 @@ def test_a_claim_that_is_being_removed_is_not_run_on(fedctl, apiserver):
     claim["metadata"]["deletionTimestamp"] = "2026-11-21T11:00:00Z"
     done = fedctl("submit", *RUN)
     assert done.exit_code == 2
-    assert "claim gwpf-digits-runs is still being removed" in done.stderr
+    assert "claim gwpf-digits-runs is still being deleted" in done.stderr
     assert made(apiserver) == ["PersistentVolumeClaim/gwpf-digits-runs"]
 
 
@@ -231,7 +231,7 @@ def test_a_trainjob_is_sent_though_a_rehearsal_of_it_wants_its_runtime_first(fed
     assert rehearsed.exit_code == 0 and apiserver.objects == {}
     assert rehearsed.stderr == (
         "warning: trainjob.trainer.kubeflow.org/gwpf-digits: checked only once its "
-        "TrainingRuntime is there\n"
+        "TrainingRuntime exists\n"
     )
     assert fedctl("submit", *RUN, "--backend", "trainjob").exit_code == 0
     assert "TrainJob/gwpf-digits" in made(apiserver)
@@ -243,8 +243,8 @@ def test_of_two_submits_of_one_name_the_second_changes_nothing(fedctl, apiserver
     done = fedctl("submit", *RUN)
     assert (done.exit_code, made(apiserver)) == (2, [])
     assert done.stderr == (
-        "error: configmap/gwpf-digits-experiment was made by somebody else just now; choose "
-        "another --name, or look with `fedctl list`\n"
+        "error: configmap/gwpf-digits-experiment was created by another submit just now; choose "
+        "another --name, or check with `fedctl list`\n"
     )
 
 
@@ -298,18 +298,18 @@ def test_submit_as_json_says_what_was_done(fedctl, apiserver):
 def test_a_run_that_lint_refuses_is_not_sent(fedctl, apiserver):
     done = fedctl("submit", *RUN, "--set", "cluster.backend=nccl", "--gpus", "0")
     assert done.exit_code == 2 and done.stderr.startswith("error: resources.gpus: is 0, but ")
-    assert done.stderr.endswith("error: gwpf-digits: 1 to mend; nothing was sent\n")
+    assert done.stderr.endswith("error: gwpf-digits: 1 problem(s) found; nothing was submitted\n")
     assert apiserver.sent(dry=True) == []
 
 
 @pytest.mark.parametrize(
     ("missing", "queues", "line"),
     [
-        ("kueue.x-k8s.io", [], "--queue gpus: the cluster has no Kueue; install Kueue, or leave "
-         "--queue out"),
-        ("", [], "--queue gpus: namespace lab has no such LocalQueue; there are: none, and "
-         "charts/fedtrain-platform makes one"),
-        ("", ["a", "b"], "--queue gpus: namespace lab has no such LocalQueue; there are: a, b"),
+        ("kueue.x-k8s.io", [], "--queue gpus: the cluster has no Kueue; install Kueue, or drop "
+         "--queue"),
+        ("", [], "--queue gpus: namespace lab has no such LocalQueue; "
+         "charts/fedtrain-platform can create one"),
+        ("", ["a", "b"], "--queue gpus: namespace lab has no such LocalQueue; it has: a, b"),
     ],
 )  # fmt: skip
 def test_a_queue_that_is_not_there_is_said_before_a_run_waits_in_it(
@@ -328,7 +328,7 @@ def test_a_claim_that_is_not_there_is_said_before_pods_wait_for_it(fedctl, apise
     done = fedctl("submit", *RUN, "--values", "v.yaml")
     assert (done.exit_code, done.stderr) == (
         2,
-        "error: storage.data.claim: namespace lab has no claim imagenet; make it, or set "
+        "error: storage.data.claim: namespace lab has no claim imagenet; create it, or set "
         "storage.data.kind to new\n",
     )
 
@@ -348,11 +348,11 @@ def test_without_the_operator_it_says_which_to_install(fedctl, apiserver):
 def test_a_timeout_without_a_wait_is_refused(fedctl, apiserver):
     done = fedctl("submit", *RUN, "--timeout", "5m")
     assert (done.exit_code, done.stderr) == (
-        2, "error: --timeout says how long to wait; give it with --wait or --logs\n"
+        2, "error: --timeout limits the wait; give it with --wait or --logs\n"
     )  # fmt: skip
     done = fedctl("submit", *RUN, "--dry-run", "server", "--wait")
     assert (done.exit_code, done.stderr) == (
-        2, "error: --dry-run server starts no run to wait for; leave --wait and --logs out\n"
+        2, "error: --dry-run server starts no run to wait for; drop --wait and --logs\n"
     )  # fmt: skip
 
 
@@ -396,7 +396,7 @@ def test_a_diff_shows_what_somebody_else_has_changed(fedctl, apiserver):
 def test_a_diff_that_cannot_be_made_is_no_difference(fedctl, apiserver):
     apiserver.refuse("GET", "/configmaps/", Refusal(401, "Unauthorized", "Unauthorized"))
     done = fedctl("diff", *RUN)
-    assert done.exit_code == 2 and "does not know you" in done.stderr
+    assert done.exit_code == 2 and "rejects the context's credentials" in done.stderr
     apiserver.refuse("GET", "/configmaps/", PlainRefusal("no"))
     assert fedctl("diff", *RUN).exit_code == 1  # nothing of it is there yet
 

@@ -108,9 +108,9 @@ def test_a_bare_cluster_runs_plain_jobs(api: PodServer, fedctl, monkeypatch) -> 
     found = json.loads(examined.stdout)
     backends = [(one["level"], one["text"]) for one in found if one["check"] == "backends"]
     assert backends == [
-        ("warn", "--backend pytorchjob: there is no PyTorchJob"),
-        ("warn", "--backend trainjob: there is no TrainJob, TrainingRuntime, JobSet"),
-        ("ok", "--backend job: Kubernetes' own, always there"),
+        ("warn", "--backend pytorchjob: not installed: PyTorchJob"),
+        ("warn", "--backend trainjob: not installed: TrainJob, TrainingRuntime, JobSet"),
+        ("ok", "--backend job: part of Kubernetes, always available"),
     ]
     assert all(one["remedy"] for one in found if one["level"] in ("warn", "fail"))
 
@@ -133,16 +133,20 @@ def test_a_server_that_is_not_there_is_asked_once(cluster, api: PodServer, monke
 def test_a_missing_namespace_fails(good: PodServer, cluster) -> None:
     good.remove("Namespace", "lab")
     (found,) = findings(cluster, "namespace")
-    assert (found.level, found.text) == (FAIL, "there is no namespace lab")
+    assert (found.level, found.text) == (FAIL, "namespace lab does not exist")
 
 
 @pytest.mark.parametrize(
     ("denied", "level", "text"),
     [
-        (("create", "pods/exec"), WARN, "fetch: you may not create pods/exec"),
-        (("get", "pods/proxy"), WARN, "top: you may not get pods/proxy"),
-        (("get", "pods/log"), FAIL, "logs: you may not get pods/log"),
-        (("create", "pytorchjobs"), FAIL, "submit: you may not create pytorchjobs.kubeflow.org"),
+        (("create", "pods/exec"), WARN, "fetch: no permission to create pods/exec"),
+        (("get", "pods/proxy"), WARN, "top: no permission to get pods/proxy"),
+        (("get", "pods/log"), FAIL, "logs: no permission to get pods/log"),
+        (
+            ("create", "pytorchjobs"),
+            FAIL,
+            "submit: no permission to create pytorchjobs.kubeflow.org",
+        ),
     ],
 )
 def test_each_missing_right_is_said_with_its_command(
@@ -230,7 +234,7 @@ def test_an_operator_that_is_down_fails(good: PodServer, cluster) -> None:
     good.add(down | {"status": {"availableReplicas": 0}})
     bad = [found for found in findings(cluster, "operators") if found.level != OK]
     assert [(found.level, found.text) for found in bad] == [
-        (FAIL, "lab/training-operator (training-operator:v1) does not run")
+        (FAIL, "lab/training-operator (training-operator:v1) is not running")
     ]
 
 
@@ -267,7 +271,7 @@ def test_a_limit_below_what_a_rank_asks_for_is_warned_of(good: PodServer, cluste
     good.add(plain("LimitRange", "limits", spec={"limits": [limit]}))
     found = findings(cluster, "quota")[-1]
     assert found.level == WARN
-    assert found.text == "a container may take 8Gi of memory at most, and a rank asks for 18432Mi"
+    assert found.text == "a container may take 8Gi of memory at most, and a rank requests 18432Mi"
 
 
 def test_free_gpus_are_counted(good: PodServer, cluster) -> None:

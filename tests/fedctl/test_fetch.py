@@ -14,7 +14,7 @@ from tests.fedctl.podserver import PodServer
 @pytest.fixture
 def there(write_run, api: PodServer, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A finished run's folder, as pods see it."""
-    monkeypatch.setattr(fetching, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(fetching, "POLL_SECONDS", 0.01)
     folder = write_run("in-the-claim", frozen=0.4)
     (folder / "model.safetensors").write_bytes(bytes(range(256)) * 2000)
     (folder / "checkpoints").mkdir()
@@ -117,7 +117,7 @@ def test_a_run_whose_job_is_gone_needs_an_image(
 ) -> None:
     api.add(claim())
     refused = fedctl("fetch", "digits")
-    assert refused.exit_code == 2 and "give one that has python with --image" in refused.stderr
+    assert refused.exit_code == 2 and "name one that has Python with --image" in refused.stderr
     got = fedctl("fetch", "digits", "--image", "python:3.12")
     assert got.exit_code == 0, got.output
     assert started[0]["spec"]["containers"][0]["image"] == "python:3.12"
@@ -127,13 +127,12 @@ def test_a_run_whose_job_is_gone_needs_an_image(
 @pytest.mark.parametrize(
     ("objects", "line"),
     [
-        ([], "digits: no such run in namespace lab, nor a claim digits-runs that it left"),
-        ([job(end="Failed")], "digits: its claim digits-runs is gone, and with it its folder"),
+        ([], "digits: no such run in namespace lab, and no claim digits-runs either"),
+        ([job(end="Failed")], "digits: its claim digits-runs was deleted, and with it its folder"),
         ([job(end="Failed"), claim(phase="Lost")], "digits-runs has lost its volume"),
         (
             [job(end="Failed", claim=None)],
-            "digits: its folder was in its pods, and is gone with them (storage.runs.kind is "
-            "ephemeral)",
+            "digits: its folder was deleted with its pods (storage.runs.kind is ephemeral)",
         ),
     ],
 )
@@ -150,9 +149,9 @@ def test_where_nothing_is_left_that_is_said(api: PodServer, fedctl, there, objec
     [
         (
             {"state": {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}},
-            "does not run: its image cannot be pulled: no such image",
+            "cannot run: its image cannot be pulled: no such image",
         ),
-        ({"state": {"terminated": {"exitCode": 1}}}, "does not run: its container has ended"),
+        ({"state": {"terminated": {"exitCode": 1}}}, "cannot run: its container has ended"),
     ],
 )
 def test_a_pod_that_cannot_run_is_removed_too(
@@ -177,15 +176,15 @@ def test_a_run_that_has_written_nothing_is_no_folder(
     failed = fedctl("fetch", "digits")
     assert failed.exit_code == 1
     assert failed.stderr == (
-        "error: digits: there is no folder /runs/digits; has it begun to train?\n"
+        "error: digits: folder /runs/digits does not exist; check that the run has started\n"
     )
 
 
 @pytest.mark.parametrize(
     ("denied", "line"),
     [
-        (("get", "pods/exec"), "ada may not get pods/exec in namespace lab"),
-        (("create", "pods"), "ada may not create pods in namespace lab"),
+        (("get", "pods/exec"), "ada has no permission to get pods/exec in namespace lab"),
+        (("create", "pods"), "ada has no permission to create pods in namespace lab"),
     ],
 )
 def test_a_missing_right_is_named(api: PodServer, fedctl, there: Path, started, denied, line):
@@ -204,7 +203,7 @@ def test_a_pod_that_cannot_be_deleted_is_told_of(
     api.add(job(end="Succeeded"), claim())
     got = fedctl("fetch", "digits")
     assert got.exit_code == 0
-    assert "was left behind (ada may not delete pods" in got.stderr
+    assert "was left behind (ada has no permission to delete pods" in got.stderr
     assert "`fedctl gc` removes it" in got.stderr
 
 
@@ -216,6 +215,6 @@ def test_a_folder_that_is_full_is_refused_before_anything_is_asked(
     refused = fedctl("fetch", "digits", "--out", "mine")
     assert refused.exit_code == 2
     assert refused.stderr == (
-        "error: --out mine: is there and not empty; name another, or remove it\n"
+        "error: --out mine: exists and is not empty; name another folder, or remove it\n"
     )
     assert api.requests == []

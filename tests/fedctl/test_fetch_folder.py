@@ -104,7 +104,7 @@ def test_a_stream_that_breaks_off_leaves_nothing(
 def test_a_changed_byte_is_noticed(there: Path, tmp_path: Path) -> None:
     stream = packed(there, ".").replace(b"weights", b"wEights")
     with (
-        pytest.raises(RunError, match=r"checkpoints/7/rank-0\.pt: arrived damaged; try again"),
+        pytest.raises(RunError, match=r"checkpoints/7/rank-0\.pt: damaged in transfer; try again"),
         arriving(tmp_path / "here") as into,
     ):
         unpack([stream], into, lambda *_: None)
@@ -118,7 +118,7 @@ def test_no_file_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
         packer.add(tar, packer.FIRST, 1)
         packer.add(tar, name, "gotcha")
     with (
-        pytest.raises(RunError, match="leads out of the folder"),
+        pytest.raises(RunError, match="outside of the folder"),
         arriving(tmp_path / "here") as into,
     ):
         unpack([stream.getvalue()], into, lambda *_: None)
@@ -131,7 +131,7 @@ def test_no_link_arrives(tmp_path: Path) -> None:
         link = tarfile.TarInfo("model.safetensors")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
-    with pytest.raises(RunError, match="no plain file"), arriving(tmp_path / "here") as into:
+    with pytest.raises(RunError, match="not a plain file"), arriving(tmp_path / "here") as into:
         unpack([stream.getvalue()], into, lambda *_: None)
 
 
@@ -139,7 +139,7 @@ def test_a_folder_with_something_in_it_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
     with (
-        pytest.raises(UserError, match=r"^--out .*mine: is there and not empty"),
+        pytest.raises(UserError, match=r"^--out .*mine: exists and is not empty"),
         arriving(tmp_path / "mine"),
     ):
         raise AssertionError("nothing may be asked of a cluster by now")

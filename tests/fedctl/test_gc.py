@@ -66,7 +66,7 @@ def test_every_backend_is_looked_at(api: PodServer, cluster, kind: str, name: st
 def test_what_a_run_left_goes_but_not_what_a_submit_has_just_made(api: PodServer, cluster) -> None:
     just_now = "2026-11-21T11:55:00Z"
     api.add(made(config_map("gone"), LONG_AGO), made(config_map("coming"), just_now))
-    assert found(cluster) == {"configmap/gone-experiment": "its run is gone"}
+    assert found(cluster) == {"configmap/gone-experiment": "its run was deleted"}
     assert set(found(cluster, timedelta(0))) == {"configmap/gone-experiment"}
 
 
@@ -119,7 +119,7 @@ def test_a_dry_run_removes_nothing(old: PodServer, fedctl) -> None:
 def test_nobody_to_ask_is_no_yes(old: PodServer, fedctl) -> None:
     refused = fedctl("gc")
     assert refused.exit_code == 2
-    assert "--yes is needed where nobody can be asked" in refused.stderr
+    assert "pass --yes to confirm when there is no terminal" in refused.stderr
     assert old.names("PyTorchJob") == ["going", "old"]
 
 
@@ -138,7 +138,7 @@ def test_what_helm_or_argo_made_stays(api: PodServer, fedctl) -> None:
     api.add(made(config_map("gone"), LONG_AGO))
     removed = fedctl("gc", "--yes")
     assert removed.exit_code == 0
-    assert "stays: Helm made it: `helm uninstall` removes it" in removed.stdout
+    assert "kept: Helm manages it: remove it with `helm uninstall`" in removed.stdout
     assert api.names("PyTorchJob") == ["old"] and api.names("ConfigMap") == []
 
 
@@ -146,7 +146,10 @@ def test_what_cannot_be_removed_is_said_and_the_rest_goes(old: PodServer, fedctl
     old.denied.add(("delete", "pytorchjobs"))
     failed = fedctl("gc", "--yes")
     assert failed.exit_code == 1
-    assert "1 could not be removed: pytorchjob.kubeflow.org/old: ada may not" in failed.stderr
+    assert (
+        "1 could not be removed: pytorchjob.kubeflow.org/old: ada has no permission to"
+        in failed.stderr
+    )
     assert old.names("ConfigMap") == []
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from fedctl.report import runs
 from tests import patience
-from tests.fedctl.processes import PATIENCE_SECONDS, Start, ended, processes_of, wait_for_round
+from tests.fedctl.processes import TIMEOUT_SECONDS, Start, ended, processes_of, wait_for_round
 
 
 def test_a_run_finishes_and_is_reported(start: Start, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_ctrl_c_twice_kills(start: Start, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_stopping_before_the_first_round_leaves_nothing(start: Start, tmp_path: Path) -> None:
     process = start("run", "fedavg-digits", "--out", "out")
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not (tmp_path / "out/logs/launcher.log").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)

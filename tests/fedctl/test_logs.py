@@ -19,7 +19,7 @@ from tests.fedctl.podserver import Log, PodServer
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits in life waits for hundredths of seconds here."""
-    monkeypatch.setattr(logs, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(logs, "POLL_SECONDS", 0.05)
     monkeypatch.setattr(logs, "PAUSE_SECONDS", 0.02)
 
 
@@ -90,7 +90,7 @@ def test_a_replaced_pod_is_the_previous_one(api: PodServer, cluster) -> None:
 @pytest.mark.parametrize(
     ("given", "error", "line"),
     [
-        ({"only": [7]}, UserError, "--rank 7: digits has no such rank now; its ranks: 0, 1"),
+        ({"only": [7]}, UserError, "--rank 7: digits has no pod of this rank now; its ranks: 0, 1"),
         ({"previous": True}, UserError, "--previous: rank 0 of digits has not been restarted"),
         (
             {"only": [1]},
@@ -112,10 +112,10 @@ def test_a_run_without_pods_says_why(api: PodServer, cluster) -> None:
     with pytest.raises(RunError, match=r"^digits: no such run in namespace lab"):
         texts(read(cluster, "digits"))
     api.add(job(suspend=True, queue="gpus"))
-    with pytest.raises(RunError, match=r"no logs: queue gpus has not let it start$"):
+    with pytest.raises(RunError, match=r"no logs: queue gpus has not admitted it yet$"):
         texts(read(cluster, "digits"))
     api.add(job(end="Failed"))
-    with pytest.raises(RunError, match=r"no logs: it has failed and its pods are gone$"):
+    with pytest.raises(RunError, match=r"no logs: it has failed and its pods were deleted$"):
         texts(read(cluster, "digits"))
 
 
@@ -265,8 +265,8 @@ def test_who_waits_is_told_once_why(api: PodServer, cluster) -> None:
 
     assert texts(follow(cluster, "digits", notice=notice)) == ["at last"]
     assert said == [
-        "digits waits: queue gpus has not let it start",
-        "rank 0 waits: no node takes it: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu.",
+        "digits waits: queue gpus has not admitted it yet",
+        "rank 0 waits: no node fits: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu.",
     ]
 
 
@@ -332,9 +332,9 @@ def test_the_exit_code_of_following_is_the_runs(api: PodServer, fedctl, end, cod
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["--rank", "1", "--all"], "--rank 1: --all has it already; leave one out"),
-        (["-f", "--previous"], "--previous: has ended, so there is nothing to follow; leave -f"),
-        (["--since", "soon"], "Invalid value for '--since': 'soon' is no duration; write 90s"),
+        (["--rank", "1", "--all"], "--rank 1: conflicts with --all; drop one of them"),
+        (["-f", "--previous"], "--previous: conflicts with -f, since that log has ended; drop one"),
+        (["--since", "soon"], "Invalid value for '--since': 'soon' is not a duration; write 90s"),
         (["-f", "--rank", "9"], "--rank 9: digits has 2 ranks, 0 to 1"),
     ],
 )

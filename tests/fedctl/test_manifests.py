@@ -141,15 +141,15 @@ def test_words_that_helm_reads_as_something_else_arrive_as_text(fedctl, tmp_path
     ("values", "said"),
     [
         ("restart: {policy: ExitCode}", "restart.policy: 'ExitCode': under ExitCode a PyTorchJob "
-         "restarts pods for ever, whatever the limit; use OnFailure"),
+         "restarts pods forever, whatever the limit; use OnFailure"),
         ("restart: {polcy: x}", "restart.polcy: the chart has no such value; did you mean "
          "restart.policy?"),
         ("zzz: 1", "zzz: the chart has no such value; charts/fedtrain/README.md lists them"),
         ("podMonitor: {enabled: maybe}", "podMonitor.enabled: 'maybe': input should be 'auto', "
          "True or False"),
         ("resources: {gpus: 8}", "resources.gpus: 8: input should be less than or equal to 1"),
-        ("experiment: x", "--values bad.yaml: holds an experiment of its own; leave it out, and "
-         "name that as FILE instead"),
+        ("experiment: x", "--values bad.yaml: has an experiment of its own; remove it, and pass it "
+         "as FILE instead"),
         ("[1]", "--values bad.yaml: values are a mapping of keys to values"),
         ("a: [", "--values bad.yaml: not YAML: expected the node content, but found "
          "'<stream end>'"),
@@ -165,7 +165,7 @@ def test_a_queue_that_nobody_asks_is_refused(fedctl):
     done = fedctl("values", "gwpf-digits", "--queue", "q", "--queueing", "none")
     assert (done.exit_code, done.stderr) == (
         2,
-        "error: --queue q: with --queueing none nobody asks it\n",
+        "error: --queue q: conflicts with --queueing none; drop one of them\n",
     )
 
 
@@ -193,7 +193,7 @@ def test_without_helm_it_says_how_to_get_it(fedctl, monkeypatch, tmp_path):
     monkeypatch.setenv("FEDCTL_HELM", "no-such-helm")
     done = fedctl("render", "gwpf-digits")
     assert (done.exit_code, done.stdout) == (1, "")
-    assert done.stderr == f"error: FEDCTL_HELM=no-such-helm is no program; {helm.HOW}\n"
+    assert done.stderr == f"error: FEDCTL_HELM=no-such-helm is not a program; {helm.HOW}\n"
     monkeypatch.delenv("FEDCTL_HELM")
     monkeypatch.setenv("PATH", str(tmp_path))
     done = fedctl("render", "gwpf-digits")
@@ -204,7 +204,7 @@ def test_without_helm_it_says_how_to_get_it(fedctl, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("says", "problem"),
     [("v3.13.3+gc8b9489", "is Helm v3.13.3, which is too old"),
-     ("hello", "does not say which version of Helm it is")],
+     ("hello", "does not print a version of Helm")],
 )  # fmt: skip
 def test_a_helm_that_is_too_old_is_refused(fedctl, monkeypatch, tmp_path, says, problem):
     old = tmp_path / "helm"
@@ -220,7 +220,7 @@ LINTED = ("lint", "gwpf-digits", "--ranks", "4", "--set", "checkpoint.every=5")
 
 def test_lint_has_nothing_to_say_of_a_run_that_can_be_sent(fedctl):
     done = fedctl(*LINTED, "--strict")
-    assert (done.exit_code, done.stdout) == (0, "gwpf-digits: can be sent\n")
+    assert (done.exit_code, done.stdout) == (0, "gwpf-digits: can be submitted\n")
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,10 @@ def test_lint_has_nothing_to_say_of_a_run_that_can_be_sent(fedctl):
         (("--image", "host:5000/trainer:latest"), "warning: image.reference: host:5000"),
         (("--set", "data.name=mnist"), "warning: data.name: mnist is downloaded"),
         (("--set", "data.name=npz", "--set", "data.path=x.npz"), "warning: data.path: x.npz is "),
-        (("--set", "metrics.wandb.mode=online"), "warning: metrics: a tracker is elsewhere"),
+        (
+            ("--set", "metrics.wandb.mode=online"),
+            "warning: metrics: a tracker is outside the cluster",
+        ),
         (("--set", "cluster.backend=nccl", "--gpus", "0"), "error: resources.gpus: is 0, but "),
         (("--name", "9"), "error: name: 9 begins with no letter"),
         (("--values", "alone.yaml"), "warning: storage.runs: is ephemeral, but 4 ranks share"),

@@ -66,7 +66,7 @@ def test_a_wrong_setting_is_the_users(tmp_path: Path, write_rank: WriteRank) -> 
 def test_stopped_from_outside(tmp_path: Path, write_rank: WriteRank) -> None:
     write_rank(tmp_path, 0, "stopped", exit=143)
     assert str(postmortem.cause(tmp_path, "", rounds_done=4)) == (
-        "somebody else stopped the ranks (SIGTERM) in round 5"
+        "the ranks were stopped from outside (SIGTERM) in round 5"
     )
 
 

@@ -157,7 +157,7 @@ def spoil(folder: Path, how: str) -> None:
         ("no experiment", "a: not a run folder, it has no experiment.json"),
         ("broken experiment", "a/experiment.json: cannot be read: "),
         ("no metrics", "a: incomplete, it has no metrics.jsonl yet"),
-        ("no rounds", "a: incomplete, no round of it was evaluated yet"),
+        ("no rounds", "a: incomplete, no round was evaluated yet"),
         ("broken metrics", "a/metrics.jsonl: line 1 is not a row of metrics"),
     ],
 )

@@ -95,7 +95,7 @@ def asked(request: Request) -> Iterator[Rule]:
 def needs(api: PodServer, fedctl, monkeypatch: pytest.MonkeyPatch):
     """Runs commands that must succeed; the rights that they took."""
     monkeypatch.setenv("FEDCTL_HELM", program("helm"))
-    monkeypatch.setattr(fetching, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(fetching, "POLL_SECONDS", 0.01)
     monkeypatch.setattr("fedctl.cluster.watch.follow.SETTLE_SECONDS", 0)
     helm.program.cache_clear()
 

@@ -126,7 +126,7 @@ def test_a_kind_is_chosen_before_its_settings_whatever_their_order() -> None:
             "rounds: 0: input should be greater than or equal to 1 (in run rounds=0)",
         ),
         ("{grid: {rounds: [1]}, runs: [{rounds: 2}]}", "runs.0.rounds: the grid has this key too"),
-        ("{grid: {seed: [1]}, seeds: 2}", "seed: the sweep has seeds as well; keep one of the two"),
+        ("{grid: {seed: [1]}, seeds: 2}", "seed: the sweep has seeds too; drop one of them"),
         (
             "runs: [{name: a}, {name: b}]",
             "a and b: two runs of the same settings (digest",
@@ -159,7 +159,7 @@ def test_mistakes_are_one_line(fedctl: Invoke, tmp_path: Path, text: str, proble
         (["run", "digits-freezing"], "digits-freezing: is a sweep, several runs; start them with"),
         (
             ["sweep", "digits-freezing", "--set", "seed=3"],
-            "seed: the sweep itself gives seed to its runs; edit its file",
+            "seed: the sweep itself sets seed; edit its file",
         ),
         (["sweep", "digits-freezing", "--jobs", "0"], "Invalid value for '--jobs': 0 is not in "),
     ],

@@ -69,7 +69,7 @@ def test_what_is_not_of_the_sweep_is_refused_and_kept(
     (folder / "experiment.json").write_text("{")
     assert "is not an experiment of this fedctl" in sweep("clients: [20, 30]").stderr
     (tmp_path / "out/clients=30").write_text("mine")
-    assert "out/clients=30: is in the way" in sweep("clients: [30, 40]").stderr
+    assert "out/clients=30: exists and is not a run" in sweep("clients: [30, 40]").stderr
 
 
 def test_a_finished_sweep_only_writes_its_report(

@@ -41,7 +41,7 @@ def test_a_failing_run_stops_no_other_and_is_made_up_for(start: Start, tmp_path:
     assert code == 1
     *_, failure, last = stderr.splitlines()
     assert failure.startswith("broken,seed=1: data.path: ")
-    assert last == "error: 1 of 3 runs failed; the same command goes on with the rest"
+    assert last == "error: 1 of 3 runs failed; run the same command again to resume"
     good = [name for name, state in states(result).items() if state == "finished"]
     assert states(result) == dict.fromkeys(good, "finished") | {"broken,seed=1": "failed"}
 
@@ -89,9 +89,7 @@ def test_ctrl_c_stops_all_and_the_same_command_goes_on(start: Start, tmp_path: P
     process.send_signal(signal.SIGINT)
     code, stdout, stderr = ended(process)
     assert code == 130 and "stopping after the round of each run" in stdout
-    assert stderr == (
-        "stopped; 0 of 3 runs have finished; the same command goes on with the rest\n"
-    )
+    assert stderr == ("stopped; 0 of 3 runs have finished; run the same command again to resume\n")
     assert 0 < runs.checkpoint_round(out / "seed=1") < 40
     assert processes_of(tmp_path) == [] and not (out / "seed=3").exists()
 

@@ -114,11 +114,11 @@ def test_a_loss_that_is_no_number_is_null_in_json(api: PodServer, fedctl) -> Non
 
 def test_the_pace_is_that_of_the_last_rounds(api: PodServer, cluster) -> None:
     api.add(job(ranks=1), pod())
-    looking = Top(cluster)
+    top = Top(cluster)
     paces = []
     for number, seconds in ((0, 0.0), (4, 20.0), (4, 20.0), (6, 22.0), (5, 21.0)):
         api.pages["digits-worker-0"] = page(max(number, 1), round=number, time_seconds=seconds)
-        paces.append(looking.look()[0].pace)
+        paces.append(top.poll()[0].pace)
     # Nothing yet; since the start; no new round; the last two; back at a checkpoint.
     assert paces == [None, 5.0, 5.0, 1.0, pytest.approx(4.2)]
 
@@ -135,10 +135,10 @@ def test_the_pace_is_that_of_the_last_rounds(api: PodServer, cluster) -> None:
         (
             Refusal(503, "ServiceUnavailable",
                     "error trying to reach service: dial tcp 10.0.0.7:9401: i/o timeout"),
-            "is that behind a NetworkPolicy (networkPolicy.metricsFrom)?",
+            "check whether a NetworkPolicy forbids it (networkPolicy.metricsFrom)",
         ),
-        ("{", "what its port 9401 serves are no metrics"),
-        ("# nothing yet\n", "no round of it has ended yet"),
+        ("{", "its port 9401 does not serve metrics"),
+        ("# nothing yet\n", "it has not finished a round yet"),
     ],
 )  # fmt: skip
 def test_why_a_rank_has_no_numbers_is_said(digits: PodServer, fedctl, answer, line) -> None:
@@ -154,23 +154,21 @@ def test_who_may_not_use_the_proxy_is_told_so_once(digits: PodServer, fedctl) ->
     shown = fedctl("top")
     assert shown.exit_code == 0 and "Running" in shown.stdout
     (said,) = shown.stderr.splitlines()
-    assert "ada may not get pods/proxy in namespace lab" in said
+    assert "ada has no permission to get pods/proxy in namespace lab" in said
     assert "charts/fedtrain-platform" in said
 
 
 def test_a_right_to_a_kind_that_is_not_there_is_not_asked_for(digits: PodServer, fedctl) -> None:
     digits.denied.add(("list", "trainjobs"))
     refused = fedctl("top")
-    assert refused.exit_code == 1 and "ada may not list trainjobs" in refused.stderr
+    assert refused.exit_code == 1 and "ada has no permission to list trainjobs" in refused.stderr
     digits.missing.add("trainer.kubeflow.org")
     assert fedctl("top").exit_code == 0
 
 
 def test_runs_that_have_ended_are_shown_only_by_name(api: PodServer, fedctl) -> None:
     api.add(job("old", end="Succeeded"), pod("old", state="done"), pod("old", 1, state="done"))
-    assert (
-        fedctl("top").stdout == "no run is under way; `fedctl list` shows those that have ended\n"
-    )
+    assert fedctl("top").stdout == "no run is active; `fedctl list` shows those that have ended\n"
     assert "Succeeded" in fedctl("top", "old").stdout
     missing = fedctl("top", "older")
     assert missing.exit_code == 1 and "older: no such run in namespace lab" in missing.stderr
@@ -178,4 +176,4 @@ def test_runs_that_have_ended_are_shown_only_by_name(api: PodServer, fedctl) -> 
 
 def test_a_run_that_waits_says_for_what(api: PodServer, fedctl) -> None:
     api.add(job(ranks=1), pod(state="unschedulable"))
-    assert "no node takes it: 0/3 nodes are available" in fedctl("top").stderr
+    assert "no node fits: 0/3 nodes are available" in fedctl("top").stderr

@@ -1,1 +1,1 @@
-"""The Kubernetes API: requests, watches, commands in containers, kinds and errors. Knows no run."""
+"""The Kubernetes API: requests, watches, commands in containers, kinds, errors. Knows no run."""

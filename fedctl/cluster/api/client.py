@@ -1,6 +1,6 @@
-"""Owns what a cluster can be asked: everything that fedctl asks of one goes through `Cluster`.
+"""Requests to a cluster: everything that fedctl reads or changes there goes through `Cluster`.
 
-Objects stay plain dicts: half of the kinds that a run consists of are unknown to any client.
+Objects stay plain dicts, because no client library knows half of the kinds that a run consists of.
 """
 
 import json
@@ -16,19 +16,19 @@ from fedctl.cluster.api.server import OWNER, READ_SECONDS, Server, warnings
 
 Object = dict[str, Any]
 
-PAGE = 500  # objects of a list in one answer
+PAGE = 500  # objects of a list per answer
 APPLY, MERGE = "application/apply-patch+yaml", "application/merge-patch+json"
 YAML = "application/yaml"
-WRITE = {"fieldManager": OWNER, "fieldValidation": "Strict"}  # whatever is written
+WRITE = {"fieldManager": OWNER, "fieldValidation": "Strict"}  # of every write
 
 
 def connect(context: str | None = None, namespace: str | None = None) -> "Cluster":
-    """The cluster that the options, or else the kubeconfig, name. It is not asked anything yet."""
+    """Return the cluster that the options or the kubeconfig name. Sends no request yet."""
     return Cluster(kubeconfig.read(context, namespace))
 
 
 class Cluster(Server):
-    """An API server. Paths, verbs and errors are here; what objects mean is not."""
+    """An API server: paths, verbs and errors. What the objects mean is decided elsewhere."""
 
     def __init__(self, access: kubeconfig.Access) -> None:
         super().__init__(access)
@@ -37,11 +37,11 @@ class Cluster(Server):
     # --- objects ----------------------------------------------------------------------------------
 
     def get(self, kind: str, name: str, namespace: str | None = None) -> Object | None:
-        """An object; None where there is none, or its kind is not installed."""
+        """Return an object; None if it does not exist or its kind is not installed."""
         return self._found(self._path(kinds.of(kind), name, namespace))
 
     def live(self, obj: Object) -> Object | None:
-        """An object as it is there, in the version that this one has."""
+        """Return the object as it is on the cluster, in the version of this one."""
         return self._found(self.path_of(obj))
 
     def _found(self, path: str) -> Object | None:
@@ -59,9 +59,9 @@ class Cluster(Server):
         everywhere: bool = False,
         namespace: str | None = None,
     ) -> list[Object]:
-        """All objects of a kind in the namespace, or `everywhere`, that a selector selects.
+        """Return all objects of a kind that the selectors match, in the namespace or `everywhere`.
 
-        Raises KindMissing where the kind is not installed.
+        Raises KindMissing if the kind is not installed.
         """
         found, query = [], _selectors(labels, fields) | {"limit": str(PAGE)}
         path = self._path(kinds.of(kind), None, namespace, everywhere)
@@ -75,10 +75,10 @@ class Cluster(Server):
     def apply(
         self, obj: Object, dry_run: bool = False, force: bool = False, text: str | None = None
     ) -> tuple[Object, Sequence[str]]:
-        """Server-side apply: the object as it then is, and the server's warnings.
+        """Apply an object on the server side; return it as it is now, and the server's warnings.
 
-        A field that the kind does not have is an error, not dropped. `force` takes fields that
-        others own. `text`: the object as YAML, which then is what is sent.
+        A field that the kind does not have is an error and is not dropped. `force` takes over
+        fields that others own. `text`: the object as YAML, which is then what is sent.
         """
         query = WRITE | ({"force": "true"} if force else {})
         query |= {"dryRun": "All"} if dry_run else {}
@@ -87,7 +87,7 @@ class Cluster(Server):
         return self.tree(answer), warnings(answer)
 
     def create(self, obj: Object, text: str | None = None) -> Object:
-        """A new object; AlreadyExists where there is one of its name. `text`: as for `apply`."""
+        """Create an object; raise AlreadyExists if its name is taken. `text`: as for `apply`."""
         path = self.path_of(obj, named=False)
         body = text or json.dumps(obj)  # which is YAML too
         answer: Object = self.json("POST", path, query=WRITE, body=body, content=YAML)
@@ -96,7 +96,7 @@ class Cluster(Server):
     def patch(
         self, kind: str, name: str, merge_patch: Object, namespace: str | None = None
     ) -> Object:
-        """Changes fields of an object: a JSON merge patch."""
+        """Change fields of an object by a JSON merge patch."""
         path = self._path(kinds.of(kind), name, namespace)
         body = json.dumps(merge_patch)
         answer: Object = self.json("PATCH", path, query=WRITE, body=body, content=MERGE)
@@ -111,7 +111,7 @@ class Cluster(Server):
         namespace: str | None = None,
         uid: str | None = None,
     ) -> bool:
-        """Deletes an object; False where there was none. `uid`: that one, and no successor."""
+        """Delete an object; return False if there was none. `uid`: only that very object."""
         options: Object = {"propagationPolicy": propagation}
         if uid:
             options["preconditions"] = {"uid": uid}
@@ -131,9 +131,10 @@ class Cluster(Server):
         fields: Mapping[str, str] | None = None,
         stop: threading.Event | None = None,
     ) -> Iterator[watching.Change]:
-        """What there is, as ADDED, and then every change, for `timeout` seconds or until `stop`.
+        """Yield what exists as ADDED, then every change, for `timeout` seconds or until `stop`.
 
-        It goes on through connections that drop, and looks again where the server has forgotten.
+        Reconnects when a connection drops, and lists again when the server has forgotten the
+        version.
         """
         fields = dict(fields or {}) | ({"metadata.name": name} if name else {})
         query, path = _selectors(labels, fields), self._path(kinds.of(kind), None)
@@ -161,10 +162,10 @@ class Cluster(Server):
         since_time: str | None = None,
         silence: float | None = None,
     ) -> Iterator[str]:
-        """A container's log, line by line, as it comes; `since`: of the last so many seconds.
+        """Yield a container's log line by line as it is written; `since`: only the last seconds.
 
-        Unreachable where one that is followed says nothing for `silence` seconds: its connection
-        may have died without a word.
+        Raises Unreachable if a log that is followed is silent for `silence` seconds: its connection
+        may have died unnoticed.
         """
         query = {
             "container": container,
@@ -184,13 +185,13 @@ class Cluster(Server):
     def proxy(
         self, pod: str, port: int | str, path: str = "", seconds: float = READ_SECONDS
     ) -> str:
-        """What a pod's HTTP server answers, fetched by the API server."""
+        """Return the answer of a pod's HTTP server, fetched by the API server."""
         where = f"{self._pod(f'{pod}:{port}')}/proxy/{path.lstrip('/')}"
         answer = self.raw("GET", where, accept="*/*", read_seconds=seconds)
         return str(answer.data, "utf-8", "replace")
 
     def exec(self, pod: str, container: str, command: Sequence[str]) -> Execution:
-        """Runs a command in a container; iterate over its stdout, then ask its `status`."""
+        """Run a command in a container; iterate over its stdout, then read its `status`."""
         query = [("container", container), ("stdout", "true"), ("stderr", "true")]
         query += [("command", word) for word in command]
         path = f"{self._pod(pod)}/exec"
@@ -202,9 +203,9 @@ class Cluster(Server):
     # --- what is served ---------------------------------------------------------------------------
 
     def api_versions(self, group: str) -> dict[str, set[str]]:
-        """Of an API group: version to the kinds in it, the preferred version first; asked once.
+        """Return an API group's versions, the preferred one first, each with its kinds; cached.
 
-        Empty where the cluster does not have the group. The core group is "".
+        Empty if the cluster does not have the group. The core group is "".
         """
         if group not in self._served:
             self._served[group] = self._discover(group)
@@ -213,9 +214,9 @@ class Cluster(Server):
     def _discover(self, group: str) -> dict[str, set[str]] | None:
         try:
             if group:
-                told = self.json("GET", f"/apis/{group}")
-                versions = [entry["version"] for entry in told["versions"]]
-                first = (told.get("preferredVersion") or {}).get("version")
+                answer = self.json("GET", f"/apis/{group}")
+                versions = [entry["version"] for entry in answer["versions"]]
+                first = (answer.get("preferredVersion") or {}).get("version")
                 versions.sort(key=lambda version: version != first)
             else:
                 versions = ["v1"]
@@ -232,19 +233,19 @@ class Cluster(Server):
             return None
 
     def serves(self, kind: str) -> bool:
-        """Whether the cluster has a kind, which everybody may ask."""
+        """Return whether the cluster has a kind, which needs no permission."""
         group, name = kinds.of(kind).group, kind.partition(".")[0]
         return any(name in served for served in self.api_versions(group).values())
 
     def version_of(self, kind: Kind) -> str:
-        """The version to ask for a kind: the first of ours that the cluster serves."""
+        """Return the version to use for a kind: the first of ours that the cluster serves."""
         if len(kind.versions) == 1:
             return kind.versions[0]
         served = self.api_versions(kind.group)
         return next((version for version in kind.versions if version in served), kind.versions[0])
 
     def path_of(self, obj: Object, named: bool = True) -> str:
-        """Where an object is, in the version that it says."""
+        """Return the path of an object, in the version that it states."""
         meta, version = obj["metadata"], obj["apiVersion"].rpartition("/")[2]
         kind = kinds.of(obj["kind"], obj["apiVersion"])
         namespace = meta.get("namespace") or self.namespace
@@ -274,6 +275,6 @@ def _selectors(
 
 
 def _whole(obj: Object, answer: Object) -> Object:
-    """An item of a list with the kind that only the list says."""
+    """Add to an item of a list its kind, which only the list itself has."""
     kind = str(answer.get("kind", "")).removesuffix("List")
     return {"apiVersion": answer.get("apiVersion"), "kind": kind} | obj

@@ -1,4 +1,4 @@
-"""Owns what an API server's refusals mean, each as one line with its remedy."""
+"""Errors of an API server, each as one line with its remedy. Sends no request."""
 
 import json
 import re
@@ -8,11 +8,11 @@ from typing import Any
 from fedctl.cluster.api import kinds
 from fedctl.errors import FedctlError, RunError
 
-ROLE = "ask for the role that charts/fedtrain-platform makes"
+ROLE = "ask for the role of charts/fedtrain-platform"
 
 
 class ApiError(FedctlError):
-    """The API server said no; `status` is HTTP's, `reason` Kubernetes', `message` its own words."""
+    """An error answer; `status` is HTTP's, `reason` Kubernetes', `message` its own text."""
 
     def __init__(self, line: str, status: int = 0, reason: str = "", message: str = "") -> None:
         super().__init__(line)
@@ -20,15 +20,15 @@ class ApiError(FedctlError):
 
 
 class Forbidden(ApiError):
-    """A right is missing."""
+    """A permission is missing."""
 
 
 class NotFound(ApiError):
-    """No such object, or no such namespace."""
+    """The object or the namespace does not exist."""
 
 
 class KindMissing(ApiError):
-    """The cluster has no such kind: whoever brings it is not installed."""
+    """The kind is not installed in the cluster."""
 
 
 class AlreadyExists(ApiError):
@@ -36,28 +36,28 @@ class AlreadyExists(ApiError):
 
 
 class Conflict(ApiError):
-    """Somebody else owns a field, or the object has changed meanwhile."""
+    """Another manager owns a field, or the object has changed in the meantime."""
 
 
 class Gone(ApiError):
-    """The place to go on watching from is too old."""
+    """The version to resume a watch from is too old."""
 
 
 class Refused(ApiError):
-    """The object itself is wrong, so sending it again is no use."""
+    """The object itself is wrong, so sending it again does not help."""
 
     exit_code = 2
 
 
 class Unreachable(RunError):
-    """No answer, or one that broke off: it may be there again soon."""
+    """No answer, or one that was cut off; a later request may succeed."""
 
 
-PATIENCE_SECONDS = 60.0  # how long who waits for a run asks on without an answer
+TIMEOUT_SECONDS = 60.0  # how long a wait for a run continues while the server does not answer
 
 
 def passing(error: FedctlError) -> bool:
-    """Whether asking again in a moment may help."""
+    """Return whether the same request may succeed in a moment."""
     if isinstance(error, ApiError):
         return error.status in (429, 500, 502, 503, 504)
     return isinstance(error, Unreachable)
@@ -66,22 +66,22 @@ def passing(error: FedctlError) -> bool:
 def of(
     status: int, body: bytes, *, method: str, path: str, server: str = "the cluster"
 ) -> ApiError:
-    """The error of an answer with an HTTP status of 400 or more."""
-    told = _status(body)
-    return of_status({"code": status, **told}, method=method, path=path, server=server)
+    """Return the error of an answer with an HTTP status of 400 or more."""
+    answer = _status(body)
+    return of_status({"code": status, **answer}, method=method, path=path, server=server)
 
 
 def of_status(
-    told: Mapping[str, Any], *, method: str = "", path: str = "", server: str = "the cluster"
+    answer: Mapping[str, Any], *, method: str = "", path: str = "", server: str = "the cluster"
 ) -> ApiError:
-    """The error that a Status object, as Kubernetes answers with, stands for."""
-    status, reason = int(told.get("code") or 0), str(told.get("reason") or "")
-    message = " ".join(str(told.get("message") or "").split())
+    """Return the error that a Kubernetes Status object describes."""
+    status, reason = int(answer.get("code") or 0), str(answer.get("reason") or "")
+    message = " ".join(str(answer.get("message") or "").split())
     kind: type[ApiError]
     for pattern, kind, write in _BY_MESSAGE:
         if found := re.search(pattern, message):
             return kind(write(found), status, reason, message)
-    kind, line = _by_status(status, reason, message, told, method, path, server)
+    kind, line = _by_status(status, reason, message, answer, method, path, server)
     return kind(line, status, reason, message)
 
 
@@ -99,7 +99,7 @@ def _forbidden(found: "re.Match[str]") -> str:
     namespace = found["namespace"]
     where = f"in namespace {namespace}" if namespace else "in the whole cluster"
     remedy = f"{ROLE} in {namespace}" if namespace else "ask the cluster's administrator"
-    return f"{who} may not {verb} {resource}{group} {where}; {remedy}"
+    return f"{who} has no permission to {verb} {resource}{group} {where}; {remedy}"
 
 
 def _quota(found: "re.Match[str]") -> str:
@@ -108,10 +108,12 @@ def _quota(found: "re.Match[str]") -> str:
 
     asked, used, limit = (amounts(found[name]) for name in ("requested", "used", "limited"))
     over = "; ".join(
-        f"{name}: {used.get(name, '?')} of {limit.get(name, '?')} used, {amount} more asked for"
+        f"{name}: {used.get(name, '?')} of {limit.get(name, '?')} used, {amount} more requested"
         for name, amount in asked.items()
     )
-    return f"quota {found['quota']} is exceeded: {over}; ask for less, or wait for other runs"
+    return (
+        f"quota {found['quota']} is exceeded: {over}; request less, or wait for other runs to end"
+    )
 
 
 def _security(found: "re.Match[str]") -> str:
@@ -124,8 +126,8 @@ def _security(found: "re.Match[str]") -> str:
 def _webhook_down(found: "re.Match[str]") -> str:
     why = found["why"].rpartition(": ")[2]
     return (
-        f"the admission webhook {found['name']} does not answer ({why}); the operator that it "
-        "belongs to is not running: `kubectl get pods -A` shows it, `fedctl doctor` what is missing"
+        f"the admission webhook {found['name']} does not answer ({why}); its "
+        "operator does not seem to be running: check with `kubectl get pods -A` and `fedctl doctor`"
     )
 
 
@@ -136,19 +138,19 @@ def _undeclared(found: "re.Match[str]") -> str:
         hint = "; gangs need Kubernetes 1.36, and for a PyTorchJob the training operator 1.9.4"
     return (
         f"{field}: this cluster's version of the kind has no such field, and would drop it{hint}; "
-        "upgrade what brings the kind, or take the field out"
+        "upgrade the operator that defines the kind, or remove the field"
     )
 
 
 def _conflict(found: "re.Match[str]") -> str:
     fields = re.findall(r"(?:^|\s)\.(\S+)", found["fields"])
     return (
-        f"{', '.join(fields) or 'it'} was changed by {found['who']}, whom this would undo; "
-        "`fedctl diff` shows what, `fedctl cancel` removes the run"
+        f"{', '.join(fields) or 'it'} was changed by {found['who']}, and a submit would undo that; "
+        "`fedctl diff` shows the changes, `fedctl cancel` removes the run"
     )
 
 
-# The server's words, where they say more than its status: first match.
+# Messages that say more than the status; the first match counts.
 _BY_MESSAGE: tuple[tuple[str, type[ApiError], Any], ...] = (
     (
         r"exceeded quota: (?P<quota>\S+), requested: (?P<requested>\S+), used: (?P<used>\S+), "
@@ -167,7 +169,7 @@ _BY_MESSAGE: tuple[tuple[str, type[ApiError], Any], ...] = (
         r"(?:namespaces \"|namespace )(?P<name>[a-z0-9-]+)\"? not found",
         NotFound,
         lambda found: (
-            f"there is no namespace {found['name']}; name another with -n, or have it made"
+            f"namespace {found['name']} does not exist; name another with -n, or have it created"
         ),
     ),
     (
@@ -204,42 +206,42 @@ def _by_status(
     status: int,
     reason: str,
     message: str,
-    told: Mapping[str, Any],
+    answer: Mapping[str, Any],
     method: str,
     path: str,
     server: str,
 ) -> tuple[type[ApiError], str]:
     what = named(path)
     if status == 401:
-        line = f"{server} does not know you: the context's credentials are wrong or have expired"
+        line = f"{server} rejects the context's credentials: they are wrong or have expired"
         return ApiError, f"{line}; log in again, or name another --context"
     if status == 403:
         return Forbidden, f"{what}: forbidden: {message}; {ROLE}"
     if status == 404:
-        details = told.get("details") or {}
+        details = answer.get("details") or {}
         if details.get("name") and details.get("kind"):
             return NotFound, f"{what}: not found"
         return KindMissing, without(path)
     if status == 409 and reason == "AlreadyExists":
-        return AlreadyExists, f"{what}: exists already"
+        return AlreadyExists, f"{what}: already exists"
     if status == 409:
-        return Conflict, f"{what}: has just been changed by somebody else; try again ({message})"
+        return Conflict, f"{what}: was changed in the meantime; try again ({message})"
     if status == 410:
         return Gone, f"{what}: {message}"
     if status in (400, 422):
-        return Refused, f"{what}: not valid: {_causes(told) or message}"
+        return Refused, f"{what}: not valid: {_causes(answer) or message}"
     if status == 413:
         return Refused, f"{what}: too large for the API server; an experiment's limit is 1 MiB"
     if status == 429:
-        return ApiError, f"{server} is overloaded, and asks to try again later"
+        return ApiError, f"{server} is overloaded; try again later"
     if status in (503, 504):
         return ApiError, f"{server} did not answer in time ({message or status}); try again"
     return ApiError, f"{what}: {server} failed: {message or f'HTTP {status}'}; try again"
 
 
-def _causes(told: Mapping[str, Any]) -> str:
-    """What is wrong with which field, as a list of causes has it."""
-    causes = (told.get("details") or {}).get("causes") or []
+def _causes(answer: Mapping[str, Any]) -> str:
+    """Return the invalid fields and what is wrong with each."""
+    causes = (answer.get("details") or {}).get("causes") or []
     lines = []
     for cause in causes[:3]:
         text = " ".join(str(cause.get("message", "")).split())
@@ -249,16 +251,16 @@ def _causes(told: Mapping[str, Any]) -> str:
 
 
 def without(path: str) -> str:
-    """That a kind is not served, and who brings it."""
+    """Return the sentence that a kind is not served, and how to install it."""
     found = re.match(r"/apis/([^/]+)/([^/]+)", path)
     if not found:
-        return f"{path}: the cluster has no such thing"
-    remedy = kinds.BROUGHT_BY.get(found[1], "install what brings it")
+        return f"{path}: the cluster does not serve this path"
+    remedy = kinds.BROUGHT_BY.get(found[1], "install the operator that defines it")
     return f"the cluster has no {named(path).split(' ')[0]} ({found[1]}/{found[2]}); {remedy}"
 
 
 def named(path: str) -> str:
-    """What a path is of, for people: `pytorchjobs.kubeflow.org digits`."""
+    """Return what a path refers to, for people: `pytorchjobs.kubeflow.org digits`."""
     found = re.match(
         r"/(?:api|apis/(?P<group>[^/]+))/[^/]+(?:/namespaces/[^/]+(?=/))?/(?P<plural>[^/?]+)"
         r"(?:/(?P<name>[^/?]+))?",

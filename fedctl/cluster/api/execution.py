@@ -1,4 +1,4 @@
-"""Owns a command that runs in a container, and what it says, through the API server."""
+"""A command that runs in a container, and its output, through the API server."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ SILENCE_SECONDS = 300  # of a command that reads a slow disk
 
 
 class Execution:
-    """Iterate over its stdout, in pieces of bytes; then it has a `status` and its `stderr`.
+    """A running command: iterate over its stdout in bytes, then read `status` and `stderr`.
 
     The official client's own reader would keep all of it in memory.
     """
@@ -23,7 +23,7 @@ class Execution:
 
     @property
     def stderr(self) -> str:
-        """What it has complained of so far."""
+        """The command's stderr so far."""
         return self._stderr.decode("utf-8", "replace").strip()
 
     def __iter__(self) -> Iterator[bytes]:
@@ -45,20 +45,20 @@ class Execution:
                     self.status = _status(data)
         except (WebSocketException, OSError) as error:
             if self.status is None:
-                raise errors.Unreachable(f"the command's output broke off: {error}") from None
+                raise errors.Unreachable(f"the command's output was cut off: {error}") from None
         finally:
             self.close()
         if self.status is None:
-            raise errors.Unreachable("the command's output broke off")
+            raise errors.Unreachable("the command's output was cut off")
 
     def close(self) -> None:
-        """Ends the connection, and with it the command."""
+        """Close the connection, which ends the command."""
         self._socket.close()
-        self._socket.shutdown()  # close() does nothing once the server has said that it ends
+        self._socket.shutdown()  # close() does nothing once the server has announced the end
 
 
 def start(configuration: Any, path: str, query: Sequence[tuple[str, str]], token: str) -> Execution:
-    """Starts the command that `query` names in the container at `path`."""
+    """Start the command that `query` names in the container at `path`."""
     from kubernetes.stream.ws_client import create_websocket, get_websocket_url
     from websocket import WebSocketBadStatusException, WebSocketException
 
@@ -76,12 +76,12 @@ def start(configuration: Any, path: str, query: Sequence[tuple[str, str]], token
 
 
 def _status(data: bytes) -> int:
-    """The exit status in the Status that ends a command; -1 where it never started."""
-    told = json.loads(data)
-    if told.get("status") == "Success":
+    """Return the exit status in the Status that ends a command; raise if it never started."""
+    answer = json.loads(data)
+    if answer.get("status") == "Success":
         return 0
-    causes = (told.get("details") or {}).get("causes") or []
+    causes = (answer.get("details") or {}).get("causes") or []
     for cause in causes:
         if cause.get("reason") == "ExitCode":
             return int(cause["message"])
-    raise errors.of_status({"code": 500, **told})
+    raise errors.of_status({"code": 500, **answer})

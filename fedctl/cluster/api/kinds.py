@@ -1,4 +1,4 @@
-"""Owns the kinds of objects that fedctl asks a cluster for: their API, and who brings it."""
+"""The kinds of objects that fedctl uses: their API, and what installs it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Kind:
-    """Where the API server keeps a kind. Of several versions the first that it serves is asked."""
+    """The place of a kind in the API. Of several versions the first that is served is used."""
 
     group: str
     versions: tuple[str, ...]
@@ -19,11 +19,11 @@ class Kind:
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
     def root(self, version: str) -> str:
-        """The path of an API group in a version."""
+        """Return the path of the API group in a version."""
         return f"/apis/{self.group}/{version}" if self.group else f"/api/{version}"
 
     def path(self, version: str, namespace: str | None, name: str | None = None) -> str:
-        """The path of an object, or of all of a namespace's, or of all."""
+        """Return the path of an object, of all objects of a namespace, or of all objects."""
         parts = [self.root(version)]
         if self.namespaced and namespace is not None:
             parts.append(f"namespaces/{namespace}")
@@ -32,7 +32,7 @@ class Kind:
 
 
 def _kind(api: str, plural: str, namespaced: bool = True) -> Kind:
-    """From group/version, or group/version,version."""
+    """Parse group/version, or group/version,version."""
     group, _, versions = api.rpartition("/")
     return Kind(group, tuple(versions.split(",")), plural, namespaced)
 
@@ -41,7 +41,7 @@ KUBEFLOW, TRAINER, JOBSET = "kubeflow.org", "trainer.kubeflow.org", "jobset.x-k8
 KUEUE, GANGS, VOLCANO = "kueue.x-k8s.io", "scheduling.k8s.io", "scheduling.volcano.sh"
 MONITORING = "monitoring.coreos.com"
 
-# Two groups have a kind of the same name; the one of an add-on goes by `Kind.group`.
+# Two groups have a kind of the same name; the add-on's is listed as `Kind.group`.
 KINDS: Mapping[str, Kind] = {
     "ConfigMap": _kind("v1", "configmaps"),
     "Event": _kind("v1", "events"),
@@ -73,12 +73,12 @@ KINDS: Mapping[str, Kind] = {
     "PodMonitor": _kind(f"{MONITORING}/v1", "podmonitors"),
 }
 
-# API group -> who brings it, and what a run can do without.
+# API group -> how to install it, and how a run can do without it.
 BROUGHT_BY: Mapping[str, str] = {
     KUBEFLOW: "install Kubeflow's training operator v1, 1.9.4 or newer, or use --backend job",
     TRAINER: "install Kubeflow Trainer v2, 2.3 or newer, or use --backend job",
     JOBSET: "install JobSet, which Kubeflow Trainer v2 needs, or use --backend job",
-    KUEUE: "install Kueue, or leave --queue out",
+    KUEUE: "install Kueue, or drop --queue",
     VOLCANO: "install Volcano, or use another --queueing",
     GANGS: "its PodGroup comes with Kubernetes 1.36 and a feature gate; or use another --queueing",
     MONITORING: "install the Prometheus operator, or set podMonitor.enabled to false",
@@ -86,7 +86,7 @@ BROUGHT_BY: Mapping[str, str] = {
 
 
 def of(kind: str, api_version: str | None = None) -> Kind:
-    """A kind by its name; `api_version`, where an object says it, tells two of one name apart."""
+    """Return a kind by its name; `api_version` distinguishes two kinds of the same name."""
     group = (api_version or "").rpartition("/")[0]
     found = KINDS.get(f"{kind}.{group}") or KINDS.get(kind)
     assert found is not None, f"fedctl.cluster.api.kinds has no {kind}"

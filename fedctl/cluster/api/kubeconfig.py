@@ -1,6 +1,6 @@
-"""Owns which cluster is meant, as whom: the kubeconfig's context, or a pod's service account.
+"""The cluster and user to connect as: the kubeconfig's context, or a pod's service account.
 
-The official client reads the file, with every way of logging in that it knows.
+The official client reads the file, and supports every login method that it knows.
 """
 
 import logging
@@ -19,7 +19,7 @@ IN_POD = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 @dataclass(frozen=True)
 class Access:
-    """A cluster, ready to be asked; `configuration` is the official client's."""
+    """A cluster and the credentials for it; `configuration` is the official client's."""
 
     context: str
     namespace: str
@@ -27,7 +27,7 @@ class Access:
 
 
 def read(context: str | None, namespace: str | None) -> Access:
-    """The context's cluster; without a name the current one's, or the one around this pod."""
+    """Return the access of a context; by default the current one, or the surrounding pod's."""
     from kubernetes.client import Configuration
 
     configuration = Configuration()
@@ -36,13 +36,13 @@ def read(context: str | None, namespace: str | None) -> Access:
         return _of_the_pod(namespace, configuration)
     if not files:
         asked = os.environ.get("KUBECONFIG")
-        where = f"KUBECONFIG={asked}: no such file" if asked else "there is no ~/.kube/config"
-        raise RunError(f"no cluster to ask: {where}; set KUBECONFIG to a file that names one")
+        where = f"KUBECONFIG={asked}: no such file" if asked else "~/.kube/config does not exist"
+        raise RunError(f"no cluster: {where}; set KUBECONFIG to a file that names one")
     return _of_the_file(files, context, namespace, configuration)
 
 
 def _files() -> str:
-    """The kubeconfig's files that exist, joined as KUBECONFIG has them."""
+    """Return the kubeconfig's files that exist, joined as in KUBECONFIG."""
     asked = os.environ.get("KUBECONFIG") or "~/.kube/config"
     paths = [os.path.expanduser(path) for path in asked.split(os.pathsep) if path]
     return os.pathsep.join(path for path in paths if os.path.exists(path))
@@ -56,7 +56,7 @@ def _of_the_pod(namespace: str | None, configuration: Any) -> Access:
         own = (IN_POD / "namespace").read_text("utf-8").strip()
     except (config.ConfigException, OSError) as error:
         raise RunError(
-            f"no cluster to ask: this pod has no service account ({_line(error)}); {HOW}"
+            f"no cluster: this pod has no service account ({_line(error)}); {HOW}"
         ) from None
     return Access("in-cluster", namespace or own, configuration)
 
@@ -67,7 +67,7 @@ def _of_the_file(
     from kubernetes import config
     from kubernetes.config.kube_config import KubeConfigMerger
 
-    with _told(files) as complaints:
+    with _one_line_errors(files) as complaints:
         tree = KubeConfigMerger(files).config.value
     names = [entry["name"] for entry in tree.get("contexts") or []]
     chosen = context or tree.get("current-context")
@@ -76,12 +76,14 @@ def _of_the_file(
     if chosen not in names:
         there = ", ".join(sorted(names)) or "none"
         asked = f"--context {chosen}" if context else f"current-context {chosen}"
-        raise RunError(f"{asked}: {files} has no such context; there are: {there}")
-    with _told(files) as complaints:
+        raise RunError(f"{asked}: {files} has no such context; it has: {there}")
+    with _one_line_errors(files) as complaints:
         config.load_kube_config(
             config_file=files, context=chosen, client_configuration=configuration
         )
-    if complaints:  # a login plugin failed; the client only logs it, and goes on as nobody
+    if (
+        complaints
+    ):  # a login plugin failed; the client only logs that, and continues without a login
         raise RunError(f"context {chosen}: logging in failed: {complaints[0]}; log in again")
     entry = next(entry for entry in tree["contexts"] if entry["name"] == chosen)
     own = _value(entry).get("context", {}).get("namespace")
@@ -89,13 +91,13 @@ def _of_the_file(
 
 
 def _value(node: Any) -> Any:
-    """The plain tree behind the client's own kind of node."""
+    """Return the plain tree behind the client's own type of node."""
     return getattr(node, "value", node)
 
 
 @contextmanager
-def _told(files: str) -> Iterator[list[str]]:
-    """Collects what the official client logs, and makes one line of what it raises."""
+def _one_line_errors(files: str) -> Iterator[list[str]]:
+    """Collect what the official client logs, and turn what it raises into one line."""
     from yaml import YAMLError
 
     complaints: list[str] = []
@@ -111,10 +113,10 @@ def _told(files: str) -> Iterator[list[str]]:
         yield complaints
     except YAMLError as error:
         problem = getattr(error, "problem", None) or error
-        raise RunError(f"{files} is no kubeconfig: not YAML: {problem}") from None
-    # The client indexes into the tree as it comes, so any of these is a file of another shape.
+        raise RunError(f"{files} is not a kubeconfig: not YAML: {problem}") from None
+    # The client does not check the file's structure, so a wrong one can raise anything.
     except Exception as error:
-        raise RunError(f"{files} is no kubeconfig that works: {_line(error)}; {HOW}") from None
+        raise RunError(f"{files} is not a valid kubeconfig: {_line(error)}; {HOW}") from None
     finally:
         root.removeHandler(handler)
 

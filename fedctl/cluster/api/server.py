@@ -1,6 +1,6 @@
-"""Owns requests to an API server: who asks, for how long, and what became of the connection.
+"""HTTP requests to an API server: credentials, time limits, and broken connections.
 
-Logging in, TLS and the connections are the official client's.
+Login, TLS and the connection pool are the official client's.
 """
 
 import json
@@ -13,7 +13,7 @@ from fedctl.cluster.api import errors, kubeconfig
 from fedctl.errors import RunError
 
 CONNECT_SECONDS, READ_SECONDS = 10, 30
-CONNECTIONS = 256  # that are kept: a log that is followed has one for each rank
+CONNECTIONS = 256  # that are kept open: a followed log has one for each rank
 OWNER = "fedctl"  # the field manager
 
 
@@ -29,36 +29,36 @@ class Server:
         self._configuration = access.configuration
         self.server: str = self._configuration.host
         self._configuration.keep_alive = True
-        # The client's default goes by the processors here; beyond it urllib3 warns on stderr of
-        # each connection that it does not keep.
+        # The client's default depends on the number of CPUs here; beyond it urllib3 warns on
+        # stderr of each connection that it does not keep.
         self._configuration.connection_pool_maxsize = CONNECTIONS
-        if not self._configuration.verify_ssl:  # as the kubeconfig wants it: no need to say it
+        if not self._configuration.verify_ssl:  # as the kubeconfig asks, so no warning is needed
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         self._pool = ApiClient(self._configuration).rest_client.pool_manager
-        # Only what the server asks to be repeated: it has done nothing then.
+        # Retry only if the server asks for it: it has done nothing then.
         self._retries = Retry(
             total=4, connect=0, read=0, redirect=0, other=0, status=4, status_forcelist=[429],
             allowed_methods=None, raise_on_status=False, backoff_factor=0.3,
         )  # fmt: skip
 
     def json(self, method: str, path: str, **options: Any) -> Any:
-        """What a request is answered, which is JSON."""
+        """Send a request and return the JSON in the answer."""
         return self.tree(self.raw(method, path, **options))
 
     def tree(self, answer: Any) -> Any:
-        """The JSON in an answer; a login page, say, that a proxy sends instead is an error."""
+        """Parse the JSON in an answer; raise for anything else, such as a proxy's login page."""
         try:
             return json.loads(answer.data)
         except ValueError:
             raise RunError(
-                f"{self.server} (context {self.context}) does not answer as an API server does; "
-                "check the address of the context, and whether a proxy asks to log in"
+                f"{self.server} (context {self.context}) does not answer like an API server; "
+                "check the address of the context, and whether a proxy requires a login"
             ) from None
 
     def lines(
         self, method: str, path: str, *, query: Mapping[str, str], read_seconds: float | None
     ) -> Iterator[str]:
-        """The lines of an answer as they come; Unreachable where it breaks off."""
+        """Yield the lines of an answer as they arrive; raise Unreachable if it is cut off."""
         import urllib3
 
         answer = self.raw(method, path, query=query, stream=True, read_seconds=read_seconds)
@@ -71,7 +71,9 @@ class Server:
             if rest:
                 yield rest.decode("utf-8", "replace")
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise errors.Unreachable(f"{self.server} broke off: {_why(error)}") from None
+            raise errors.Unreachable(
+                f"{self.server} closed the connection: {_why(error)}"
+            ) from None
         finally:
             answer.close()
 
@@ -87,7 +89,7 @@ class Server:
         stream: bool = False,
         read_seconds: float | None = READ_SECONDS,
     ) -> Any:
-        """One request, answered by urllib3's response; an error is raised in one line."""
+        """Send one request and return urllib3's response; raise errors in one line."""
         import urllib3
 
         headers = {"Accept": accept, "User-Agent": OWNER}
@@ -109,12 +111,12 @@ class Server:
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise self._unreachable(error) from None
         if answer.status >= 400:
-            told = answer.read() if stream else answer.data
-            raise errors.of(answer.status, told, method=method, path=path, server=self.server)
+            refusal = answer.read() if stream else answer.data
+            raise errors.of(answer.status, refusal, method=method, path=path, server=self.server)
         return answer
 
     def _token(self) -> str:
-        """The Authorization header; the official client renews what expires."""
+        """Return the Authorization header; the official client renews expired tokens."""
         settings = self._configuration.auth_settings()
         return str((settings.get("BearerToken") or {}).get("value") or "")
 
@@ -125,7 +127,7 @@ class Server:
         if "ssl" in text or "certificate" in text:
             remedy = "check the address and the certificate authority of the context"
             if "expired" in text:
-                remedy = "the certificate has expired: the cluster's administrator renews it"
+                remedy = "the certificate has expired; ask the cluster's administrator to renew it"
             return errors.Unreachable(f"{where}: no secure connection: {_why(cause)}; {remedy}")
         return errors.Unreachable(
             f"{where} cannot be reached: {_why(cause)}; check the network or VPN, or name another "
@@ -134,7 +136,7 @@ class Server:
 
 
 def warnings(answer: Any) -> list[str]:
-    """What the server warns of: headers `Warning: 299 - "text"`."""
+    """Return the server's warnings, from headers such as `Warning: 299 - "text"`."""
     found = []
     for text in answer.headers.getlist("Warning"):
         found += re.findall(r"\d{3} \S+ \"((?:[^\"\\]|\\.)*)\"", text)
@@ -142,7 +144,7 @@ def warnings(answer: Any) -> list[str]:
 
 
 def _why(error: object) -> str:
-    """The last part of a chain of causes, which is the one that people know."""
+    """Return the last part of a chain of causes, which is the one that people recognise."""
     text = " ".join(str(error).split()) or type(error).__name__
     text = re.sub(r"^.*?(?:object at 0x\w+>|HTTPS?Connection\w*\([^)]*\)): ", "", text)
     text = text.removeprefix("Failed to establish a new connection: ")

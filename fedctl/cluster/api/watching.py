@@ -1,4 +1,4 @@
-"""Owns watches: a list, then its changes, through lost connections and forgotten versions."""
+"""Watches: a list, then its changes, through lost connections and expired versions."""
 
 import json
 import threading
@@ -11,18 +11,18 @@ from fedctl.cluster.api import errors
 Object = dict[str, Any]
 Change = tuple[str, Object]  # ADDED, MODIFIED or DELETED, and the object
 
-TURN_SECONDS = 120  # of one request: a connection that died unnoticed costs no more
-PAUSE_SECONDS = 1.0  # before it is asked again
-# Opens a list or a watch: query -> its answer, whose lines come as they are said.
+TURN_SECONDS = 120  # of one request, and so the most that an unnoticed dead connection costs
+PAUSE_SECONDS = 1.0  # before the next request
+# Opens a list or a watch: query -> its answer, or the lines of it as they arrive.
 Ask = Callable[[dict[str, str]], Any]
 
 
 def changes(
     listed: Ask, watched: Ask, timeout: float | None, stop: threading.Event | None = None
 ) -> Iterator[Change]:
-    """What there is as ADDED, then what happens to it; ends after `timeout` seconds, or `stop`.
+    """Yield what exists as ADDED, then its changes, for `timeout` seconds or until `stop`.
 
-    `listed` answers with a list's JSON, `watched` with lines of JSON.
+    `listed` returns the JSON of a list, `watched` lines of JSON.
     """
     ends = None if timeout is None else time.monotonic() + timeout
     known: dict[str, Object] = {}
@@ -42,13 +42,13 @@ def changes(
                     _note(known, kind, obj)
                     yield kind, obj
             silent_since = time.monotonic()
-            if quiet:  # where a proxy ends each watch at once, not a thousand requests a second
+            if quiet:  # if a proxy ends each watch at once, avoid a thousand requests a second
                 _pause(stop, ends)
-        except errors.Gone:  # the server has forgotten that version: look again
+        except errors.Gone:  # the server has forgotten that version: list again
             version = ""
         except (errors.Unreachable, errors.ApiError) as error:
             waited = time.monotonic() - silent_since
-            if not errors.passing(error) or waited > errors.PATIENCE_SECONDS:
+            if not errors.passing(error) or waited > errors.TIMEOUT_SECONDS:
                 raise
             _pause(stop, ends)
 
@@ -59,7 +59,7 @@ def _pause(stop: threading.Event, ends: float | None) -> None:
 
 
 def _relist(listed: Ask, known: dict[str, Object]) -> tuple[str, list[Change]]:
-    """The list's version, and what has changed since it was last known."""
+    """List again; return the list's version and what has changed since the last one."""
     answer = listed({})
     now = {obj["metadata"]["uid"]: obj for obj in answer["items"]}
     found = [("DELETED", obj) for uid, obj in known.items() if uid not in now]
@@ -74,7 +74,7 @@ def _relist(listed: Ask, known: dict[str, Object]) -> tuple[str, list[Change]]:
 
 
 def _turn(watched: Ask, version: str, ends: float | None) -> Iterator[Change]:
-    """One request's changes."""
+    """Yield the changes of one request."""
     left = TURN_SECONDS if ends is None else min(TURN_SECONDS, ends - time.monotonic())
     seconds = max(1, round(left))
     query = {
@@ -87,7 +87,7 @@ def _turn(watched: Ask, version: str, ends: float | None) -> Iterator[Change]:
         try:
             change = json.loads(line)
         except ValueError:  # a proxy may end an answer properly, and in the middle of a line
-            raise errors.Unreachable("a watch broke off in the middle of a line") from None
+            raise errors.Unreachable("a watch was cut off in the middle of a line") from None
         if change["type"] == "ERROR":
             raise errors.of_status(change["object"])
         yield change["type"], change["object"]

@@ -1,1 +1,1 @@
-"""What changes a cluster: submit, suspend, resume, cancel, and the removal of leftovers."""
+"""Changes to a cluster: submit, suspend, resume, cancel, and the removal of leftovers."""

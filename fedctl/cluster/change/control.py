@@ -1,4 +1,4 @@
-"""Owns what is done to a run that is there: suspend, resume, and cancel, after which it is gone."""
+"""Suspending, resuming and cancelling a run that exists. Creates no object."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from fedctl.cluster.change.submit import name_of
 from fedctl.cluster.status import job, snapshot
 from fedctl.cluster.status.snapshot import PARTS
 from fedctl.cluster.watch import follow
-from fedctl.cluster.watch.waiting import TimeOver
+from fedctl.cluster.watch.waiting import WaitTimeout
 from fedctl.errors import RunError
 
 if TYPE_CHECKING:
@@ -36,16 +36,16 @@ def parts(
     kinds: Sequence[str] = PARTS,
     notice: Callable[[str], None] = lambda text: None,
 ) -> list[Object]:
-    """The objects of a run beside its job; `notice` is told of kinds that one may not see."""
+    """Return the objects of a run other than its job; pass hidden kinds to `notice`."""
     found: list[Object] = []
     for kind in kinds:
         try:
             found += cluster.list(kind, labels=snapshot.selector(run))
         except errors.KindMissing:
             continue
-        except errors.Forbidden as error:  # also said of a kind that the cluster does not have
+        except errors.Forbidden as error:  # also for a kind that is not installed
             if cluster.serves(kind):
-                notice(f"what {run} has of a kind stays: {error}")
+                notice(f"objects of {run} were kept: {error}")
     return found
 
 
@@ -53,13 +53,13 @@ def end(
     cluster: "Cluster",
     run: str,
     wait: bool,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
     timeout: float | None = None,
 ) -> str | None:
-    """Ends the job; its ranks save a checkpoint, which is what is waited for. Its name, if any.
+    """Delete the job, wait until its ranks have saved and ended; return its name, if it existed.
 
-    The rest has to stay until then: without their Service ranks no longer find each other. Raises
-    TimeOver where they are not gone after `timeout` seconds, as on a node that is lost.
+    The other objects must stay until then, because ranks find each other through their Service.
+    Raises WaitTimeout if ranks still exist after `timeout` seconds, as on a lost node.
     """
     mine = job.find(cluster, run)
     if mine is not None:
@@ -74,17 +74,17 @@ def end(
         if seen.job is None and not alive:
             return ended
         if alive:
-            tell(f"ranks that still save a checkpoint: {len(alive)}")
-    raise TimeOver(
-        f"{run} is being removed, and not gone after {timeout:g} s: {', '.join(alive)}; if "
-        "the node is lost, `kubectl delete pod --force` takes the pod away; then cancel again"
+            report(f"ranks still saving a checkpoint: {len(alive)}")
+    raise WaitTimeout(
+        f"{run}: still being deleted after {timeout:g} s: {', '.join(alive)}; if their node is "
+        "lost, run `kubectl delete pod --force`, then `fedctl cancel` again"
     )
 
 
 def remove(
     cluster: "Cluster", run: str, purge: bool, notice: Callable[[str], None] = lambda text: None
 ) -> Removed:
-    """Removes what is left of a run; its claims, which hold the run folder, only with `purge`."""
+    """Delete what is left of a run; its PVCs, which hold the run folder, only with `purge`."""
     removed = []
     claims = parts(cluster, run, [CLAIM])
     for part in [*parts(cluster, run, notice=notice), *(claims if purge else [])]:
@@ -107,12 +107,12 @@ def _over(pod: Object) -> bool:
 
 
 def suspend(cluster: "Cluster", run: str) -> str:
-    """Takes the run's pods away, after a checkpoint; what was done, in words."""
+    """Suspend the run: its ranks save a checkpoint and its pods are deleted; return a summary."""
     return _switch(cluster, run, off=True)
 
 
 def resume(cluster: "Cluster", run: str) -> str:
-    """Lets it start again; what was done, in words."""
+    """Let a suspended run start again; return a summary."""
     return _switch(cluster, run, off=False)
 
 
@@ -124,35 +124,35 @@ def _switch(cluster: "Cluster", run: str, off: bool) -> str:
     if queue := (mine["metadata"].get("labels") or {}).get(job.QUEUE):
         return _switch_workload(cluster, run, mine, queue, off)
     if job.suspended(mine) == off:
-        return f"{run} is suspended already" if off else f"{run} is not suspended"
+        return f"{run} is already suspended" if off else f"{run} is not suspended"
     spec: dict[str, Any] = {"suspend": off}
     if mine["kind"] == "PyTorchJob":
         spec = {"runPolicy": spec}
     cluster.patch(mine["kind"], run, {"spec": spec})
     if off:
         return f"{run} is suspended: its ranks save a checkpoint and end"
-    return f"{run} is resumed: it goes on from its last checkpoint, if it has saved one"
+    return f"{run} is resumed: it continues from its last checkpoint, if it has saved one"
 
 
 def _switch_workload(cluster: "Cluster", run: str, mine: Object, queue: str, off: bool) -> str:
-    """Kueue sets the job's own switch back, so the one of its queue entry is the one to use."""
+    """Switch the run's Workload, because Kueue reverts changes to the job's own switch."""
     try:
         workload = snapshot.workload_of(cluster, mine)
     except errors.KindMissing:
         workload = None
     if workload is None:
         if off and job.suspended(mine):
-            return f"{run} is suspended already: queue {queue} has not taken it"
+            return f"{run} is already suspended: queue {queue} has not admitted it"
         raise RunError(
-            f"{run} was sent to queue {queue}, which has no entry for it, and outside the queue it "
-            "would run past everybody's quota; `fedctl status` says why it waits"
+            f"{run} was sent to queue {queue}, which has no entry for it yet; resuming it outside "
+            "the queue would bypass the quota; `fedctl status` shows why it waits"
         )
     active = workload["spec"].get("active", True)
     if active != off:
-        return f"{run} is suspended already" if off else f"{run} is in queue {queue}, not suspended"
+        return f"{run} is already suspended" if off else f"{run} is in queue {queue}, not suspended"
     cluster.patch("Workload", workload["metadata"]["name"], {"spec": {"active": not off}})
     if off:
         return (
-            f"{run} is suspended: queue {queue} takes its place away, its ranks save a checkpoint"
+            f"{run} is suspended: queue {queue} releases its quota, and its ranks save a checkpoint"
         )
-    return f"{run} is in queue {queue} again, and goes on when it is admitted"
+    return f"{run} is in queue {queue} again, and continues when it is admitted"

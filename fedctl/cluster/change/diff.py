@@ -1,4 +1,4 @@
-"""Owns the difference between a run as it is rendered and as it is on the cluster."""
+"""The difference between a run as rendered and as it is on the cluster. Changes nothing."""
 
 import difflib
 import json
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def differences(cluster: "Cluster", found: Sequence[Document]) -> Iterator[tuple[str, str]]:
-    """Each object that an apply would change, and how: a unified diff, as the server has it."""
+    """Yield each object that an apply would change, with a unified diff as the server has it."""
     for document in found:
         live = cluster.live(document.obj)
-        if live is None:  # with no server's defaults: nothing of it is there to compare with
+        if live is None:  # without the server's defaults, since there is nothing to compare with
             after: Mapping[str, Any] = document.obj
         else:
-            # What others have changed since is what one wants to see, so no conflict ends it.
+            # Changes by others are what the diff is for, so conflicts are forced.
             after, _ = cluster.apply(document.obj, dry_run=True, force=True, text=document.text)
         name = name_of(document.obj)
         text = "".join(
@@ -43,7 +43,7 @@ def _lines(obj: Mapping[str, Any] | None) -> list[str]:
 
 
 def _opened(text: str) -> Any:
-    """An experiment travels as one long line of JSON, in which nobody sees what has changed."""
+    """Parse JSON, so that the diff of an experiment is not one long line."""
     try:
         return json.loads(text)
     except ValueError:

@@ -1,7 +1,7 @@
-"""Owns what is left over on a cluster: runs that ended long ago, parts of runs that are gone.
+"""Leftovers on a cluster: runs that ended long ago, and parts of runs that were deleted.
 
-What somebody else manages (a Helm release, Argo CD) is told of and left alone; claims, which hold
-run folders, are touched only where that was asked for.
+Objects that a Helm release or Argo CD manages are listed and left alone. PVCs, which hold run
+folders, are included only on request.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fedctl.cluster.api import errors
 from fedctl.cluster.change.submit import name_of
 from fedctl.cluster.status import job
-from fedctl.cluster.status.ranks import CHART, NAME, RUN
+from fedctl.cluster.status.ranks import CHART, NAME
 from fedctl.cluster.status.snapshot import PARTS
 from fedctl.cluster.transfer import fetch
 from fedctl.errors import FedctlError
@@ -24,18 +24,18 @@ Object = Mapping[str, Any]
 Place = tuple[str, str]  # namespace, run
 
 CLAIM = "PersistentVolumeClaim"
-# A submit makes the parts of a run before its job: what is so young may belong to one.
+# A submit creates the parts of a run before its job, so a young part may belong to one.
 YOUNG = timedelta(minutes=10)
-# Annotation -> who would make the object again, or is left with half a release.
+# Annotation -> why the object must be removed by the tool that manages it.
 MANAGED = {
-    "meta.helm.sh/release-name": "Helm made it: `helm uninstall` removes it",
+    "meta.helm.sh/release-name": "Helm manages it: remove it with `helm uninstall`",
     "argocd.argoproj.io/tracking-id": "Argo CD manages it: remove it from its repository",
 }
 
 
 @dataclass(frozen=True)
 class Item:
-    """An object that can go, and why."""
+    """An object that can be removed, and why."""
 
     obj: Object
     run: str
@@ -43,24 +43,24 @@ class Item:
 
     @property
     def namespace(self) -> str:
-        """Where it is."""
+        """The object's namespace."""
         return str(self.obj["metadata"].get("namespace", ""))
 
     @property
     def what(self) -> str:
-        """kind.group/name."""
+        """The object as kind.group/name."""
         return name_of(self.obj)
 
     @property
     def kept(self) -> str:
-        """Why it is not ours to remove; empty: it is."""
+        """Why another tool must remove it; empty if it may be removed here."""
         marks = self.obj["metadata"].get("annotations") or {}
         return next((why for mark, why in MANAGED.items() if mark in marks), "")
 
     def as_dict(self) -> dict[str, str]:
-        """For programs."""
-        told = {"object": self.what, "namespace": self.namespace, "run": self.run}
-        return told | {"why": self.why, "kept": self.kept}
+        """Return the item as JSON output."""
+        fields = {"object": self.what, "namespace": self.namespace, "run": self.run}
+        return fields | {"why": self.why, "kept": self.kept}
 
 
 def find(
@@ -70,27 +70,27 @@ def find(
     everywhere: bool = False,
     now: datetime | None = None,
 ) -> list[Item]:
-    """What can go: jobs first, which takes their pods along, then the parts, then helper pods."""
+    """Return what can go: jobs first, which delete their pods, then parts, then helper pods."""
     now = now or datetime.now(UTC)
-    jobs = {_place(mine): mine for mine in job.of_namespace(cluster, everywhere)}
+    jobs = {job.place(mine): mine for mine in job.of_namespace(cluster, everywhere)}
     old: dict[Place, str] = {}
     for place, mine in jobs.items():
         end = job.ended(mine)
-        since = end.when or _made(mine) if end else None
+        since = end.when or job.created(mine) if end else None
         if end and since and now - since >= older_than:
             old[place] = f"{end.word} {_ago(now - since)}"
     items = [Item(jobs[place], place[1], why) for place, why in old.items()]
     for part in _parts(cluster, claims, everywhere):
-        place, made = _place(part), _made(part)
+        place, made = job.place(part), job.created(part)
         if place in old:
             items.append(Item(part, place[1], old[place]))
         elif place not in jobs and made and now - made >= max(older_than, YOUNG):
-            items.append(Item(part, place[1], "its run is gone"))
+            items.append(Item(part, place[1], "its run was deleted"))
     return [*items, *_helpers(cluster, everywhere, now)]
 
 
 def _parts(cluster: "Cluster", claims: bool, everywhere: bool) -> Iterator[Object]:
-    """Everything that the chart made beside jobs, as far as it is there and may be seen."""
+    """Yield all objects of the chart except jobs, of the kinds that exist and may be listed."""
     for kind in (*PARTS, *([CLAIM] if claims else [])):
         try:
             yield from cluster.list(kind, labels={NAME: CHART}, everywhere=everywhere)
@@ -99,17 +99,17 @@ def _parts(cluster: "Cluster", claims: bool, everywhere: bool) -> Iterator[Objec
 
 
 def _helpers(cluster: "Cluster", everywhere: bool, now: datetime) -> Iterator[Item]:
-    """Pods that a fetch which was killed has left behind."""
+    """Yield pods that a killed fetch has left behind."""
     life = timedelta(seconds=fetch.LIFE_SECONDS)
     for pod in cluster.list("Pod", labels={NAME: fetch.HELPER}, everywhere=everywhere):
-        made, phase = _made(pod), (pod.get("status") or {}).get("phase")
+        made, phase = job.created(pod), (pod.get("status") or {}).get("phase")
         if phase in ("Succeeded", "Failed") or (made and now - made > life):
             run = (pod["metadata"].get("labels") or {}).get(fetch.CLAIMED_BY, "")
             yield Item(pod, run, "left by a fetch")
 
 
 def remove(cluster: "Cluster", items: Iterable[Item]) -> Iterator[tuple[Item, str]]:
-    """Removes them one by one; with each why it could not be, or nothing."""
+    """Delete the items one by one; yield each with the reason if it could not be removed."""
     for item in items:
         if item.kept:
             yield item, item.kept
@@ -121,24 +121,15 @@ def remove(cluster: "Cluster", items: Iterable[Item]) -> Iterator[tuple[Item, st
                 meta["name"],
                 api_version=item.obj["apiVersion"],
                 namespace=item.namespace,
-                uid=meta.get("uid"),  # a run that was made anew meanwhile has the name, not this
+                uid=meta.get("uid"),  # not a new run of the same name
             )
             yield item, ""
         except FedctlError as error:
             yield item, str(error)
 
 
-def _place(obj: Object) -> Place:
-    meta = obj["metadata"]
-    return str(meta.get("namespace", "")), str((meta.get("labels") or {}).get(RUN, ""))
-
-
-def _made(obj: Object) -> datetime | None:
-    return job.when(obj["metadata"].get("creationTimestamp"))
-
-
 def _ago(age: timedelta) -> str:
-    """Roughly how long ago: 3 days, 2 hours, 5 minutes."""
+    """Return roughly how long ago: 3 days, 2 hours, 5 minutes."""
     seconds = int(age.total_seconds())
     for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
         if count := seconds // size:

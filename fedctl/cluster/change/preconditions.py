@@ -1,4 +1,4 @@
-"""Owns what of a run only the cluster knows to be wrong, and says it before anything is sent."""
+"""Checks before a submit that need the cluster. Sends nothing of the run."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,12 @@ Object = dict[str, Any]
 
 
 def check(cluster: "Cluster", release: "Release") -> None:
-    """What only the cluster knows, and would be noticed long after the submit."""
+    """Raise a UserError for faults that would otherwise show long after the submit."""
     values = release.values
     if values.queue.kind == "kueue":
         _check_queue(cluster, values.queue.name)
     if values.queue.kind == "volcano" and not cluster.api_versions(kinds.VOLCANO):
-        # Pods for a scheduler that is not there stay pending, and nobody says why.
+        # Pods for a missing scheduler stay pending without any message.
         remedy = kinds.BROUGHT_BY[kinds.VOLCANO]
         raise UserError(f"--queueing volcano: the cluster has no Volcano; {remedy}")
     for which in ("runs", "data"):
@@ -28,20 +28,20 @@ def check(cluster: "Cluster", release: "Release") -> None:
         if volume.kind == "claim" and not _there(cluster, "PersistentVolumeClaim", volume.claim):
             raise UserError(
                 f"storage.{which}.claim: namespace {cluster.namespace} has no claim "
-                f"{volume.claim}; make it, or set storage.{which}.kind to new"
+                f"{volume.claim}; create it, or set storage.{which}.kind to new"
             )
     if job.find(cluster, release.name):
-        return  # whether it is the same run, its objects tell
+        return  # submit compares its objects
     kept = _there(cluster, "PersistentVolumeClaim", f"{release.name}-runs")
     if isinstance(kept, dict) and values.storage.runs.kind == "new":
         if kept["metadata"].get("deletionTimestamp"):
-            raise UserError(f"claim {release.name}-runs is still being removed; try again soon")
+            raise UserError(f"claim {release.name}-runs is still being deleted; try again soon")
         theirs = (kept["metadata"].get("labels") or {}).get(DIGEST)
         mine = release.experiment.digest()
         if theirs and theirs != mine:
             raise UserError(
                 f"claim {release.name}-runs holds a run of another experiment ({theirs}, this one "
-                f"is {mine}), which the trainer would refuse to go on with; choose another --name, "
+                f"is {mine}), which the trainer would refuse to resume; choose another --name, "
                 f"or remove it with `fedctl cancel {release.name} --purge`"
             )
 
@@ -53,14 +53,14 @@ def _check_queue(cluster: "Cluster", queue: str) -> None:
     if _there(cluster, "LocalQueue", queue):
         return
     names = sorted(found["metadata"]["name"] for found in cluster.list("LocalQueue"))
-    there = ", ".join(names) if names else "none, and charts/fedtrain-platform makes one"
+    there = f"it has: {', '.join(names)}" if names else "charts/fedtrain-platform can create one"
     raise UserError(
-        f"--queue {queue}: namespace {cluster.namespace} has no such LocalQueue; there are: {there}"
+        f"--queue {queue}: namespace {cluster.namespace} has no such LocalQueue; {there}"
     )
 
 
 def _there(cluster: "Cluster", kind: str, name: str) -> Object | bool:
-    """The object; True where one may not look, so that the server decides."""
+    """Return the object; True if it may not be read, so that the server decides."""
     try:
         return cluster.get(kind, name) or False
     except errors.Forbidden:

@@ -1,4 +1,4 @@
-"""Owns how a run gets onto a cluster: all of it or nothing, and never over a run that is there."""
+"""Sending a run to a cluster: all of it or nothing, and never over an existing run."""
 
 import re
 import time
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 Object = dict[str, Any]
 
-# The kinds whose presence the chart looks at, beside Kubernetes' own that all clusters have.
+# The optional kinds whose presence the chart checks.
 LOOKED_AT = (
     ("monitoring.coreos.com", "PodMonitor"),
     ("scheduling.k8s.io", "PodGroup"),
 )
-# What a job needs before it: pods look for the first ones, Trainer refuses a job without the last.
+# What must exist before the job: pods need the first ones, Trainer's webhook the last.
 FIRST = "ConfigMap"
 ORDER = (FIRST, "PersistentVolumeClaim", "Service", "NetworkPolicy", "PodMonitor",
          "PodGroup", "TrainingRuntime")  # fmt: skip
 HOOK = "helm.sh/hook"
-RUNTIME_SECONDS = 15  # for Trainer to see a TrainingRuntime that was just made
-# What the server keeps about an object, and no rendering says.
+RUNTIME_SECONDS = 15  # for Trainer to notice a new TrainingRuntime
+# Metadata that the server adds to an object.
 BOOKKEEPING = ("creationTimestamp", "generation", "managedFields", "resourceVersion", "uid")
 CREATED, CONFIGURED, UNCHANGED = "created", "configured", "unchanged"
 
@@ -43,20 +43,20 @@ class Sent:
 
     @property
     def what(self) -> str:
-        """As kubectl names it: pytorchjob.kubeflow.org/digits."""
+        """The object as kubectl names it: pytorchjob.kubeflow.org/digits."""
         return name_of(self.obj)
 
 
 @dataclass(frozen=True)
 class Document:
-    """An object and the very text that Helm rendered, which is what is sent."""
+    """An object and the exact text that Helm rendered, which is what is sent."""
 
     obj: Object
     text: str
 
 
 def api_versions(cluster: "Cluster") -> list[str]:
-    """What `fedctl render --api-versions` would be told of this cluster."""
+    """Return the `--api-versions` that `fedctl render` needs for this cluster."""
     return [
         f"{group}/{version}/{kind}"
         for group, kind in LOOKED_AT
@@ -66,10 +66,10 @@ def api_versions(cluster: "Cluster") -> list[str]:
 
 
 def documents(rendered: str) -> list[Document]:
-    """The objects of a run in the order in which they can be made; the job is the last one.
+    """Return the objects of a run in the order of their creation; the job comes last.
 
-    Hooks are kept if Helm would run them at an install, which is how the chart has a
-    TrainingRuntime made first; tests and other hooks are no part of a run.
+    Hooks are kept if Helm would run them at an install, since the chart has its TrainingRuntime
+    created by one; tests and other hooks are no part of a run.
     """
     found = []
     for text in re.split(r"^---[ \t]*\n", rendered, flags=re.M):
@@ -89,7 +89,7 @@ def _place(kind: str) -> int:
 
 
 def name_of(obj: Mapping[str, Any]) -> str:
-    """kind.group/name, in lower case."""
+    """Return kind.group/name, in lower case."""
     group = obj["apiVersion"].rpartition("/")[0]
     kind = obj["kind"].lower() + (f".{group}" if group else "")
     return f"{kind}/{obj['metadata']['name']}"
@@ -99,9 +99,9 @@ def name_of(obj: Mapping[str, Any]) -> str:
 
 
 def submit(cluster: "Cluster", run: str, found: Sequence[Document]) -> list[Sent]:
-    """Makes the objects, or says that they are there as they are; else raises, and leaves nothing.
+    """Create the objects, or report that they exist unchanged; on an error leave nothing behind.
 
-    A run that has the name already is never changed.
+    An existing run of this name is never changed.
     """
     there = job.find(cluster, run)
     if there is not None:
@@ -120,7 +120,7 @@ def submit(cluster: "Cluster", run: str, found: Sequence[Document]) -> list[Sent
 
 
 def _rehearse(cluster: "Cluster", found: Sequence[Document]) -> None:
-    """Most refusals come before anything is made: validation, missing rights, webhooks."""
+    """Apply all objects as a dry run, so that most refusals come before anything is created."""
     for document in found:
         try:
             cluster.apply(document.obj, dry_run=True, text=document.text)
@@ -130,7 +130,7 @@ def _rehearse(cluster: "Cluster", found: Sequence[Document]) -> None:
 
 
 def _wants_its_runtime(obj: Object, found: Sequence[Document], error: errors.ApiError) -> bool:
-    """A TrainJob is refused as long as the runtime that goes before it is only rehearsed."""
+    """Return whether a TrainJob was refused only because its runtime does not exist yet."""
     kind_of_all = {document.obj["kind"] for document in found}
     words = error.message.lower()
     return (
@@ -142,7 +142,7 @@ def _wants_its_runtime(obj: Object, found: Sequence[Document], error: errors.Api
 
 
 def _send_patiently(cluster: "Cluster", document: Document, found: Sequence[Document]) -> Sent:
-    """Trainer's webhook may learn of a runtime some moments after it was made."""
+    """Send an object; retry while Trainer's webhook does not know the new runtime yet."""
     end = time.monotonic() + RUNTIME_SECONDS
     while True:
         try:
@@ -156,7 +156,7 @@ def _send_patiently(cluster: "Cluster", document: Document, found: Sequence[Docu
 def _send(cluster: "Cluster", document: Document, dry_run: bool = False) -> Sent:
     before = cluster.live(document.obj)
     if before is None and document.obj["kind"] == FIRST and not dry_run:
-        # Of two submits of one name at one moment the second ends here: an apply would merge them.
+        # Of two simultaneous submits of one name the second ends here; an apply would merge them.
         return Sent(_create(cluster, document), CREATED)
     after, warned = cluster.apply(document.obj, dry_run=dry_run, text=document.text)
     if before is None:
@@ -169,13 +169,13 @@ def _create(cluster: "Cluster", document: Document) -> Object:
         return cluster.create(document.obj, text=document.text)
     except errors.AlreadyExists:
         raise UserError(
-            f"{name_of(document.obj)} was made by somebody else just now; choose another --name, "
-            "or look with `fedctl list`"
+            f"{name_of(document.obj)} was created by another submit just now; choose another "
+            "--name, or check with `fedctl list`"
         ) from None
 
 
 def _undo(cluster: "Cluster", sent: Sequence[Sent]) -> list[str]:
-    """Removes what was made, the last first; what could not be removed."""
+    """Delete what was created, the last first; return what could not be deleted."""
     left = []
     for made in reversed(sent):
         if made.result != CREATED:
@@ -192,10 +192,10 @@ def _undo(cluster: "Cluster", sent: Sequence[Sent]) -> list[str]:
 def _again(
     cluster: "Cluster", run: str, there: Mapping[str, Any], found: Sequence[Document]
 ) -> list[Sent]:
-    """The same run sent a second time; anything else of its name is refused."""
+    """Handle a submit of an existing name: accept the same run, refuse any other."""
     if there["metadata"].get("deletionTimestamp"):
         remedy = f"choose another --name, or submit it after `fedctl wait {run} --for deleted`"
-        raise UserError(f"{run} is still being removed; {remedy}")
+        raise UserError(f"{run} is still being deleted; {remedy}")
     end = job.ended(there)
     state = end.word if end else "suspended" if job.suspended(there) else "running"
     try:
@@ -206,14 +206,14 @@ def _again(
     if identical and there["kind"] == found[-1].obj["kind"]:
         return sent
     raise UserError(
-        f"{run} is taken by a run in namespace {cluster.namespace} that is not this one, "
-        f"{'and has ' + state if end else 'and is ' + state}; choose another --name, or remove it "
+        f"{run}: another run in namespace {cluster.namespace} has this name and "
+        f"{'has ' if end else 'is '}{state}; choose another --name, or remove it "
         f"with `fedctl cancel {run}`"
     )
 
 
 def _compare(cluster: "Cluster", document: Document) -> Sent:
-    """What sending it again would change; whether it is suspended is not ours to say by now."""
+    """Return what sending an object again would change, except whether it is suspended."""
     before = cluster.live(document.obj)
     after, warned = cluster.apply(document.obj, dry_run=True, force=True, text=document.text)
     if before is None:
@@ -223,7 +223,7 @@ def _compare(cluster: "Cluster", document: Document) -> Sent:
 
 
 def rehearsal(cluster: "Cluster", run: str, found: Sequence[Document]) -> list[Sent]:
-    """What a submit would do with each object, under strict validation; nothing is changed."""
+    """Return what a submit would do with each object, under strict validation; change nothing."""
     there = job.find(cluster, run)
     if there is not None:
         return _again(cluster, run, there, found)
@@ -234,13 +234,13 @@ def rehearsal(cluster: "Cluster", run: str, found: Sequence[Document]) -> list[S
         except errors.ApiError as error:
             if not _wants_its_runtime(document.obj, found, error):
                 raise
-            note = "checked only once its TrainingRuntime is there"
+            note = "checked only once its TrainingRuntime exists"
             sent.append(Sent(document.obj, CREATED, [note]))
     return sent
 
 
 def same(before: Mapping[str, Any], after: Mapping[str, Any], but_for: Sequence[str] = ()) -> bool:
-    """Whether two objects say the same, but for what the server keeps about them."""
+    """Return whether two objects are equal apart from the server's bookkeeping."""
     return _bare(before, but_for) == _bare(after, but_for)
 
 

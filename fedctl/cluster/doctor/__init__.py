@@ -1,1 +1,1 @@
-"""Checks of a cluster that a run would need to pass. Changes nothing."""
+"""Checks of a cluster: what a run needs, and what is missing. Changes nothing."""

@@ -1,4 +1,4 @@
-"""Owns the checks of the way to a cluster: server, clock, namespace, Helm, rights."""
+"""Checks of the access to a cluster: server, clock, namespace, Helm, permissions."""
 
 import json
 import re
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 AT_ONCE = 8  # requests
 MOST_SKEW_SECONDS = 60
-ROLE = "charts/fedtrain-platform makes a role with it"
-FETCH_ROLE = "charts/fedtrain-platform makes a role with it where access.fetch is true"
+ROLE = "charts/fedtrain-platform has a role with it"
+FETCH_ROLE = "charts/fedtrain-platform has a role with it if access.fetch is true"
 LEVEL = "pod-security.kubernetes.io/enforce"
 
 Right = tuple[str, str, str]  # verb, kind, subresource
@@ -26,7 +26,7 @@ JOBS, CLAIM = ("PyTorchJob", "TrainJob", "Job"), "PersistentVolumeClaim"
 PARTS = ("TrainingRuntime", "ConfigMap", "Service", "NetworkPolicy")
 # Parts that few runs have.
 NATIVE, VOLCANO, MONITOR = "PodGroup", f"PodGroup.{kinds.VOLCANO}", "PodMonitor"
-# What is sent is compared with what is there; a server-side apply is a patch, at first a create.
+# A submit compares with what exists; a server-side apply is a patch, and at first a create.
 SEND = ("get", "create", "patch")
 
 
@@ -34,8 +34,9 @@ def _to(verbs: Sequence[str], *of: str) -> list[Right]:
     return [(verb, kind, "") for kind in of for verb in verbs]
 
 
-# What is done -> how bad it is without, and the rights that it takes. diff takes those of submit,
-# list and wait of status, resume of suspend, gc of cancel. charts/fedtrain-platform gives them all.
+# Command -> the level if its permissions are missing, and the permissions. diff needs those of
+# submit, list and wait those of status, resume of suspend, gc of cancel. The role in
+# charts/fedtrain-platform has them all.
 RIGHTS: dict[str, tuple[str, Sequence[Right]]] = {
     "submit": (FAIL, _to(SEND, *JOBS, *PARTS, CLAIM)),
     "submit --queue": (WARN, _to(["get", "list"], "LocalQueue")),
@@ -60,7 +61,7 @@ RIGHTS: dict[str, tuple[str, Sequence[Right]]] = {
 
 
 def server(cluster: "Cluster") -> Iterator[Finding]:
-    """Reachable, new enough, and of the same opinion about the time."""
+    """Check that the server is reachable and new enough, and that the clocks agree."""
     answer = cluster.raw("GET", "/version")
     version = str(cluster.tree(answer).get("gitVersion", ""))
     wanted = oldest()
@@ -75,11 +76,11 @@ def server(cluster: "Cluster") -> Iterator[Finding]:
         skew = abs((datetime.now(UTC) - parsedate_to_datetime(date)).total_seconds())
         if skew > MOST_SKEW_SECONDS:
             text = f"this machine's clock and the server's differ by {skew:.0f} s"
-            yield Finding(WARN, text, "set the clock, or logins and certificates may be refused")
+            yield Finding(WARN, text, "set the clock, or logins and certificates may be rejected")
 
 
 def oldest() -> tuple[int, int]:
-    """The Kubernetes that the chart says it needs."""
+    """Return the Kubernetes version that the chart needs."""
     import yaml
 
     from fedctl.chart import schema
@@ -91,36 +92,35 @@ def oldest() -> tuple[int, int]:
 
 
 def namespace(cluster: "Cluster") -> Iterator[Finding]:
-    """There, and what its Pod Security level lets in."""
+    """Check that the namespace exists, and report its Pod Security level."""
     name = cluster.namespace
     try:
         found = cluster.get("Namespace", name)
     except errors.Forbidden:
-        text = f"{name}: whether it is there, and its Pod Security level, may not be seen"
-        yield Finding(UNKNOWN, text, "needs the right to get namespaces")
+        yield Finding(UNKNOWN, f"cannot check {name}: no permission to get namespaces")
         return
     if found is None:
-        yield Finding(FAIL, f"there is no namespace {name}", "name another with -n")
+        yield Finding(FAIL, f"namespace {name} does not exist", "name another with -n")
         return
     level = (found["metadata"].get("labels") or {}).get(LEVEL, "privileged")
     if level == "privileged":
-        yield Finding(OK, f"{name} lets every pod in; RDMA profiles need --pod-security privileged")
+        yield Finding(OK, f"{name} admits every pod; RDMA profiles need --pod-security privileged")
     else:
         yield Finding(OK, f"{name} enforces Pod Security {level}: every profile but RDMA's")
 
 
 def helm(cluster: "Cluster") -> Iterator[Finding]:
-    """What renders a run."""
+    """Check that Helm is installed."""
     from fedctl.chart import helm as renderer
 
     try:
         yield Finding(OK, f"{renderer.program()} renders runs")
     except FedctlError as error:
-        yield Finding(FAIL, str(error), "submit, diff and render need it; the rest does not")
+        yield Finding(FAIL, str(error), "submit, diff and render need it; other commands do not")
 
 
 def rights(cluster: "Cluster") -> Iterator[Finding]:
-    """Of each command what it needs of the kinds that there are, as the server itself judges it."""
+    """Check the permissions that each command needs on the kinds that are installed."""
     every = sorted({right for _level, wanted in RIGHTS.values() for right in wanted})
     there = {kind: _has(cluster, kind) for kind in {kind for _verb, kind, _sub in every}}
     every = [right for right in every if there[right[1]]]
@@ -129,12 +129,12 @@ def rights(cluster: "Cluster") -> Iterator[Finding]:
     for command, (_level, wanted) in RIGHTS.items():
         missing = [right for right in wanted if not allowed.get(right, True)]
         if not missing:
-            if " " not in command:  # the ways of a command are told of where they are closed
-                yield Finding(OK, f"you may {command}")
+            if " " not in command:  # variants of a command are reported only if they fail
+                yield Finding(OK, f"you have permission to {command}")
             continue
         named = ", ".join(dict.fromkeys(map(_named, missing)))
         remedy = FETCH_ROLE if command == "fetch" else ROLE
-        yield Finding(RIGHTS[command][0], f"{command}: you may not {named}", remedy)
+        yield Finding(RIGHTS[command][0], f"{command}: no permission to {named}", remedy)
 
 
 def _has(cluster: "Cluster", kind: str) -> bool:

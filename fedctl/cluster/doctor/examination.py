@@ -1,6 +1,6 @@
-"""Owns the examination of a cluster: which checks there are, in which order, and how each ends.
+"""All checks of a cluster, in order, and the result of each.
 
-A check asks and judges; what it may not ask is `unknown` and says which right is missing.
+If a permission is missing, a check is `unknown` and names the permission.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -35,13 +35,13 @@ CHECKS: tuple[tuple[str, Check], ...] = (
 
 
 def examine(cluster: "Cluster", checks: Sequence[tuple[str, Check]] = CHECKS) -> Iterator[Finding]:
-    """These checks, one after the other; a server that cannot be reached is asked no more."""
+    """Run these checks one after the other; stop if the server cannot be reached."""
     for name, check in checks:
         try:
             for found in check(cluster):
                 yield found.of(name)
         except errors.Forbidden as error:
-            yield Finding(UNKNOWN, f"needs a right: {error}").of(name)
+            yield Finding(UNKNOWN, f"no permission: {error}").of(name)
         except errors.Unreachable as error:
             yield Finding(FAIL, str(error)).of(name)
             return
@@ -50,7 +50,7 @@ def examine(cluster: "Cluster", checks: Sequence[tuple[str, Check]] = CHECKS) ->
 
 
 def verdict(found: list[Finding]) -> RunError | None:
-    """The error to end with, where something fails."""
+    """Return the error to end with if a check fails."""
     failing = [one for one in found if one.level == FAIL]
     if not failing:
         return None

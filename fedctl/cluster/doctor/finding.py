@@ -1,4 +1,4 @@
-"""Owns what a check of a cluster comes to: a level, a sentence, a remedy."""
+"""The result of a check: a level, a sentence, a remedy."""
 
 from dataclasses import dataclass, replace
 
@@ -7,7 +7,7 @@ OK, WARN, FAIL, UNKNOWN = "ok", "warn", "fail", "unknown"
 
 @dataclass(frozen=True)
 class Finding:
-    """`warn`: some runs will not do; `fail`: none will; `unknown`: one may not look."""
+    """A result. `warn`: some runs will not work; `fail`: no run will; `unknown`: no permission."""
 
     level: str
     text: str
@@ -15,5 +15,5 @@ class Finding:
     check: str = ""
 
     def of(self, check: str) -> "Finding":
-        """The same, under the name of its check."""
+        """Return the same finding under the name of its check."""
         return replace(self, check=check)

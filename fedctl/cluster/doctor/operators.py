@@ -1,4 +1,4 @@
-"""Owns the checks of what runs the pods: there, new enough for what the chart renders, alive."""
+"""Checks of the operators that run the pods: installed, new enough for the chart, running."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Object = Mapping[str, Any]
 
 BACKENDS = {"pytorchjob": ("PyTorchJob",), "trainjob": ("TrainJob", "TrainingRuntime", "JobSet")}
-# The end of a Deployment's name -> the kind whose operator it is; releases put names before it.
+# Suffix of a Deployment's name -> its operator's kind; Helm releases add a prefix.
 DEPLOYMENTS = {
     "training-operator": "PyTorchJob",
     "trainer-controller-manager": "TrainJob",
@@ -22,7 +22,7 @@ DEPLOYMENTS = {
     "kueue-controller-manager": "LocalQueue",
 }
 PRESET = "gwpf-digits"
-# What is rendered -> the values that make it so.
+# Options of `fedctl render` -> the chart's values for them.
 SHAPES: Mapping[str, Mapping[str, Any]] = {
     "": {"deadlineSeconds": 3600, "ttlSecondsAfterFinished": 3600},
     "--queueing native": {"queue.kind": "native"},
@@ -32,27 +32,29 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
 
 
 def backends(cluster: "Cluster") -> Iterator[Finding]:
-    """Which of the three there are."""
+    """Check which of the three backends are installed."""
     for backend, wanted in BACKENDS.items():
         missing = [kind for kind in wanted if not cluster.serves(kind)]
         if missing:
             remedy = kinds.BROUGHT_BY[kinds.of(missing[0]).group]
-            yield Finding(WARN, f"--backend {backend}: there is no {', '.join(missing)}", remedy)
+            yield Finding(WARN, f"--backend {backend}: not installed: {', '.join(missing)}", remedy)
         else:
             of = kinds.of(wanted[0])
             api = f"{of.group}/{cluster.version_of(of)}"
-            yield Finding(OK, f"--backend {backend}: {wanted[0]} is there ({api})")
-    yield Finding(OK, "--backend job: Kubernetes' own, always there")
+            yield Finding(OK, f"--backend {backend}: {wanted[0]} is installed ({api})")
+    yield Finding(OK, "--backend job: part of Kubernetes, always available")
 
 
 def fields(cluster: "Cluster") -> Iterator[Finding]:
-    """What the cluster would drop of what the chart renders: its kinds are older than the chart."""
+    """Check for fields of the chart that the cluster's kinds do not have and would drop."""
     for backend, wanted in BACKENDS.items():
         if not all(cluster.serves(kind) for kind in wanted):
             continue
         schemas = {kind: _schema(cluster, kind) for kind in wanted[:2] if kind != "JobSet"}
         if not all(schemas.values()):
-            yield Finding(UNKNOWN, f"--backend {backend}: the server tells no schema of its kinds")
+            yield Finding(
+                UNKNOWN, f"--backend {backend}: the server publishes no schema of its kinds"
+            )
             continue
         usual: set[str] = set()
         for shape, options in SHAPES.items():
@@ -67,18 +69,18 @@ def fields(cluster: "Cluster") -> Iterator[Finding]:
                     level, text, f"upgrade: {kinds.BROUGHT_BY[kinds.of(wanted[0]).group]}"
                 )
         if not usual:
-            yield Finding(OK, f"--backend {backend}: its kinds know every field of the chart")
+            yield Finding(OK, f"--backend {backend}: its kinds have every field of the chart")
 
 
 def _schema(cluster: "Cluster", kind: str) -> tuple[Object, Object] | None:
-    """A kind's schema and all those beside it, from the server's OpenAPI, open to everybody."""
+    """Return the schema of a kind, and all others, from the server's public OpenAPI."""
     of = kinds.of(kind)
     try:
         path = f"/openapi/v3/apis/{of.group}/{cluster.version_of(of)}"
-        told = cluster.json("GET", path)
+        answer = cluster.json("GET", path)
     except (errors.NotFound, errors.KindMissing):
         return None
-    every: Object = (told.get("components") or {}).get("schemas") or {}
+    every: Object = (answer.get("components") or {}).get("schemas") or {}
     for schema in every.values():
         names = schema.get("x-kubernetes-group-version-kind") or []
         if any(name.get("kind") == kind for name in names):
@@ -89,7 +91,7 @@ def _schema(cluster: "Cluster", kind: str) -> tuple[Object, Object] | None:
 def _lost(
     cluster: "Cluster", backend: str, options: Mapping[str, Any], schemas: Mapping[str, Any]
 ) -> Iterator[str]:
-    """The fields of a rendered run that its kinds do not have."""
+    """Yield the fields of a rendered run that its kinds do not have."""
     from fedctl.chart import helm, values
 
     release = values.release(
@@ -102,7 +104,7 @@ def _lost(
 
 
 def unknown(value: Any, schema: Object, every: Object, path: str) -> Iterator[str]:
-    """The paths in a value that a schema has no place for: what the API server would drop."""
+    """Yield the paths in a value that the schema does not have: the API server would drop them."""
     schema = _resolved(schema, every)
     if isinstance(value, list):
         for item in value:
@@ -121,7 +123,7 @@ def unknown(value: Any, schema: Object, every: Object, path: str) -> Iterator[st
 
 
 def _resolved(schema: Object, every: Object) -> Object:
-    """What a reference stands for; with a default beside it, it is the only one of `allOf`."""
+    """Follow a reference; if it has a default, it is the only item of `allOf`."""
     while "$ref" in schema or len(schema.get("allOf") or []) == 1:
         inner = schema if "$ref" in schema else schema["allOf"][0]
         if "$ref" not in inner:
@@ -131,28 +133,30 @@ def _resolved(schema: Object, every: Object) -> Object:
 
 
 def alive(cluster: "Cluster") -> Iterator[Finding]:
-    """The operators' Deployments, where one may see them."""
+    """Check the operators' Deployments, if they may be listed."""
     there = {name: kind for name, kind in DEPLOYMENTS.items() if cluster.serves(kind)}
     if not there:
         return
-    probe = "`fedctl submit ... --dry-run server` asks their webhooks"
+    probe = "`fedctl submit ... --dry-run server` contacts their webhooks"
     try:
         found = cluster.list("Deployment", everywhere=True)
     except errors.Forbidden:
-        yield Finding(UNKNOWN, f"whether {', '.join(there)} run may not be seen", probe)
+        yield Finding(
+            UNKNOWN, f"cannot check {', '.join(there)}: no permission to list deployments", probe
+        )
         return
     for ending, kind in there.items():
         mine = [d for d in found if d["metadata"]["name"].endswith(ending)]
         if not mine:
-            yield Finding(WARN, f"{kind} is there, but no Deployment ...{ending}", probe)
+            yield Finding(WARN, f"{kind} is installed, but no Deployment ...{ending}", probe)
         for deployment in mine:
             meta, status = deployment["metadata"], deployment.get("status") or {}
             image = deployment["spec"]["template"]["spec"]["containers"][0].get("image", "")
             text = f"{meta['namespace']}/{meta['name']} ({image.rpartition('/')[2]})"
             if status.get("availableReplicas"):
-                yield Finding(OK, f"{text} runs")
+                yield Finding(OK, f"{text} is running")
             else:
                 remedy = f"see `kubectl describe deployment -n {meta['namespace']} {meta['name']}`"
                 yield Finding(
-                    FAIL if kind != "LocalQueue" else WARN, f"{text} does not run", remedy
+                    FAIL if kind != "LocalQueue" else WARN, f"{text} is not running", remedy
                 )

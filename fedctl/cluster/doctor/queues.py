@@ -1,4 +1,4 @@
-"""Owns the checks of who starts a run and who watches it: Kueue, Volcano, gangs, Prometheus."""
+"""Checks of queues, gang schedulers and monitoring: Kueue, Volcano, Kubernetes, Prometheus."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -12,33 +12,35 @@ from fedctl.cluster.status import job
 if TYPE_CHECKING:
     from fedctl.cluster.api.client import Cluster
 
-# As Kueue's own manifests name them; another installation may not.
+# As in Kueue's own manifests; other installations may use other names.
 KUEUE_NAMESPACE, KUEUE_CONFIG = "kueue-system", "kueue-manager-config"
 CONFIG_KEY = "controller_manager_config.yaml"
 
 
 def kueue(cluster: "Cluster") -> Iterator[Finding]:
-    """There, and with a queue in this namespace."""
+    """Check that Kueue is installed and has a queue in this namespace."""
     if not cluster.serves("LocalQueue"):
-        yield Finding(OK, "Kueue is not there: leave --queue out")
+        yield Finding(OK, "Kueue is not installed: drop --queue")
         return
     queues = cluster.list("LocalQueue")
     if not queues:
-        text = f"Kueue is there, but namespace {cluster.namespace} has no LocalQueue"
+        text = f"Kueue is installed, but namespace {cluster.namespace} has no LocalQueue"
         yield Finding(WARN, text, "set queue.clusterQueue in charts/fedtrain-platform")
     for queue in queues:
         name = queue["metadata"]["name"]
         for condition in (queue.get("status") or {}).get("conditions") or []:
             if condition["type"] == "Active" and condition["status"] == "False":
                 why = condition.get("message") or condition.get("reason")
-                yield Finding(WARN, f"--queue {name}: not active: {why}", "ask who runs Kueue")
+                yield Finding(
+                    WARN, f"--queue {name}: not active: {why}", "ask the administrator of Kueue"
+                )
                 break
         else:
             yield Finding(OK, f"--queue {name}: to {queue['spec'].get('clusterQueue')}")
 
 
 def integrations(cluster: "Cluster") -> Iterator[Finding]:
-    """Whether Kueue manages the kinds of our jobs; those that it does not would wait for ever."""
+    """Check that Kueue manages the kinds of our jobs; others would stay suspended forever."""
     if not cluster.serves("LocalQueue"):
         return
     try:
@@ -49,8 +51,8 @@ def integrations(cluster: "Cluster") -> Iterator[Finding]:
     if not text:
         yield Finding(
             UNKNOWN,
-            "which kinds Kueue manages may not be seen; since 0.19 no PyTorchJob, unless told to",
-            f"needs the right to get configmaps in {KUEUE_NAMESPACE}",
+            f"cannot check which kinds Kueue manages: no permission to get configmaps in "
+            f"{KUEUE_NAMESPACE}; since 0.19 PyTorchJobs only if configured",
         )
         return
     tree = yaml.safe_load(text) or {}
@@ -66,23 +68,28 @@ def integrations(cluster: "Cluster") -> Iterator[Finding]:
 
 
 def gangs(cluster: "Cluster") -> Iterator[Finding]:
-    """Who else starts all ranks at once, or none."""
+    """Check for the other gang schedulers."""
     if cluster.serves("PodGroup.scheduling.volcano.sh"):
-        text = "--queueing volcano: Volcano is there"
+        text = "--queueing volcano: Volcano is installed"
         yield Finding(OK, f"{text}; PyTorchJobs need the operator's --gang-scheduler-name=volcano")
     else:
-        yield Finding(OK, "--queueing volcano: Volcano is not there")
+        yield Finding(OK, "--queueing volcano: Volcano is not installed")
     if cluster.serves("PodGroup"):
-        yield Finding(OK, "--queueing native: the scheduler's own gangs are there")
+        yield Finding(OK, "--queueing native: this Kubernetes has gang scheduling")
     else:
         yield Finding(
-            OK, "--queueing native: this Kubernetes has no gangs, or they are switched off"
+            OK, "--queueing native: this Kubernetes has no gang scheduling, or it is disabled"
         )
 
 
 def monitoring(cluster: "Cluster") -> Iterator[Finding]:
-    """Who scrapes the ranks."""
+    """Check for the Prometheus operator."""
     if cluster.serves("PodMonitor"):
-        yield Finding(OK, "PodMonitors are there: charts/fedtrain-platform has the ranks scraped")
+        yield Finding(
+            OK,
+            "PodMonitors are installed: charts/fedtrain-platform lets Prometheus scrape the ranks",
+        )
     else:
-        yield Finding(OK, "there is no Prometheus operator; `fedctl top` reads the ranks itself")
+        yield Finding(
+            OK, "no Prometheus operator is installed; `fedctl top` reads the ranks directly"
+        )

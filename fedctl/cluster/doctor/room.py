@@ -1,4 +1,4 @@
-"""Owns the checks of what there is room for: quota, limits, GPUs, storage."""
+"""Checks of the available resources: quota, limits, GPUs, storage."""
 
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Object = Mapping[str, Any]
 
 GPU = "nvidia.com/gpu"
-# Of pods: the others hold nothing any more, and may be most of a cluster's.
+# Pods that still hold resources; the others may be most of a cluster's.
 ALIVE = "status.phase!=Succeeded,status.phase!=Failed"
 DEFAULT = "storageclass.kubernetes.io/is-default-class"
 # Parts of the names of provisioners whose volumes many nodes can write to.
@@ -22,7 +22,7 @@ SHARED = ("nfs", "cephfs", "efs.csi", "filestore", "file.csi.azure", "lustre", "
 
 
 def quota(cluster: "Cluster") -> Iterator[Finding]:
-    """What the namespace has left, and what a single pod may take."""
+    """Check what is left of the namespace's quota, and the limits of a single pod."""
     full = []
     quotas = cluster.list("ResourceQuota")
     for found in quotas:
@@ -32,7 +32,9 @@ def quota(cluster: "Cluster") -> Iterator[Finding]:
             if number(used.get(resource, "0")) >= number(hard):
                 full.append(f"{resource} {used.get(resource)} of {hard}")
     if full:
-        yield Finding(WARN, f"quota is used up: {', '.join(full)}", "wait for other runs, or ask")
+        yield Finding(
+            WARN, f"quota is used up: {', '.join(full)}", "wait for other runs, or ask for more"
+        )
     elif quotas:
         rooms = [_room(found) for found in quotas]
         yield Finding(OK, f"quota: {'; '.join(rooms)}")
@@ -61,15 +63,15 @@ def _limits(cluster: "Cluster") -> Iterator[Finding]:
             if most and number(most) < wanted:
                 text = f"a {limit['type'].lower()} may take {most} of memory at most"
                 remedy = "set resources.memoryMiB and sharedMemoryMiB below it, with --values"
-                yield Finding(WARN, f"{text}, and a rank asks for {wanted // 2**20}Mi", remedy)
+                yield Finding(WARN, f"{text}, and a rank requests {wanted // 2**20}Mi", remedy)
 
 
 def gpus(cluster: "Cluster") -> Iterator[Finding]:
-    """How many there are, and how many are free."""
+    """Count the GPUs, and those that are free."""
     try:
         nodes = cluster.list("Node")
     except errors.Forbidden:
-        yield Finding(UNKNOWN, "how many GPUs there are may not be seen", "needs to list nodes")
+        yield Finding(UNKNOWN, "cannot count GPUs: no permission to list nodes")
         return
     there = {node["metadata"]["name"]: _gpus_of(node) for node in nodes if _usable(node)}
     total = sum(there.values())
@@ -84,7 +86,7 @@ def gpus(cluster: "Cluster") -> Iterator[Finding]:
     taken = sum(_taken(pod) for pod in pods if (pod.get("spec") or {}).get("nodeName") in there)
     text = f"{total - taken} of {total} GPUs are free"
     if taken >= total:
-        yield Finding(WARN, text, "runs will wait; --queue makes that fair, --gpus 0 needs none")
+        yield Finding(WARN, text, "runs will wait; --queue shares them fairly, --gpus 0 needs none")
     else:
         yield Finding(OK, text)
 
@@ -99,24 +101,24 @@ def _gpus_of(node: Object) -> int:
 
 
 def _taken(pod: Object) -> int:
-    asked = [((c.get("resources") or {}).get("limits") or {}).get(GPU, "0")
+    wanted = [((c.get("resources") or {}).get("limits") or {}).get(GPU, "0")
              for c in pod["spec"]["containers"]]  # fmt: skip
-    return sum(int(number(text)) for text in asked)
+    return sum(int(number(text)) for text in wanted)
 
 
 def storage(cluster: "Cluster") -> Iterator[Finding]:
-    """Where run folders may go: a default class, and one that several ranks can share."""
+    """Check for a default storage class, and for one that several ranks can share."""
     try:
         classes = cluster.list("StorageClass")
     except errors.Forbidden:
-        text = "which storage classes there are may not be seen"
-        yield Finding(UNKNOWN, text, "needs to list storageclasses.storage.k8s.io")
+        text = "cannot check storage classes: no permission to list storageclasses.storage.k8s.io"
+        yield Finding(UNKNOWN, text)
         return
     default = [c["metadata"]["name"] for c in classes if _default(c)]
     shared = [c["metadata"]["name"] for c in classes if _shared(c)]
     if not classes:
         yield Finding(
-            WARN, "there is no storage class", "set storage.runs.claim to a claim you have"
+            WARN, "no storage class exists", "set storage.runs.claim to an existing claim"
         )
         return
     names = ", ".join(c["metadata"]["name"] for c in classes)
@@ -130,7 +132,7 @@ def storage(cluster: "Cluster") -> Iterator[Finding]:
         yield Finding(OK, f"ranks can share a volume of class {', '.join(shared)}")
     else:
         remedy = "name one that can with --storage-class, or run with --ranks 1"
-        text = f"no class is known to make volumes that several nodes can write to ({names})"
+        text = f"no class is known to create volumes that several nodes can write to ({names})"
         yield Finding(WARN, text, remedy)
 
 
@@ -143,7 +145,7 @@ def _shared(found: Object) -> bool:
 
 
 def number(text: Any) -> Decimal:
-    """A Kubernetes quantity: 4, 500m, 16Gi."""
+    """Parse a Kubernetes quantity: 4, 500m, 16Gi."""
     from kubernetes.utils.quantity import parse_quantity
 
     return Decimal(parse_quantity(str(text)))

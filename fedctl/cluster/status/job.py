@@ -1,4 +1,4 @@
-"""Owns the job behind a run, whichever of the three kinds it is: where it is, how it ended."""
+"""The job of a run, of any of the three kinds: where it is, how large, how it ended."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from fedctl.cluster.api.errors import Forbidden, KindMissing
-from fedctl.cluster.status.ranks import CHART, NAME
+from fedctl.cluster.status.ranks import CHART, NAME, RUN
 from fedctl.errors import RunError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ INTEGRATIONS = {
 
 @dataclass(frozen=True)
 class End:
-    """How a job has ended, when, and what its operator says of it."""
+    """How a job has ended, when, and its operator's message."""
 
     succeeded: bool
     when: datetime | None
@@ -35,17 +35,17 @@ class End:
 
     @property
     def word(self) -> str:
-        """For a sentence."""
+        """The end in one word."""
         return "finished" if self.succeeded else "failed"
 
 
 def find(cluster: "Cluster", run: str) -> Object | None:
-    """The job of this name that our chart made; None: there is none."""
+    """Return the job of this name that the chart created; None if there is none."""
     hidden: list[Forbidden] = []
     for kind in KINDS:
         try:
             found = cluster.get(kind, run)
-        except Forbidden as error:  # also said of a kind that the cluster does not have
+        except Forbidden as error:  # servers may also answer this for a kind that is not installed
             hidden.append(error)
             continue
         if found and (found["metadata"].get("labels") or {}).get(NAME) == CHART:
@@ -56,7 +56,7 @@ def find(cluster: "Cluster", run: str) -> Object | None:
 
 
 def required(cluster: "Cluster", run: str) -> Object:
-    """The same; an error where there is none."""
+    """Return the job of this name; raise if there is none."""
     found = find(cluster, run)
     if found is None:
         raise RunError(f"{run}: no such run in namespace {cluster.namespace}; name another with -n")
@@ -64,22 +64,22 @@ def required(cluster: "Cluster", run: str) -> Object:
 
 
 def of_namespace(cluster: "Cluster", everywhere: bool = False) -> list[Object]:
-    """All jobs that our chart made, of every kind that the cluster has."""
+    """Return all jobs that the chart created, of every installed kind."""
     found: list[Object] = []
     for kind in KINDS:
         try:
             found += cluster.list(kind, labels={NAME: CHART}, everywhere=everywhere)
         except KindMissing:
             continue
-        except Forbidden:  # also said of a kind that the cluster does not have
+        except Forbidden:  # servers may also answer this for a kind that is not installed
             if cluster.serves(kind):
                 raise
-    # JobSet makes Jobs of its own, in whose labels a runtime has a say.
+    # JobSet creates Jobs of its own, which may have these labels from the runtime.
     return [job for job in found if not job["metadata"].get("ownerReferences")]
 
 
 def ended(job: Object) -> End | None:
-    """How it has ended; None: it has not. Only a condition that is true counts."""
+    """Return how the job has ended; None if it has not. Only a condition that is true counts."""
     for condition in (job.get("status") or {}).get("conditions") or []:
         if condition.get("status") == "True" and condition["type"] in (*SUCCEEDED, *FAILED):
             return End(
@@ -91,7 +91,7 @@ def ended(job: Object) -> End | None:
 
 
 def size(job: Object) -> int:
-    """How many ranks it has."""
+    """Return the number of ranks."""
     spec = job["spec"]
     if job["kind"] == "PyTorchJob":
         return sum(int(r.get("replicas") or 1) for r in spec["pytorchReplicaSpecs"].values())
@@ -101,7 +101,7 @@ def size(job: Object) -> int:
 
 
 def template(cluster: "Cluster", job: Object) -> Object | None:
-    """Its pods' template; None: it was in a TrainingRuntime that is gone."""
+    """Return the pods' template; None if it was in a TrainingRuntime that was deleted."""
     if job["kind"] == "PyTorchJob":
         replicas: dict[str, Object] = job["spec"]["pytorchReplicaSpecs"]
         return next(iter(replicas.values()))["template"]  # type: ignore[no-any-return]
@@ -115,19 +115,30 @@ def template(cluster: "Cluster", job: Object) -> Object | None:
 
 
 def when(text: str | None) -> datetime | None:
-    """A time as Kubernetes writes it."""
+    """Parse a time as Kubernetes writes it."""
     return datetime.fromisoformat(text) if text else None
 
 
+def created(obj: Object) -> datetime | None:
+    """Return when an object was created."""
+    return when(obj["metadata"].get("creationTimestamp"))
+
+
+def place(obj: Object) -> tuple[str, str]:
+    """Return the namespace of an object, and the run that its labels name."""
+    meta = obj["metadata"]
+    return str(meta.get("namespace", "")), str((meta.get("labels") or {}).get(RUN, ""))
+
+
 def suspended(job: Object) -> bool:
-    """Whether it is kept from starting, by a queue or a person."""
+    """Return whether a queue or a person keeps the job from starting."""
     spec = job["spec"]
     return bool(spec.get("suspend") or (spec.get("runPolicy") or {}).get("suspend"))
 
 
 def why_no_pods(job: Object) -> str:
-    """In words."""
+    """Return why the job has no pods, for people."""
     if not suspended(job):
-        return "its operator has made no pods yet; `fedctl doctor` says whether it runs"
+        return "its operator has created no pods yet; `fedctl doctor` checks whether it is running"
     queue = (job["metadata"].get("labels") or {}).get(QUEUE)
-    return f"queue {queue} has not let it start" if queue else "it is suspended"
+    return f"queue {queue} has not admitted it yet" if queue else "it is suspended"

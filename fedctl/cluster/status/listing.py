@@ -1,4 +1,4 @@
-"""Owns the list of the runs on a cluster, whichever backend they have."""
+"""The list of all runs on a cluster, on any backend."""
 
 import json
 from collections import defaultdict
@@ -22,7 +22,7 @@ OURS = {NAME: CHART}
 
 @dataclass(frozen=True)
 class Listed:
-    """A run in a list; `algorithm` and `sync` are empty where its experiment may not be read."""
+    """A run in a list; `algorithm` and `sync` are empty if its experiment may not be read."""
 
     name: str
     namespace: str
@@ -33,50 +33,41 @@ class Listed:
 
 
 def runs(cluster: "Cluster", everywhere: bool = False) -> list[Listed]:
-    """The runs of a namespace, or of all; the newest first."""
+    """Return the runs of a namespace, or of all namespaces, the newest first."""
     jobs = [
         found for kind in job.KINDS for found in _all(cluster, kind, everywhere) if _whole(found)
     ]
     pods: dict[tuple[str, str], list[Object]] = defaultdict(list)
     for pod in _all(cluster, "Pod", everywhere):
-        pods[_place(pod, pod["metadata"]["labels"].get(RUN, ""))].append(pod)
-    experiments = {
-        _place(config, config["metadata"]["labels"].get(RUN, "")): config
-        for config in _all(cluster, "ConfigMap", everywhere)
-    }
+        pods[job.place(pod)].append(pod)
+    experiments = {job.place(config): config for config in _all(cluster, "ConfigMap", everywhere)}
     found = []
     for mine in jobs:
-        meta = mine["metadata"]
-        place = _place(mine, meta["name"])
-        now = state.of(Snapshot(meta["name"], meta["namespace"], mine, pods[place]))
-        made = job.when(meta.get("creationTimestamp"))
+        namespace, name = place = job.place(mine)
+        now = state.of(Snapshot(name, namespace, mine, pods[place]))
         names = _names(experiments.get(place))
-        found.append(Listed(meta["name"], meta["namespace"], now, made, *names))
+        found.append(Listed(name, namespace, now, job.created(mine), *names))
     found.sort(key=lambda run: (run.made.timestamp() if run.made else 0.0, run.name), reverse=True)
     return found
 
 
 def _all(cluster: "Cluster", kind: str, everywhere: bool) -> list[dict[str, Any]]:
-    """Those that the chart has made; none where the kind is not installed."""
+    """Return the chart's objects of a kind; none if the kind is not installed."""
     try:
         return cluster.list(kind, labels=OURS, everywhere=everywhere)
     except errors.KindMissing:
         return []
     except errors.Forbidden:
-        # Said of a kind that is not there, too; and only names of algorithms are in ConfigMaps.
-        # Without pods there is no state: who may not see them may see no run.
+        # Servers may also answer this for a kind that is not installed. ConfigMaps only add names
+        # of algorithms; but without permission to list pods no state can be shown.
         if kind == "Pod":
             raise
         return []
 
 
 def _whole(mine: Object) -> bool:
-    """A run of its own: not the Job that JobSet makes of a TrainJob's ranks."""
+    """Return whether this is a run, and not the Job that JobSet creates for a TrainJob's ranks."""
     return bool(mine["metadata"].get("labels", {}).get(RUN) == mine["metadata"]["name"])
-
-
-def _place(obj: Object, run: str) -> tuple[str, str]:
-    return obj["metadata"]["namespace"], run
 
 
 def _names(config: Object | None) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Owns the sentences about what keeps a run from going on, each with its remedy; it asks nobody."""
+"""Sentences about what keeps a run from progressing, each with its remedy. Sends no request."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from fedctl.cluster.status.ranks import Rank
 from fedctl.cluster.status.snapshot import Snapshot, last_seen
 from fedctl.report.postmortem import PEER_LOST
 
-# An operator, or Kueue, has had the time to say something; before that, silence means nothing.
+# After this an operator, or Kueue, has had the time to react.
 SILENCE_SECONDS = 15
 OPERATORS = {
     "PyTorchJob": "the training operator",
@@ -25,7 +25,7 @@ LOST = ("Evicted", "NodeLost", "NodeShutdown", "Shutdown", "Preempting", "Unexpe
 
 
 def of(seen: Snapshot, now: state.RunState | None = None) -> list[str]:
-    """The sentences, what is at the root of it first; none where all is well."""
+    """Return the sentences, the root cause first; empty if all is well."""
     now = now or state.of(seen)
     if seen.job is None or now.state == state.SUCCEEDED:
         return []
@@ -40,12 +40,14 @@ def _of_the_end(seen: Snapshot) -> Iterator[str]:
         return
     conditions = (seen.job or {}).get("status", {}).get("conditions") or []
     reasons = {str(c.get("reason")) for c in conditions if c.get("status") == "True"}
-    told = [state.told(state.termination(rank)).get("status") for rank in seen.ranks.values()]
+    reported = [
+        state.reported(state.termination(rank)).get("status") for rank in seen.ranks.values()
+    ]
     message = end.message.lower()
-    if "DeadlineExceeded" in reasons or "deadline" in message or "deadline" in told:
-        yield "it was ended at its deadline; raise --deadline, and submit it again to go on"
+    if "DeadlineExceeded" in reasons or "deadline" in message or "deadline" in reported:
+        yield "it was stopped at its deadline; raise --deadline, and submit it again to resume"
     elif "BackoffLimitExceeded" in reasons or "backoff limit" in message:
-        yield "it has restarted as often as restart.limit allows"
+        yield "it has used up the restarts that restart.limit allows"
     elif end.message and not any(rank.ended for rank in seen.ranks.values()):
         yield f"its {(seen.job or {})['kind']} failed: {end.message}"
 
@@ -70,7 +72,7 @@ def _of_the_queue(seen: Snapshot) -> Iterator[str]:
         )
         return
     if seen.workload["spec"].get("active") is False:
-        yield "it was taken out of its queue; `fedctl resume` puts it back"
+        yield "it was removed from its queue; `fedctl resume` puts it back"
         return
     conditions = {c["type"]: c for c in (seen.workload.get("status") or {}).get("conditions") or []}
     reserved = conditions.get("QuotaReserved") or {}
@@ -78,8 +80,8 @@ def _of_the_queue(seen: Snapshot) -> Iterator[str]:
         return
     evicted = conditions.get("Evicted") or {}
     if evicted.get("status") == "True":
-        yield f"Kueue took its place away ({evicted.get('reason')}): {evicted.get('message')}"
-    waits = reserved.get("message") or "its turn has not come"
+        yield f"Kueue evicted it ({evicted.get('reason')}): {evicted.get('message')}"
+    waits = reserved.get("message") or "its turn has not come yet"
     yield f"it waits in queue {seen.queue}: {waits}"
 
 
@@ -89,28 +91,28 @@ def _of_the_operator(seen: Snapshot) -> Iterator[str]:
     held = job.suspended(mine) and bool(seen.queue)
     if silent and not held and not seen.events and seen.age_seconds >= SILENCE_SECONDS:
         yield (
-            f"nobody acts on its {mine['kind']}: {OPERATORS[mine['kind']]} is not running; "
-            "`fedctl doctor` says what is there"
+            f"no controller is handling its {mine['kind']}: {OPERATORS[mine['kind']]} does not "
+            "seem to be running; check with `fedctl doctor`"
         )
 
 
 def _of_creation(seen: Snapshot, now: state.RunState) -> Iterator[str]:
-    """Pods that the operator could not make: it only says so in an event."""
+    """Yield the pods that the operator could not create, which only an event reports."""
     if job.ended(seen.job or {}) or all(row.pod for row in now.ranks):
         return
     made = [str(pod["metadata"].get("creationTimestamp") or "") for pod in seen.pods]
     failed = [e for e in seen.events if CREATION.match(str(e.get("reason")))]
     for event in failed[-1:]:
         if (last_seen(event) or "~") < max(made, default=""):
-            return  # it could be made since
+            return  # a pod was created since
         text = " ".join(str(event.get("message") or "").split())
         text = re.sub(r"^Error creating: ", "", text)
         missing = sum(not row.pod for row in now.ranks)
-        yield f"{missing} of {now.size} pods cannot be made: {explained(text)}"
+        yield f"{missing} of {now.size} pods cannot be created: {explained(text)}"
 
 
 def explained(message: str) -> str:
-    """What an API server said to somebody else, as it is said to us."""
+    """Return an error that another client got, in fedctl's words."""
     return str(errors.of_status({"code": 500, "message": message}, path=""))
 
 
@@ -118,19 +120,19 @@ def _of_claims(seen: Snapshot) -> Iterator[str]:
     for claim in seen.claims:
         name, status = claim["metadata"]["name"], claim.get("status") or {}
         if status.get("phase") == "Lost":
-            yield f"claim {name} has lost its volume; its data is gone with it"
+            yield f"claim {name} has lost its volume, and with it its data"
         if status.get("phase") != "Pending":
             continue
         said = [e for e in seen.events if e["involvedObject"].get("name") == name]
         if said:
             yield (
                 f"claim {name} gets no volume: {said[-1].get('message')}; name a class that can "
-                "make one with --storage-class, or a claim that you have in storage.runs.claim"
+                "create one with --storage-class, or an existing claim in storage.runs.claim"
             )
 
 
 def _of_ranks(seen: Snapshot) -> Iterator[str]:
-    """The same sentence about several ranks is one."""
+    """Yield one sentence for all ranks that have the same problem."""
     said: dict[str, list[int]] = {}
     for index, rank in sorted(seen.ranks.items()):
         if text := _of_rank(rank, seen.events):
@@ -161,7 +163,7 @@ def _of_rank(rank: Rank, events: Sequence[Mapping[str, Any]]) -> str:
         gates = [gate["name"] for gate in rank.pod["spec"].get("schedulingGates") or []]
         return f"is held back by {', '.join(gates) or 'a scheduling gate'}"
     if row.reason in LOST or (row.state == state.FAILED and not end):
-        return f"was put off its node: {row.reason}: {row.message or 'no more is known'}"
+        return f"was removed from its node: {row.reason}: {row.message or 'no details available'}"
     if row.reason in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
         return f"cannot be started: {row.message or row.reason}"
     if row.state == state.STARTING and (failed := [e for e in mine if e["reason"] in MOUNTS]):
@@ -175,10 +177,10 @@ def _of_end(rank: Rank, row: state.RankRow, end: Mapping[str, Any] | None) -> st
     if end.get("reason") == "OOMKilled":
         limit = (rank.container.get("resources") or {}).get("limits", {}).get("memory", "")
         return f"used more memory than its limit {limit}".rstrip() + "; raise resources.memoryMiB"
-    record, text = state.told(end), state.text_of_message(end)
+    record, text = state.reported(end), state.text_of_message(end)
     code = end.get("exitCode")
     if not record:
-        died = f"ended with exit code {code} and left no word"
+        died = f"exited with code {code} without a status record"
         return f"{died}: {text}" if text else f"{died}; `fedctl logs` shows its last lines"
     if record.get("status") in ("stopped", "deadline"):
         return ""
@@ -187,12 +189,12 @@ def _of_end(rank: Rank, row: state.RankRow, end: Mapping[str, Any] | None) -> st
 
 
 def _unschedulable(message: str) -> str:
-    """The scheduler's reasons without what preemption would do, which nobody asked for."""
+    """Return the scheduler's reasons without its remarks on preemption."""
     text = message.split(" preemption:")[0].rstrip(". ")
     short = re.findall(r"Insufficient ([\w./-]+)", text)
     if short:
         what = " and ".join(dict.fromkeys(short))
-        return f"too little {what} is free ({text}); wait, or ask for less"
+        return f"too little {what} is free ({text}); wait, or request less"
     if "unbound immediate PersistentVolumeClaims" in text or "persistentvolumeclaim" in text:
-        return f"its volume is not there ({text})"
+        return f"its volume does not exist ({text})"
     return f"{text}; see scheduling.nodeSelector and scheduling.tolerations"

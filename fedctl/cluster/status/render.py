@@ -1,4 +1,4 @@
-"""Owns how a run on a cluster is told: lines and tables for people, JSON for programs."""
+"""Output for a run on a cluster: lines and tables for people, JSON for programs."""
 
 import sys
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def status_json(seen: "Snapshot") -> dict[str, Any]:
-    """Everything that `fedctl status` knows."""
+    """Return everything that `fedctl status` shows."""
     now = state.of(seen)
     return {
         "name": seen.run,
@@ -40,7 +40,7 @@ def status_json(seen: "Snapshot") -> dict[str, Any]:
 
 
 def status_text(seen: "Snapshot") -> str:
-    """The same, in lines; the table of ranks is apart, for it needs the terminal."""
+    """Return the same as lines, without the table of ranks, which needs the terminal."""
     now = state.of(seen)
     lines = [f"{seen.run}  {headline(seen, now)}", f"  namespace {seen.namespace}"]
     lines[1] += f"  backend {now.backend.lower()}" if now.backend else ""
@@ -50,12 +50,12 @@ def status_text(seen: "Snapshot") -> str:
     lines += [f"  ! {problem}" for problem in problems.of(seen, now)]
     if now.state == state.CANCELLED and seen.claims:
         kept = ", ".join(claim["metadata"]["name"] for claim in seen.claims)
-        lines.append(f"  its job is gone; kept: claim {kept}")
+        lines.append(f"  its job was deleted; kept: claim {kept}")
     return "\n".join(lines)
 
 
 def headline(seen: "Snapshot", now: "RunState") -> str:
-    """State, ranks and time in one line."""
+    """Return state, ranks and time in one line."""
     parts = [now.state]
     if now.state not in state.ENDED:
         parts.append(f"{now.ready} of {now.size} ranks run")
@@ -67,7 +67,7 @@ def headline(seen: "Snapshot", now: "RunState") -> str:
 
 
 def result_line(seen: "Snapshot") -> str:
-    """What the run came to: accuracy, rounds, and what was sent instead of everything."""
+    """Return the result in one line: accuracy, rounds, bytes sent out of bytes without saving."""
     found = state.final(seen)
     parts = []
     if (accuracy := found.get("test_accuracy_ratio")) is not None:
@@ -83,7 +83,7 @@ def result_line(seen: "Snapshot") -> str:
 
 
 def show_ranks(rows: "Sequence[state.RankRow]") -> None:
-    """The table of ranks."""
+    """Print the table of ranks."""
     show(
         ["rank", "state", "restarts", "node", "pod", "reason"],
         [
@@ -98,7 +98,7 @@ def show_ranks(rows: "Sequence[state.RankRow]") -> None:
 
 
 def list_json(runs: "Sequence[Listed]") -> list[dict[str, Any]]:
-    """The runs of a list."""
+    """Return the runs of a list."""
     return [
         {
             "name": run.name,
@@ -119,7 +119,7 @@ def list_json(runs: "Sequence[Listed]") -> list[dict[str, Any]]:
 
 
 def show_list(runs: "Sequence[Listed]", namespaces: bool) -> None:
-    """The table of runs."""
+    """Print the table of runs."""
     now = datetime.now(UTC)
     headings = ["run", "backend", "state", "ranks", "age", "took", "algorithm", "experiment"]
     rows = []
@@ -140,7 +140,7 @@ def show_list(runs: "Sequence[Listed]", namespaces: bool) -> None:
 
 
 def _ranks(run: "Listed") -> str:
-    """How many of them run, as long as any are to."""
+    """Return how many ranks run, and how many there are; only the latter once the run has ended."""
     return f"{'' if run.now.state in state.ENDED else f'{run.now.ready}/'}{run.now.size}"
 
 
@@ -153,7 +153,7 @@ def _took(run: "Listed", now: datetime) -> str:
 
 
 def age(count: float) -> str:
-    """How long ago, in one unit: 45s, 12m, 5h, 3d."""
+    """Return how long ago in one unit: 45s, 12m, 5h, 3d."""
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
         if count >= size:
             return f"{int(count // size)}{unit}"
@@ -174,11 +174,11 @@ def _stamp(when: datetime | None) -> str | None:
 
 
 class Progress(AbstractContextManager["Progress"]):
-    """One line that is redrawn on a terminal; elsewhere a line whenever it says something new."""
+    """One line that is redrawn on a terminal; elsewhere, a new line whenever the text changes."""
 
     def __init__(self, run: str, live: bool) -> None:
         self._run = run
-        self._said = ""
+        self._shown = ""
         self._status: Any = None
         if live and sys.stderr.isatty():
             from rich.console import Console
@@ -194,23 +194,25 @@ class Progress(AbstractContextManager["Progress"]):
         if self._status:
             self._status.stop()
 
-    def tell(self, seen: "Snapshot", now: "RunState") -> None:
-        """What a snapshot shows."""
+    def show_snapshot(self, seen: "Snapshot", now: "RunState") -> None:
+        """Show the state of a snapshot, and its first problem."""
         why = problems.of(seen, now)
-        # A clock that ticks is for a line that is redrawn; in a log it would be noise.
+        # A running clock is for a line that is redrawn; in a log it would be noise.
         counted = f"{now.state}  {now.ready} of {now.size} ranks run"
         text = headline(seen, now) if self._status else counted
-        self.say(f"{text}  {why[0]}" if why else text)
+        self.write(f"{text}  {why[0]}" if why else text)
 
-    def say(self, text: str) -> None:
-        """Something in words, once."""
+    def write(self, text: str) -> None:
+        """Show a text."""
         if self._status:
             from rich.text import Text
 
             width = self._status.console.width - 3  # beside the spinner; more would wrap
             line = f"{self._run}  {text}"
             line = line if len(line) <= width else f"{line[: width - 1]}…"
-            self._status.update(Text(line))  # a spinner would read markup in what a server says
-        elif text != self._said:
+            self._status.update(
+                Text(line)
+            )  # plain text, since a server's message may look like markup
+        elif text != self._shown:
             print(f"{self._run}  {text}", file=sys.stderr, flush=True)
-        self._said = text
+        self._shown = text

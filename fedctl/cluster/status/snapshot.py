@@ -1,6 +1,6 @@
-"""Owns what is known of a run at one moment: its job, pods, claims, queue entry and warnings.
+"""A snapshot of a run: its job, pods, PVCs, queue entry and warnings.
 
-It reads and does not judge; who may not read a part of it is told the rest.
+It reads and does not judge. If a part may not be read, the rest is still returned.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 Object = Mapping[str, Any]
 
 DIGEST = "fedctl/digest"
-# What a run consists of beside its job; with a group where two have the name.
+# What a run consists of besides its job; with a group if two kinds have the same name.
 PARTS = ("ConfigMap", "Service", "NetworkPolicy", "PodGroup", "PodGroup.scheduling.volcano.sh",
          "TrainingRuntime", "PodMonitor")  # fmt: skip
 
 
 def selector(run: str) -> dict[str, str]:
-    """The labels of everything that belongs to a run."""
+    """Return the labels of everything that belongs to a run."""
     return {NAME: CHART, RUN: run}
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A run at one moment. `workload` is its place in Kueue's queue, where it has one."""
+    """A run at one moment. `workload` is its entry in Kueue's queue, if it has one."""
 
     run: str
     namespace: str
@@ -39,12 +39,12 @@ class Snapshot:
     events: Sequence[Object] = ()  # warnings only, the newest last
     claims: Sequence[Object] = ()
     workload: Object | None = None
-    kueue: bool | None = None  # whether the cluster has it; None: one may not look
+    kueue: bool | None = None  # whether the cluster has it; None: no permission
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def ranks(self) -> dict[int, Rank]:
-        """Of each rank that has one the newest pod."""
+        """The newest pod of each rank."""
         return ranks.newest(ranks.of_pods(self.pods))
 
     @property
@@ -55,13 +55,13 @@ class Snapshot:
 
     @property
     def age_seconds(self) -> float:
-        """Of the job; 0 where there is none."""
-        made = job.when(self.job["metadata"].get("creationTimestamp")) if self.job else None
+        """Age of the job; 0 if there is none."""
+        made = job.created(self.job) if self.job else None
         return (self.now - made).total_seconds() if made else 0.0
 
 
 def read(cluster: "Cluster", run: str) -> Snapshot:
-    """Asks the cluster for all of it."""
+    """Read all parts of a run from the cluster."""
     mine = job.find(cluster, run)
     pods = cluster.list("Pod", labels=selector(run))
     queued = mine is not None and job.QUEUE in (mine["metadata"].get("labels") or {})
@@ -81,7 +81,7 @@ def _queue(cluster: "Cluster", mine: Object) -> tuple[Object | None, bool | None
 
 
 def workload_of(cluster: "Cluster", mine: Object) -> Object | None:
-    """The Workload that Kueue has made of a job, the newest."""
+    """Return the newest Workload that Kueue has created for a job."""
     uid = mine["metadata"]["uid"]
     found = [
         workload
@@ -93,7 +93,7 @@ def workload_of(cluster: "Cluster", mine: Object) -> Object | None:
 
 
 def _claims(cluster: "Cluster", run: str, pods: Sequence[Object]) -> list[Object]:
-    """The claims that the run brought, and those that its pods name."""
+    """Return the PVCs that the run created, and those that its pods mount."""
     found = {
         claim["metadata"]["name"]: claim
         for claim in _or(list, cluster.list, "PersistentVolumeClaim", labels=selector(run))
@@ -116,13 +116,13 @@ def _events(
     claims: Sequence[Object],
     workload: Object | None,
 ) -> list[Object]:
-    """Warnings about the run, its pods, and what its operator has made for it."""
+    """Return warnings about the run, its pods, and what its operator has created for it."""
     about = {run, f"{run}-node-0"}  # the latter: the Job that JobSet makes of a TrainJob's ranks
     about |= {obj["metadata"]["name"] for obj in (*pods, *claims)}
     if workload:
         about.add(workload["metadata"]["name"])
     found = _or(list, cluster.list, "Event", fields={"type": "Warning"})
-    made = job.when(mine["metadata"].get("creationTimestamp")) if mine else None
+    made = job.created(mine) if mine else None
     ours = [
         event
         for event in found
@@ -132,23 +132,23 @@ def _events(
 
 
 def _of_an_earlier_run(event: Object, made: datetime | None) -> bool:
-    """Whether it is about a run that had the name before; only claims are older than their run."""
+    """Return whether an event is about an earlier run of the same name; PVCs outlive their run."""
     seen = job.when(last_seen(event))
     claims = event["involvedObject"].get("kind") == "PersistentVolumeClaim"
     return not claims and made is not None and seen is not None and seen < made
 
 
 def last_seen(event: Object) -> str:
-    """When an event happened last; old and new clients say it in different fields."""
+    """Return when an event happened last; old and new clients use different fields."""
     series = event.get("series") or {}
     times = (event.get("lastTimestamp"), series.get("lastObservedTime"), event.get("eventTime"))
     meta = event["metadata"].get("creationTimestamp")
     return max(str(time) for time in (*times, meta, "") if time is not None)
 
 
-def _or(otherwise: Callable[[], Any], ask: Callable[..., Any], *words: Any, **more: Any) -> Any:
-    """An answer, or nothing where the kind is not installed or one may not see it."""
+def _or(otherwise: Callable[[], Any], request: Callable[..., Any], *words: Any, **more: Any) -> Any:
+    """Send a request; return `otherwise()` if the kind is not installed or may not be read."""
     try:
-        return ask(*words, **more)
+        return request(*words, **more)
     except (Forbidden, KindMissing):
         return otherwise()

@@ -1,7 +1,7 @@
-"""Owns the state that a run is in, one word for all three backends.
+"""The state of a run, in one word for all three backends.
 
 Operators' conditions disagree with each other and with the pods: `Running` of a PyTorchJob means
-that any rank runs. So the word comes from the pods; of the conditions only an end is believed.
+that any rank runs. So the state comes from the pods; of the conditions only an end counts.
 """
 
 import json
@@ -16,22 +16,22 @@ from fedctl.cluster.status.ranks import Rank
 from fedctl.cluster.status.snapshot import DIGEST, Snapshot
 
 # In the order in which a run passes through them.
-QUEUED = "Queued"  # Kueue holds it back
-SUSPENDED = "Suspended"  # a person holds it back
+QUEUED = "Queued"  # suspended by Kueue
+SUSPENDED = "Suspended"  # suspended by a person
 PENDING = "Pending"  # not all ranks have a node
 STARTING = "Starting"  # all have one, not all run
 RUNNING = "Running"
-RESTARTING = "Restarting"  # a rank has ended and comes again
-STOPPING = "Stopping"  # being removed
+RESTARTING = "Restarting"  # a rank has ended and is restarted
+STOPPING = "Stopping"  # being deleted
 SUCCEEDED = "Succeeded"
 FAILED = "Failed"
-CANCELLED = "Cancelled"  # the job is gone; what is left of it are claims
+CANCELLED = "Cancelled"  # the job was deleted; its PVCs may be left
 ENDED = (SUCCEEDED, FAILED, CANCELLED)
 
 
 @dataclass(frozen=True)
 class RankRow:
-    """A rank for people and programs. `message` is what the trainer, or Kubernetes, says of it."""
+    """A row about a rank. `message` comes from the trainer or from Kubernetes."""
 
     rank: int
     pod: str
@@ -44,7 +44,7 @@ class RankRow:
 
 @dataclass(frozen=True)
 class RunState:
-    """A run's state, and what goes with it; `ready` ranks train."""
+    """A run's state and its details; `ready` counts the ranks that run."""
 
     state: str
     backend: str
@@ -57,14 +57,14 @@ class RunState:
 
     @property
     def seconds(self) -> float | None:
-        """How long it took; None before its start, or where it goes on."""
+        """How long the run took; None before its start, or while it is running."""
         if self.started is None or self.ended is None:
             return None
         return max(0.0, (self.ended - self.started).total_seconds())
 
 
 def of(seen: Snapshot) -> RunState:
-    """The state that a snapshot shows."""
+    """Return the state that a snapshot shows."""
     mine = seen.job
     if mine is None:
         state = STOPPING if seen.pods else CANCELLED
@@ -96,7 +96,7 @@ def _word(
         return QUEUED if seen.queue and not held else SUSPENDED
     states = [row.state for row in rows]
     if all(state in (RUNNING, SUCCEEDED) for state in states):
-        return RUNNING  # the ranks that have ended wait for the operator to say so
+        return RUNNING  # the operator has not noticed yet that some have ended
     if RESTARTING in states or FAILED in states:
         return RESTARTING
     if PENDING in states:
@@ -105,7 +105,7 @@ def _word(
 
 
 def _rows(seen: Snapshot, size: int) -> list[RankRow]:
-    """A row for each rank, also for one that has no pod."""
+    """Return a row for each rank, including those without a pod."""
     every = ranks.of_pods(seen.pods)
     newest, taken = ranks.newest(every), Counter(rank.rank for rank in every)
     return [
@@ -117,7 +117,7 @@ def _rows(seen: Snapshot, size: int) -> list[RankRow]:
 
 
 def row(rank: Rank, earlier_pods: int = 0) -> RankRow:
-    """What a rank's newest pod is doing."""
+    """Return the row of a rank's newest pod."""
     status = rank.pod.get("status") or {}
     end = termination(rank)
     state, reason, message = _state_of(rank, status)
@@ -128,13 +128,13 @@ def row(rank: Rank, earlier_pods: int = 0) -> RankRow:
 
 
 def _state_of(rank: Rank, status: Mapping[str, Any]) -> tuple[str, str, str]:
-    """The word, Kubernetes' reason, and its explanation."""
+    """Return the state, and Kubernetes' reason and message."""
     statuses = status.get("containerStatuses") or []
     mine: Mapping[str, Any] = next(
         (one for one in statuses if one["name"] == rank.container["name"]), {}
     )
     now = mine.get("state") or {}
-    if status.get("phase") == "Failed" and status.get("reason"):  # Evicted, and its like
+    if status.get("phase") == "Failed" and status.get("reason"):  # Evicted and similar
         return FAILED, str(status["reason"]), str(status.get("message") or "")
     if ended := now.get("terminated"):
         word = SUCCEEDED if ended.get("exitCode") == 0 else FAILED
@@ -156,7 +156,7 @@ def _state_of(rank: Rank, status: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def termination(rank: Rank) -> Mapping[str, Any] | None:
-    """How the rank's container has ended, now or before it was started again."""
+    """Return how the rank's container has ended, now or before its last restart."""
     for status in (rank.pod.get("status") or {}).get("containerStatuses") or []:
         if status["name"] == rank.container["name"]:
             now, before = status.get("state") or {}, status.get("lastState") or {}
@@ -164,8 +164,8 @@ def termination(rank: Rank) -> Mapping[str, Any] | None:
     return None
 
 
-def told(end: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The trainer's own record of an end; empty where it left none (killed, say)."""
+def reported(end: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the trainer's own record of its end; empty if it left none, as when killed."""
     try:
         record = json.loads((end or {}).get("message") or "")
     except ValueError:
@@ -174,17 +174,17 @@ def told(end: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def text_of_message(end: Mapping[str, Any]) -> str:
-    """The trainer's sentence, or the last line of the log that Kubernetes kept instead."""
-    if record := told(end):
+    """Return the trainer's message, or the last log line that Kubernetes kept instead."""
+    if record := reported(end):
         return str(record.get("message") or "")
     lines = str(end.get("message") or "").strip().splitlines()
     return lines[-1] if lines else ""
 
 
 def final(seen: Snapshot) -> dict[str, Any]:
-    """What the run came to, in the words of the rank that says it; empty before its end."""
+    """Return the run's result, from the first rank that reported it; empty before its end."""
     for _index, rank in sorted(seen.ranks.items()):
-        record = told(termination(rank))
+        record = reported(termination(rank))
         if record.get("status") == "finished":
             return {"rounds": record.get("round"), **(record.get("final") or {})}
     return {}

@@ -1,7 +1,7 @@
-"""Owns the way of a run folder from a cluster to here: through a rank's pod, or a pod of its own.
+"""Transfer of a run folder from the cluster, through a rank's pod or a helper pod.
 
-A pod of its own reads the run's claim after the run has ended. It has the run's image, rights and
-security, is told by its labels, and is deleted whatever happens; gc.py finds one left behind.
+A helper pod reads the run's PVC after the run has ended. It has the run's image, permissions and
+security settings, is marked by its labels, and is always deleted; gc.py finds one left behind.
 """
 
 import contextlib
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 Object = dict[str, Any]
 
-HELPER = "fedctl-fetch"  # what such a pod's name label says, and its name begins with
-CLAIMED_BY = "fedctl/run"  # not the instance label: services and policies of the run select by that
-LIFE_SECONDS = 3600  # of a pod whose fedctl was killed before it could delete it
-PATIENCE_SECONDS = 300.0  # for the pod to run: an image may have to be pulled
-LOOK_SECONDS = 1.0
+HELPER = "fedctl-fetch"  # a helper pod's name label, and the prefix of its name
+CLAIMED_BY = "fedctl/run"  # not the instance label, which the run's services and policies select by
+LIFE_SECONDS = 3600  # of a helper pod that a killed fedctl could not delete
+TIMEOUT_SECONDS = 300.0  # for the pod to run: an image may have to be pulled
+POLL_SECONDS = 1.0
 VOLUME, MOUNT = "runs", "/runs"
 
 METRICS = ("experiment.json", "metrics.jsonl", "logs")
@@ -45,7 +45,7 @@ LITTLE = {
 
 @dataclass(frozen=True)
 class Fetched:
-    """What has arrived where."""
+    """The result of a transfer."""
 
     folder: Path
     files: int
@@ -62,7 +62,7 @@ def fetch(
     progress: folder.Progress = lambda done, total: None,
     notice: Callable[[str], None] = lambda text: None,
 ) -> Fetched:
-    """Copy a run's folder to `out`, which is new or empty, whole or not at all."""
+    """Copy a run's folder to `out`, which must be new or empty, completely or not at all."""
     folder.refuse_full(out)
     with _pod(cluster, run, image, notice) as pod:
         command = ["python", "-c", Path(packer.__file__).read_text("utf-8"), _folder_in(pod, run)]
@@ -76,24 +76,26 @@ def fetch(
             finally:
                 execution.close()
             if not sizes:
-                raise RunError(f"{run}: its folder has no files of what --what {what} names yet")
+                raise RunError(f"{run}: its folder has none of the files of --what {what} yet")
     return Fetched(out, len(sizes), sum(sizes.values()), pod.name)
 
 
 def _explained(execution: Any, error: FedctlError, pod: Rank, run: str) -> FedctlError:
-    """What the command's own end says, where it explains why the stream has ended."""
+    """Return the command's own error if it explains why the stream has ended."""
     if execution.status in (126, 127) or "executable file not found" in str(error):
-        return RunError(f"{pod.name}: its image has no python; name one that has with --image")
+        return RunError(f"{pod.name}: its image has no Python; name another with --image")
     if execution.status in (None, 0):
         return error
     if execution.status == packer.NO_FOLDER:
-        return RunError(f"{run}: there is no folder {_folder_in(pod, run)}; has it begun to train?")
+        return RunError(
+            f"{run}: folder {_folder_in(pod, run)} does not exist; check that the run has started"
+        )
     said = execution.stderr.splitlines()
     return RunError(f"{pod.name}: reading the folder failed: {said[-1] if said else error}")
 
 
 def _folder_in(pod: Rank, run: str) -> str:
-    """Where the run folder is in a pod: what its trainer was told, else the chart's place."""
+    """Return the run folder's path in a pod: the trainer's --out, else the chart's default."""
     words = [str(word) for word in pod.container.get("args") or []]
     if "--out" in words[:-1]:
         return words[words.index("--out") + 1]
@@ -101,22 +103,22 @@ def _folder_in(pod: Rank, run: str) -> str:
 
 
 # ---------------------------------------------------------------------------------------------
-# the pod to ask
+# the pod to read from
 
 
 @contextlib.contextmanager
 def _pod(
     cluster: "Cluster", run: str, image: str | None, notice: Callable[[str], None]
 ) -> Iterator[Rank]:
-    """A running pod that has the run folder."""
+    """Yield a running pod that mounts the run folder."""
     at_work = [rank for rank in ranks.newest(ranks.of_run(cluster, run)).values() if rank.running]
     if at_work:
-        yield at_work[0]  # the lowest rank: where folders are not shared, it has the metrics
+        yield at_work[0]  # the lowest rank: if folders are not shared, it has the metrics
         return
     helper = cluster.create(_helper(cluster, run, image))
     name = str(helper["metadata"]["name"])
     try:
-        notice(f"no pod of {run} runs any more; reading its claim through {name}")
+        notice(f"no pod of {run} is running; reading its claim through pod {name}")
         yield _running(cluster, name)
     finally:
         try:
@@ -126,7 +128,7 @@ def _pod(
 
 
 def _helper(cluster: "Cluster", run: str, image: str | None) -> Object:
-    """A pod that has the run's claim and does nothing."""
+    """Return a pod that mounts the run's PVC and does nothing."""
     mine = job.find(cluster, run)
     template = job.template(cluster, mine) if mine else None
     claim = _claim(run, template) if template else f"{run}-{VOLUME}"
@@ -136,8 +138,8 @@ def _helper(cluster: "Cluster", run: str, image: str | None) -> Object:
         trainer["image"] = image
     if "image" not in trainer:
         raise UserError(
-            f"{run}: its job is gone, and with it the name of its image; give one that has python "
-            "with --image"
+            f"{run}: its job was deleted, and with it the name of its image; name one that has "
+            "Python with --image"
         )
     container = {
         **trainer,
@@ -177,7 +179,7 @@ def _helper(cluster: "Cluster", run: str, image: str | None) -> Object:
     }
 
 
-# As the chart's pods are, for a claim whose job is gone.
+# As the chart's pods have it, for a PVC whose job was deleted.
 _RESTRICTED: Object = {
     "runAsNonRoot": True,
     "runAsUser": 10001,
@@ -189,7 +191,7 @@ _RESTRICTED: Object = {
 
 
 def _kept(template: Mapping[str, Any]) -> tuple[Object, Object]:
-    """Of a run's pod template what a reader of its claim needs too."""
+    """Return the parts of the run's pod template that a helper pod also needs."""
     spec = template["spec"]
     containers = spec["containers"]
     trainer = next((c for c in containers if c["name"] in ranks.CONTAINERS), containers[0])
@@ -200,46 +202,46 @@ def _kept(template: Mapping[str, Any]) -> tuple[Object, Object]:
 
 
 def _claim(run: str, template: Mapping[str, Any]) -> str:
-    """The claim that a run's pods have their folder in."""
+    """Return the PVC that holds the run folder."""
     volumes = template["spec"].get("volumes") or []
     volume: Object = next((volume for volume in volumes if volume["name"] == VOLUME), {})
     if "persistentVolumeClaim" not in volume:
         raise RunError(
-            f"{run}: its folder was in its pods, and is gone with them (storage.runs.kind is "
-            "ephemeral); another time set it to new or claim, or fetch while it runs"
+            f"{run}: its folder was deleted with its pods (storage.runs.kind is ephemeral); next "
+            "time set it to new or claim, or fetch while the run is active"
         )
     return str(volume["persistentVolumeClaim"]["claimName"])
 
 
 def _check(cluster: "Cluster", run: str, claim: str, there_is_a_job: bool) -> None:
-    """That the claim is there and bound."""
+    """Raise if the PVC does not exist or has no volume."""
     found = cluster.get("PersistentVolumeClaim", claim)
     if found is None and not there_is_a_job:
         raise RunError(
-            f"{run}: no such run in namespace {cluster.namespace}, nor a claim {claim} that it "
-            "left; name another with -n"
+            f"{run}: no such run in namespace {cluster.namespace}, and no claim {claim} either; "
+            "name another with -n"
         )
     if found is None:
-        raise RunError(f"{run}: its claim {claim} is gone, and with it its folder")
+        raise RunError(f"{run}: its claim {claim} was deleted, and with it its folder")
     phase = (found.get("status") or {}).get("phase")
     if phase == "Lost" or found["metadata"].get("deletionTimestamp"):
         raise RunError(f"{run}: its claim {claim} has lost its volume, or is being deleted")
 
 
 def _running(cluster: "Cluster", name: str) -> Rank:
-    """The pod, as soon as it runs."""
-    ends, why = time.monotonic() + PATIENCE_SECONDS, "nothing is known of it"
+    """Wait until the pod runs, and return it."""
+    ends, why = time.monotonic() + TIMEOUT_SECONDS, "its state is unknown"
     while time.monotonic() < ends:
         pod = cluster.get("Pod", name)
         if pod is None:
-            raise RunError(f"pod {name} was deleted by somebody else; try again")
+            raise RunError(f"pod {name} was deleted from outside; try again")
         rank = Rank(0, pod)
         if rank.running:
             return rank
         why = rank.why_waiting() or "its container has ended"
         if rank.hopeless or rank.ended or (pod.get("status") or {}).get("phase") == "Failed":
-            raise RunError(f"pod {name}, which reads the claim, does not run: {why}")
-        time.sleep(LOOK_SECONDS)
+            raise RunError(f"pod {name}, which reads the claim, cannot run: {why}")
+        time.sleep(POLL_SECONDS)
     raise RunError(
-        f"pod {name}, which reads the claim, does not run after {PATIENCE_SECONDS:.0f} s: {why}"
+        f"pod {name}, which reads the claim, is not running after {TIMEOUT_SECONDS:.0f} s: {why}"
     )

@@ -1,4 +1,4 @@
-"""Owns how a run folder arrives: from a tar stream into a new folder, whole and checked or not.
+"""Unpacking of a run folder: from a tar stream into a new folder, complete and checked.
 
 It knows nothing of clusters: the stream is bytes, as packer.py writes them.
 """
@@ -19,18 +19,20 @@ from fedctl.cluster.transfer.packer import FIRST, LAST
 from fedctl.errors import RunError, UserError
 
 BLOCK_BYTES = 1 << 16
-Progress = Callable[[int, int], None]  # bytes so far, bytes in all
+Progress = Callable[[int, int], None]  # bytes so far, total bytes
 
 
 def refuse_full(folder: Path) -> None:
-    """A folder with something in it is never written to."""
+    """Raise if the folder is not empty, since it is never overwritten."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"--out {folder}: is there and not empty; name another, or remove it")
+        raise UserError(
+            f"--out {folder}: exists and is not empty; name another folder, or remove it"
+        )
 
 
 @contextlib.contextmanager
 def arriving(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` that takes its place when all has gone well, and else is removed."""
+    """Yield a temporary folder that replaces `folder` on success, and is removed on failure."""
     refuse_full(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -40,17 +42,17 @@ def arriving(folder: Path) -> Iterator[Path]:
     try:
         yield partial
         partial.chmod(0o755)  # mkdtemp's is for the owner only
-        refuse_full(folder)  # somebody else may have been here meanwhile
+        refuse_full(folder)  # it may have been filled in the meantime
         try:
             partial.replace(folder)
-        except OSError as error:  # a link to a folder, or the one that the shell is in
+        except OSError as error:  # a link to a folder, or the shell's working folder
             raise RunError(f"--out {folder}: cannot be replaced: {error.strerror}") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def unpack(stream: Iterable[bytes], into: Path, progress: Progress) -> dict[str, int]:
-    """Write the files of a stream, compare their checksums; the bytes of each by its name."""
+    """Write the files of a stream and compare their checksums; return each file's size."""
     sums: dict[str, str] = {}
     sizes: dict[str, int] = {}
     promised: Any = None
@@ -60,7 +62,7 @@ def unpack(stream: Iterable[bytes], into: Path, progress: Progress) -> dict[str,
             for member in tar:
                 content = tar.extractfile(member) if member.isreg() else None
                 if content is None:
-                    raise RunError(f"the pod sent {member.name}, which is no plain file")
+                    raise RunError(f"the pod sent {member.name}, which is not a plain file")
                 if member.name == FIRST:
                     total = json.load(content)
                 elif member.name == LAST:
@@ -72,7 +74,7 @@ def unpack(stream: Iterable[bytes], into: Path, progress: Progress) -> dict[str,
                     sums[member.name] = _write(content, target, report)
                     sizes[member.name] = member.size
     except tarfile.FilterError as error:
-        raise RunError(f"the pod sent a file that leads out of the folder: {error}") from None
+        raise RunError(f"the pod sent a file outside of the folder: {error}") from None
     except (tarfile.TarError, EOFError, json.JSONDecodeError) as error:
         raise RunError(f"the stream of files is damaged ({error}); try again") from None
     except OSError as error:
@@ -81,7 +83,7 @@ def unpack(stream: Iterable[bytes], into: Path, progress: Progress) -> dict[str,
         raise RunError("the connection ended before the last file; try again")
     damaged = [name for name in {*sums, *promised} if sums.get(name) != promised.get(name)]
     if damaged:
-        raise RunError(f"{sorted(damaged)[0]}: arrived damaged; try again")
+        raise RunError(f"{sorted(damaged)[0]}: damaged in transfer; try again")
     return sizes
 
 
@@ -90,7 +92,7 @@ def _report(progress: Progress, before: int, total: int, written: int) -> None:
 
 
 def _write(content: IO[bytes], target: Path, report: Callable[[int], None]) -> str:
-    """Copy one file; its checksum."""
+    """Copy one file and return its checksum."""
     target.parent.mkdir(parents=True, exist_ok=True)
     sha256 = hashlib.sha256()
     with target.open("xb") as file:
@@ -102,7 +104,7 @@ def _write(content: IO[bytes], target: Path, report: Callable[[int], None]) -> s
 
 
 class _File(io.RawIOBase):
-    """What tarfile reads from: chunks as they come, as a file."""
+    """A file object for tarfile, over chunks as they arrive."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = iter(chunks)

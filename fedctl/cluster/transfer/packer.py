@@ -1,6 +1,6 @@
-"""Owns what runs in a pod for `fedctl fetch`: a run folder as a tar on stdout, with checksums.
+"""Script that runs in a pod for `fedctl fetch`: a run folder as a tar on stdout, with checksums.
 
-Its text is the argument of `python -c` there, so it knows the standard library only, and is short.
+Its text is the argument of `python -c` there, so it is short and needs only the standard library.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ FIRST, LAST, NO_FOLDER = ".fedctl-bytes", ".fedctl-sha256", 44
 
 
 class Hashed(io.RawIOBase):
-    """A file whose checksum is that of what was read."""
+    """A file that computes the checksum of what is read from it."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.sha256 = file, hashlib.sha256()
@@ -28,7 +28,7 @@ class Hashed(io.RawIOBase):
 
 
 def files(folder: str, wanted: Iterable[str]) -> list[str]:
-    """The files at the wanted names and below them; no links."""
+    """Return the files at these names and below them, without links."""
     found = set()
     for name in wanted:
         top = os.path.join(folder, name)
@@ -38,7 +38,7 @@ def files(folder: str, wanted: Iterable[str]) -> list[str]:
 
 
 def pack(folder: str, wanted: Iterable[str], stream: IO[bytes]) -> None:
-    """First how much is coming, then the files as they are now, last their checksums."""
+    """Write the total size, then the files as they are now, then their checksums."""
     paths, sums = files(folder, wanted), {}
     with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar:
         add(tar, FIRST, sum(os.stat(path).st_size for path in paths if os.path.exists(path)))
@@ -46,7 +46,7 @@ def pack(folder: str, wanted: Iterable[str], stream: IO[bytes]) -> None:
             try:
                 file = open(path, "rb")  # noqa: SIM115
             except FileNotFoundError:
-                continue  # an old checkpoint, by now removed
+                continue  # an old checkpoint that was removed meanwhile
             with file:
                 name = os.path.relpath(path, folder)
                 member = tarfile.TarInfo(name)

@@ -1,1 +1,1 @@
-"""A run on a cluster over time: changes, waiting, logs, metrics. Changes nothing."""
+"""A run on a cluster over time: its changes, waiting, logs, metrics. Changes nothing."""

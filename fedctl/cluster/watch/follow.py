@@ -1,4 +1,4 @@
-"""Owns a run over time: a snapshot whenever its job or a pod changes, until somebody has enough."""
+"""A run over time: a new snapshot whenever its job or a pod changes."""
 
 import queue
 import threading
@@ -14,25 +14,27 @@ from fedctl.errors import FedctlError
 if TYPE_CHECKING:
     from fedctl.cluster.api.client import Cluster
 
-SETTLE_SECONDS = 0.5  # changes come in crowds; one look is enough for each
-# Some of what is wrong is told by nothing that changes: an operator that says nothing, say.
-LOOK_SECONDS = 15.0
+SETTLE_SECONDS = 0.5  # changes come in bursts; one snapshot covers a burst
+# Some problems change no object, such as an operator that does not react.
+POLL_SECONDS = 15.0
 
 
 def snapshots(cluster: "Cluster", run: str, timeout: float | None = None) -> Iterator[Snapshot]:
-    """The run now, and again after each change; ends after `timeout` seconds, 0 for one look."""
+    """Yield the run now and after each change, for `timeout` seconds; 0 yields one snapshot."""
     ends = None if timeout is None else time.monotonic() + timeout
     watches = _Watches(cluster, run, ends)
-    heard: float | None = None  # a server that has never answered is not waited for
-    asked = False
+    heard: float | None = (
+        None  # the last answer; a server that has never answered gets no second chance
+    )
+    polled = False
     try:
-        while not asked or ends is None or time.monotonic() < ends:
-            asked = True
+        while not polled or ends is None or time.monotonic() < ends:
+            polled = True
             try:
                 seen = snapshot.read(cluster, run)
             except FedctlError as error:
-                patient = heard is not None and time.monotonic() - heard <= errors.PATIENCE_SECONDS
-                if not patient or not errors.passing(error):
+                tolerated = heard is not None and time.monotonic() - heard <= errors.TIMEOUT_SECONDS
+                if not tolerated or not errors.passing(error):
                     raise
                 time.sleep(1)
                 continue
@@ -50,7 +52,7 @@ def snapshots(cluster: "Cluster", run: str, timeout: float | None = None) -> Ite
 
 
 class _Watches:
-    """A thread for each kind, which tells of every change of the run's objects."""
+    """A thread for each kind that reports every change of the run's objects."""
 
     def __init__(self, cluster: "Cluster", run: str, ends: float | None) -> None:
         self.stop = threading.Event()
@@ -59,14 +61,14 @@ class _Watches:
         self._kinds: set[str] = set()
 
     def add(self, kind: str) -> None:
-        """Watches a kind, if it is not watched yet."""
+        """Watch a kind, unless it is watched already."""
         if kind not in self._kinds:
             self._kinds.add(kind)
             threading.Thread(target=self._watch, args=[kind], daemon=True).start()
 
     def wait(self) -> bool:
-        """Waits for a change, or for the time of a look; False: the time is over."""
-        left = LOOK_SECONDS
+        """Wait for a change or the next poll; return False if the time is up."""
+        left = POLL_SECONDS
         if self._ends is not None:
             left = min(left, self._ends - time.monotonic())
         if left <= 0:
@@ -90,7 +92,7 @@ class _Watches:
                     return
                 self._changed.put(None)
         except (errors.Forbidden, errors.KindMissing):
-            return  # the looks in between have to do
+            return  # not allowed or not installed: rely on the periodic polling
         except FedctlError as error:
             self._changed.put(error)
 

@@ -1,4 +1,4 @@
-"""Owns what the ranks of a run say: their logs, followed through restarts and lost connections.
+"""Logs of a run's ranks, followed through restarts and lost connections.
 
 Each start of a rank's container has a thread that reads its log; the lines meet in one queue.
 """
@@ -20,11 +20,11 @@ from fedctl.errors import FedctlError, RunError, UserError
 if TYPE_CHECKING:
     from fedctl.cluster.api.client import Cluster
 
-LOOK_SECONDS = 2.0  # between two looks at the run's pods
-PAUSE_SECONDS = 1.0  # before a log is asked for again
-# A log that is silent is asked for again: its connection may have died without a word.
+POLL_SECONDS = 2.0  # between two lists of the run's pods
+PAUSE_SECONDS = 1.0  # before a log is requested again
+# A silent log is requested again: its connection may have died unnoticed.
 SILENCE_SECONDS = 120
-MOST_WAITING = 10_000  # lines that nobody has read yet; then the ranks' threads wait
+MOST_WAITING = 10_000  # lines in the queue; beyond it the ranks' threads wait
 STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d) ?(.*)", re.S)
 
 
@@ -39,14 +39,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Part:
-    """Which part of a log is wanted: the last `tail` lines, the last `since` seconds."""
+    """The part of a log to read: the last `tail` lines, the last `since` seconds."""
 
     tail: int | None = None
     since: float | None = None
 
 
-def _said(text: str) -> None:
-    """Nobody wants to know."""
+def _ignore(text: str) -> None:
+    """Do nothing."""
 
 
 def follow(
@@ -54,30 +54,32 @@ def follow(
     run: str,
     only: Collection[int] | None = (0,),
     part: Part | None = None,
-    notice: Callable[[str], None] = _said,
+    notice: Callable[[str], None] = _ignore,
 ) -> Iterator[Line]:
-    """The lines of these ranks (None: all) as they are written, until the run has ended.
+    """Yield the lines of these ranks (None: all) as they are written, until the run has ended.
 
-    It waits for pods that are not there yet, goes on with those that take a pod's place, and tells
-    `notice` once why a rank has nothing to say.
+    Waits for pods that do not exist yet, continues with those that replace a pod, and reports to
+    `notice` once why a rank has no log.
     """
-    streams, told, heard = _Streams(cluster), "", time.monotonic()
+    streams, reported, heard = _Streams(cluster), "", time.monotonic()
     seen: set[tuple[str, int]] = set()
     try:
         while True:
             try:
-                mine = job.find(cluster, run)  # first: pods that it still makes are then seen below
+                mine = job.find(
+                    cluster, run
+                )  # first, so that pods that it still creates are found below
                 found = ranks.newest(ranks.of_run(cluster, run))
                 heard = time.monotonic()
             except FedctlError as error:
-                if not errors.passing(error) or time.monotonic() - heard > errors.PATIENCE_SECONDS:
+                if not errors.passing(error) or time.monotonic() - heard > errors.TIMEOUT_SECONDS:
                     raise
-                yield from streams.lines(LOOK_SECONDS)
+                yield from streams.lines(POLL_SECONDS)
                 continue
             now = {k: rank for k, rank in found.items() if only is None or k in only}
             for rank in now.values():
                 if rank.has_log and rank.incarnation not in seen and not streams.busy(rank.rank):
-                    # Only the first look at a rank is at a part of its log.
+                    # Only the first log of a rank is limited to the part.
                     streams.start(rank, part if part and not streams.knows(rank.rank) else Part())
                     seen.add(rank.incarnation)
             over = mine is None or job.ended(mine) is not None
@@ -87,10 +89,10 @@ def follow(
                 yield from streams.lines(0)
                 return
             why = "" if over else _why_silent(mine, now, run)
-            if why and why != told:
+            if why and why != reported:
                 notice(why)
-                told = why
-            yield from streams.lines(LOOK_SECONDS)
+                reported = why
+            yield from streams.lines(POLL_SECONDS)
     finally:
         streams.stop()
 
@@ -102,18 +104,18 @@ def read(
     part: Part | None = None,
     previous: bool = False,
 ) -> Iterator[Line]:
-    """What these ranks have said so far; `previous`: before their last restart."""
+    """Yield the log of these ranks so far; `previous`: before their last restart."""
     part, found = part or Part(), ranks.of_run(cluster, run)
     now = ranks.newest(found)
     if not now:
         mine = job.required(cluster, run)
         ended = job.ended(mine)
-        gone = f"it has {ended.word} and its pods are gone" if ended else job.why_no_pods(mine)
+        gone = f"it has {ended.word} and its pods were deleted" if ended else job.why_no_pods(mine)
         raise RunError(f"{run}: no logs: {gone}")
     wanted = sorted(now) if only is None else sorted(only)
     if missing := [str(rank) for rank in wanted if rank not in now]:
         raise UserError(
-            f"--rank {missing[0]}: {run} has no such rank now; its ranks: "
+            f"--rank {missing[0]}: {run} has no pod of this rank now; its ranks: "
             f"{', '.join(map(str, sorted(now)))}"
         )
     for number in wanted:
@@ -125,7 +127,7 @@ def read(
             rank, before = older[-1], False  # its pod was replaced, not its container restarted
         if not rank.has_log and not before:
             if only is None:
-                continue  # the others may have something to say
+                continue  # the others may have a log
             raise RunError(f"{run}: rank {number} has no log yet: {rank.why_waiting()}; -f waits")
         for text in cluster.logs(
             rank.name,
@@ -145,7 +147,7 @@ def _why_silent(mine: "job.Object | None", now: dict[int, Rank], run: str) -> st
 
 
 class _Streams:
-    """Threads that read logs, at most one for a rank."""
+    """Threads that read logs, at most one per rank."""
 
     def __init__(self, cluster: "Cluster") -> None:
         self._cluster = cluster
@@ -156,29 +158,29 @@ class _Streams:
         self._problem: Exception | None = None
 
     def start(self, rank: Rank, part: Part) -> None:
-        """Read this start of a rank's container to its end."""
+        """Read the log of this start of a rank's container to its end."""
         thread = threading.Thread(target=self._read, args=(rank, part), daemon=True)
         self._threads[rank.rank] = thread
         thread.start()
 
     def knows(self, rank: int) -> bool:
-        """Whether a log of this rank has been read before."""
+        """Return whether a log of this rank has been read before."""
         return rank in self._threads
 
     def busy(self, rank: int) -> bool:
-        """Whether a log of this rank is still being read."""
+        """Return whether a log of this rank is being read."""
         return rank in self._threads and self._threads[rank].is_alive()
 
     def alive(self) -> bool:
-        """Whether any is."""
+        """Return whether any log is being read."""
         return any(map(self.busy, self._threads))
 
     def stop(self) -> None:
-        """Nobody reads the lines any more."""
+        """Stop all threads."""
         self._stopped.set()
 
     def lines(self, seconds: float) -> Iterator[Line]:
-        """What there is, and what comes within so many seconds, or until nobody reads any more."""
+        """Yield the lines that arrive within this many seconds, or until all threads have ended."""
         ends = time.monotonic() + seconds
         busy = self.alive()
         while True:
@@ -205,18 +207,18 @@ class _Streams:
                         break
                     except queue.Full:
                         continue
-        except Exception as error:  # told by the thread that has the terminal
+        except Exception as error:  # raised by the thread that has the terminal
             self._problem = error
 
 
 def incarnation(
     cluster: "Cluster", rank: Rank, part: Part, stopped: threading.Event, over: threading.Event
 ) -> Iterator[str]:
-    """One start of a container, from the wanted part to its end; no line twice."""
+    """Yield the log of one start of a container, from the given part on, no line twice."""
     last, repeated = "", 0  # the newest stamp, and how many lines have it
     while not stopped.is_set():
         first, whole, last_look = not last, True, over.is_set()
-        read, skip = last, repeated  # what comes again after a break
+        read, skip = last, repeated  # lines that arrive again after a break
         try:
             for line in cluster.logs(
                 rank.name,
@@ -239,18 +241,18 @@ def incarnation(
                     repeated += 1
                 yield text
         except (errors.NotFound, errors.Refused):
-            return  # the pod, or its container, is gone
+            return  # the pod or its container was deleted
         except FedctlError as error:
             if not errors.passing(error):
                 raise
-            whole = False  # it broke off, and there may be more
+            whole = False  # the log was cut off, and there may be more
         if whole and (last_look or not _still(cluster, rank)):
             return
         stopped.wait(PAUSE_SECONDS)
 
 
 def _still(cluster: "Cluster", rank: Rank) -> bool:
-    """Whether it is the same start of the same container, and it runs."""
+    """Return whether this start of the container is still running."""
     try:
         pod = cluster.get("Pod", rank.name)
     except FedctlError as error:
@@ -262,7 +264,7 @@ def _still(cluster: "Cluster", rank: Rank) -> bool:
 
 
 def _split(line: str) -> tuple[str, str]:
-    """A stamp that sorts, and the line; nodes differ in digits, and in whose time they write."""
+    """Split a line into a sortable UTC stamp and its text; nodes differ in digits and time zone."""
     found = STAMP.match(line)
     if not found:
         return "", line

@@ -1,4 +1,4 @@
-"""Owns what a rank's /metrics says, as rows under the catalogue's names, and the sum over ranks.
+"""A rank's /metrics as rows under the catalogue's names, and their sum over ranks.
 
 Prometheus' own parser reads the text; the names are those of trainer/metrics/catalog.py only.
 """
@@ -9,14 +9,14 @@ from typing import Any
 
 from trainer.metrics.catalog import CATALOG, PREFIX
 
-Row = dict[str, Any]  # name -> number, or {label: number}; what was not measured is not in it
+Row = dict[str, Any]  # name -> number, or {label: number}; without what was not measured
 Labels = dict[str, str]  # of fedctl_info: run, digest, rank, ranks
 
 KINDS = {metric.name: metric for metric in CATALOG}
 
 
 def read(text: str) -> tuple[Row, Labels]:
-    """The row of a rank, and what it says of itself; ValueError where this is no such text."""
+    """Return the row of a rank and its labels; raise ValueError if the text is not metrics."""
     from prometheus_client.parser import text_string_to_metric_families
 
     row: Row = {}
@@ -37,7 +37,7 @@ def read(text: str) -> tuple[Row, Labels]:
 
 
 def whole(rows: Iterable[Mapping[str, Any]]) -> Row:
-    """A run's row from its ranks': counters are a rank's share, gauges are the whole run's."""
+    """Combine the ranks' rows: counters are a rank's share, gauges are the whole run's."""
     result: Row = {}
     for row in rows:
         for name, value in row.items():
@@ -54,7 +54,7 @@ def whole(rows: Iterable[Mapping[str, Any]]) -> Row:
 
 
 def plain(row: Mapping[str, Any]) -> Row:
-    """The row for JSON, which has no word for what is no number."""
+    """Return the row for JSON, which has no NaN or infinity."""
     return {name: _plain(value) for name, value in row.items()}
 
 

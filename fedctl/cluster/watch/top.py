@@ -1,6 +1,6 @@
-"""Owns how runs on a cluster are doing: what each rank's /metrics says, fetched by the API server.
+"""Metrics of runs in progress: each rank's /metrics, fetched through the API server.
 
-No port is forwarded; what cannot be read is said in words.
+No port is forwarded. If metrics cannot be read, the view has the reason.
 """
 
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from fedctl.cluster.api.client import Cluster
 
 AT_ONCE = 16  # requests
-SECONDS = 6  # for one rank's answer: a table that waits longer is no longer live
+SECONDS = 6  # for one rank's answer: with a longer wait the table would not be live
 NOTHING = "–"
 
 
 @dataclass(frozen=True)
 class RankView:
-    """A rank at a moment; `problem`: why it has no row."""
+    """A rank at one moment; `problem`: why it has no row."""
 
     rank: int
     pod: str
@@ -37,14 +37,14 @@ class RankView:
     problem: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """For programs."""
-        told = {key: value for key, value in vars(self).items() if key != "row"}
-        return told | {"metrics": metrics.plain(self.row)}
+        """Return the rank as JSON output."""
+        fields = {key: value for key, value in vars(self).items() if key != "row"}
+        return fields | {"metrics": metrics.plain(self.row)}
 
 
 @dataclass(frozen=True)
 class RunView:
-    """A run at a moment; `pace`: seconds that a round took lately."""
+    """A run at one moment; `pace`: seconds per round lately."""
 
     run: str
     state: str
@@ -55,17 +55,17 @@ class RunView:
 
     @property
     def restarts(self) -> int:
-        """Of all ranks."""
+        """Restarts of all ranks together."""
         return sum(rank.restarts for rank in self.ranks)
 
     @property
     def running(self) -> int:
-        """How many ranks train."""
+        """Number of ranks that run."""
         return sum(rank.state == state.RUNNING for rank in self.ranks)
 
     @property
     def problems(self) -> list[str]:
-        """Why there are no numbers, each reason once, with the first rank that has it."""
+        """Why there are no numbers: each reason once, with the first rank that has it."""
         reasons: dict[str, int] = {}
         for rank in self.ranks:
             if rank.problem:
@@ -73,7 +73,7 @@ class RunView:
         return [f"{self.run}, rank {rank}: {problem}" for problem, rank in reasons.items()]
 
     def as_dict(self) -> dict[str, Any]:
-        """For programs: numbers under the catalogue's names."""
+        """Return the run as JSON output, with numbers under the catalogue's names."""
         return {
             "name": self.run,
             "state": self.state,
@@ -89,14 +89,14 @@ class RunView:
 
 
 class Top:
-    """Looks at runs again and again; remembers how far they were, for their pace."""
+    """Repeated polls of runs; remembers their rounds to compute their pace."""
 
     def __init__(self, cluster: "Cluster", names: Sequence[str] = ()) -> None:
         self._cluster, self._names = cluster, names
         self._before: dict[str, tuple[float, float, float | None]] = {}  # round, seconds, pace
 
-    def look(self) -> list[RunView]:
-        """The runs that were named, or all that have not ended."""
+    def poll(self) -> list[RunView]:
+        """Read the runs that were named, or all that have not ended."""
         if self._names:
             found = [job.required(self._cluster, name) for name in self._names]
         else:
@@ -124,25 +124,25 @@ class Top:
         return RankView(line.rank, line.pod, line.node, line.state, line.restarts, row, problem)
 
     def _read(self, rank: Rank) -> tuple[metrics.Row, str]:
-        """A rank's row, or why there is none."""
+        """Return a rank's row, and why there is none."""
         if rank.metrics_port is None:
-            return {}, "its pod has no port called metrics"
+            return {}, "its pod has no port named metrics"
         try:
             text = self._cluster.proxy(rank.name, rank.metrics_port, "metrics", seconds=SECONDS)
             row, _info = metrics.read(text)
         except ValueError:
-            return {}, f"what its port {rank.metrics_port} serves are no metrics"
+            return {}, f"its port {rank.metrics_port} does not serve metrics"
         except FedctlError as error:
             return {}, _why(error)
-        return row, "" if "round" in row else "no round of it has ended yet"
+        return row, "" if "round" in row else "it has not finished a round yet"
 
     def _pace(self, name: str, row: metrics.Row) -> float | None:
-        """Seconds per round since the last look that saw a new one; at first, since the start."""
+        """Return the seconds per round since the last poll with a new round, or since the start."""
         if not row.get("round"):
             return None
         now, time = row["round"], row["time_seconds"]
         before, since, pace = self._before.get(name, (0.0, 0.0, None))
-        if now < before:  # it has gone back to a checkpoint
+        if now < before:  # the run has resumed from a checkpoint
             before, since = 0.0, 0.0
         if now > before:
             pace = (time - since) / (now - before)
@@ -155,19 +155,19 @@ def _name(mine: job.Object) -> str:
 
 
 def _why(error: FedctlError) -> str:
-    """Why a rank's port cannot be read."""
-    said = getattr(error, "message", "") or str(error)
+    """Return why a rank's port cannot be read."""
+    message = getattr(error, "message", "") or str(error)
     if isinstance(error, errors.Forbidden):
         return str(error)
-    if "refused" in said:
-        return "it does not serve metrics yet: it still looks for the others, or prepares data"
-    if isinstance(error, errors.Unreachable) or "timeout" in said or "deadline" in said:
+    if "refused" in message:
+        return "it does not serve metrics yet: it is still starting or preparing data"
+    if isinstance(error, errors.Unreachable) or "timeout" in message or "deadline" in message:
         return (
-            "the API server does not reach its port; is that behind a NetworkPolicy "
-            "(networkPolicy.metricsFrom)?"
+            "the API server cannot reach its port; check whether a NetworkPolicy forbids it "
+            "(networkPolicy.metricsFrom)"
         )
     if isinstance(error, errors.NotFound | errors.KindMissing):
-        return "its pod has just gone"
+        return "its pod was just deleted"
     return str(error)
 
 
@@ -176,7 +176,7 @@ def _counted(row: metrics.Row) -> bool:
 
 
 def cells(view: RunView, each: bool = False) -> list[dict[str, str]]:
-    """For people: the run's line, and under it, if wanted, each rank's."""
+    """Return the run's line for people, and with `each` one for each rank under it."""
     pace = NOTHING if view.pace is None else f"{view.pace:.2f}"
     tail = {"s/round": pace, "ranks": f"{view.running}/{view.size}", "restarts": view.restarts}
     rows = [{"run": view.run, "state": view.state} | _numbers(view.row) | tail]
@@ -187,7 +187,7 @@ def cells(view: RunView, each: bool = False) -> list[dict[str, str]]:
 
 
 def _numbers(row: metrics.Row) -> dict[str, str]:
-    """What a row has, written; a dash where it has nothing."""
+    """Format the numbers of a row, with a dash for each that is missing."""
     planned = f"/{row['rounds_planned']:.0f}" if "rounds_planned" in row else ""
     return {
         "round": f"{row['round']:.0f}{planned}" if "round" in row else NOTHING,

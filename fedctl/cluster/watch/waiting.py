@@ -1,4 +1,4 @@
-"""Owns waiting for a run: what it is waited for, and how the wait can end."""
+"""Waiting for a run: the states to wait for, and how the wait can end."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fedctl.cluster.api.client import Cluster
     from fedctl.cluster.status.state import RunState
 
-# What can be waited for -> the states in which it is reached.
+# Target of a wait -> the states that reach it.
 TARGETS = {
     "running": (RUNNING, SUCCEEDED),
     "succeeded": (SUCCEEDED,),
@@ -21,39 +21,41 @@ TARGETS = {
     "suspended": (SUSPENDED, QUEUED),
     "deleted": (CANCELLED,),
 }
-Told = Callable[[Snapshot, "RunState"], None]
+Report = Callable[[Snapshot, "RunState"], None]
 
 
-class NeverReached(FedctlError):
-    """The run cannot get there any more: exit code 3."""
+class TargetUnreachable(FedctlError):
+    """The run can no longer reach the state: exit code 3."""
 
     exit_code = 3
 
 
-class TimeOver(FedctlError):
-    """The time that was given is over: exit code 124, as timeout(1) has it."""
+class WaitTimeout(FedctlError):
+    """The wait timed out: exit code 124, as for timeout(1)."""
 
     exit_code = 124
 
 
 def wait(
-    cluster: "Cluster", run: str, target: str, timeout: float | None, tell: Told
+    cluster: "Cluster", run: str, target: str, timeout: float | None, report: Report
 ) -> "RunState":
-    """The state in which the target is reached; raises where it can't be any more."""
+    """Wait for the target and return the state; raise if it can no longer be reached."""
     last, now = None, None
     for seen in follow.snapshots(cluster, run, timeout):
         now = state.of(seen)
         if now.state != CANCELLED:
-            tell(seen, now)
+            report(seen, now)
         if now.state in TARGETS[target]:
             return now
-        if now.state in state.ENDED and target != "deleted":  # which comes after every end
+        if now.state in state.ENDED and target != "deleted":  # which can follow any end
             raise _unreached(cluster, run, target, seen, now)
         last = seen
-    doing = f"it is {now.state.lower()}" if now else "it was not asked"
+    doing = f"it is {now.state.lower()}" if now else "its state was not read"
     why = problems.of(last, now) if last else []
     detail = f": {why[0]}" if why else ""
-    raise TimeOver(f"{run}: not {target} after {timeout:g} seconds; {doing}{detail}")
+    raise WaitTimeout(
+        f"timed out after {timeout:g} s waiting for {run} to be {target}; {doing}{detail}"
+    )
 
 
 def _unreached(
@@ -63,5 +65,5 @@ def _unreached(
         why = problems.of(seen, now)
         return RunError(f"{run} failed" + (f": {why[0]}" if why else ""))
     if now.state == CANCELLED:
-        return NeverReached(f"{run}: no such run in namespace {cluster.namespace}")
-    return NeverReached(f"{run} has {now.state.lower()}, so it will not be {target}")
+        return TargetUnreachable(f"{run}: no such run in namespace {cluster.namespace}")
+    return TargetUnreachable(f"{run} has {now.state.lower()}, so it will not be {target}")
