@@ -23,6 +23,7 @@ from trainer.engine.pod import Deadline, Pod
 from trainer.engine.status import Status, final, log, start_logging
 from trainer.exchange.group import first_sentence
 from trainer.files import write_atomically
+from trainer.metrics.catalog import Row
 from trainer.metrics.recorder import Recorder
 from trainer.metrics.sink import Ended
 from trainer.metrics.trackers import require
@@ -84,7 +85,7 @@ def train(path: Path, out: Path, resume: str | None, status: Status) -> str:
     if resume == "auto" and adopt(out, experiment):
         log.info("%s has finished already", out)
         last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
-        status.write(round=last["round"], final=final(last))
+        status.write(round=last["round"], final=final(Row.of(last)))
         return "finished"
     device = distributed.device(experiment.cluster)
     here = distributed.world()

@@ -93,7 +93,7 @@ def test_the_table_says_it_to_people_and_programs(fedctl: Invoke, six: list[Path
     assert lines[0].startswith("| run | seeds | accuracy |") and lines[1].startswith("| --- | ---:")
     assert "| gwpf-digits | 3 | 94.0 ± 2.0 % |" in lines[3]
     page = Path("all/report.html").read_text("utf-8")
-    assert "All 6 runs by themselves" in page and "b,seed=3" in page
+    assert "All 6 runs, one by one" in page and "b,seed=3" in page
     assert "on average over up to 3 seeds" in page
 
 

@@ -1,13 +1,12 @@
 """Laws of formats on the wire and of dealing clients to ranks, on real gloo processes."""
 
-from itertools import product
-
 import numpy as np
 import pytest
 
 from tests import bounds, law_jobs
 from tests.laws.test_state_laws import BASE, CODEC, SYNC, fits
 from tests.names import ALGORITHMS
+from tests.products import sampled
 from tests.ranks import ranks
 
 ROUNDS = 5
@@ -27,7 +26,7 @@ def equal(one: list[dict[str, np.ndarray]], other: list[dict[str, np.ndarray]]) 
 
 @pytest.mark.parametrize(
     "algorithm,policy,codec",
-    [combination for combination in product(ALGORITHMS, SYNC, LOSSY) if fits(*combination[:2])],
+    sampled(ALGORITHMS, SYNC, LOSSY, fits=lambda algorithm, policy, _: fits(algorithm, policy)),
 )
 def test_a_coded_run_has_the_same_bits_on_any_number_of_ranks(algorithm, policy, codec):
     """Owners add clients in the clients' order, so neither W nor the dealing matters."""
@@ -89,10 +88,7 @@ def test_int8_stays_close_to_fp32_and_closer_with_feedback():
     assert away["int8"] < away["int8-lossy"]
 
 
-@pytest.mark.parametrize(
-    "algorithm,policy",
-    [combination for combination in product(ALGORITHMS, SYNC) if fits(*combination)],
-)
+@pytest.mark.parametrize("algorithm,policy", sampled(ALGORITHMS, SYNC, fits=fits))
 def test_dealing_changes_no_more_than_the_order_of_sums(algorithm, policy):
     """What a client does depends on no rank; fp32 sums do, by their order."""
     tree = BASE | {"algorithm": {"name": algorithm}, "sync": SYNC[policy]}

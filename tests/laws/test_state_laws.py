@@ -1,12 +1,11 @@
 """Laws of what clients and the server keep between rounds, on real gloo processes."""
 
-from itertools import product
-
 import numpy as np
 import pytest
 
 from tests import bounds, law_jobs
 from tests.names import ALGORITHMS
+from tests.products import sampled
 from tests.ranks import ranks
 
 BASE = {
@@ -41,14 +40,15 @@ def fits(algorithm: str, policy: str) -> bool:
 # ------------------------------------------------------------------ SCAFFOLD's controls
 
 
-@pytest.mark.parametrize("weighting", ["samples", "uniform"])
 @pytest.mark.parametrize(
-    "policy,codec,participation",
-    [
-        (policy, codec, share)
-        for policy, codec, share in product(SYNC, ["fp32", "bf16", "int8"], [1.0, 0.6])
-        if policy != "gwpf-released" or share == 1  # it has no rule for clients that sit out
-    ],
+    "policy,codec,participation,weighting",
+    sampled(
+        SYNC,
+        ["fp32", "bf16", "int8"],
+        [1.0, 0.6],
+        ["samples", "uniform"],
+        fits=lambda policy, codec, share, _: policy != "gwpf-released" or share == 1,
+    ),
 )
 def test_the_servers_control_is_the_mean_of_all_clients_controls(
     policy, codec, participation, weighting
@@ -87,13 +87,14 @@ def test_option_1_keeps_the_law_under_freezing_too(policy):
 # ------------------------------------------------------------------ residuals
 
 
-@pytest.mark.parametrize("participation", [1.0, 0.6])
 @pytest.mark.parametrize(
-    "policy,codec",
-    [
-        *product(["full", "apf", "gwpf", "cmfl"], ["bf16-feedback", "int8"]),
-        *product(["gaia"], ["fp32", "bf16", "int8", "bf16-feedback"]),
-    ],
+    "policy,codec,participation",
+    sampled(
+        ["full", "apf", "gwpf", "gaia", "cmfl"],
+        ["fp32", "bf16", "bf16-feedback", "int8"],
+        [1.0, 0.6],
+        fits=lambda policy, codec, _: policy == "gaia" or codec in ("bf16-feedback", "int8"),
+    ),
 )
 def test_what_was_sent_and_what_is_kept_is_what_was_offered(policy, codec, participation):
     """For each client, over all rounds: sum of sent + residual = sum of the updates it offered.
@@ -164,9 +165,9 @@ def test_what_clients_keep_moves_with_them():
 # ------------------------------------------------------------------ memory
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("codec", ["fp32", "int8"])
-@pytest.mark.parametrize("policy", ["full", "apf"])
+@pytest.mark.parametrize(
+    "algorithm,policy,codec", sampled(ALGORITHMS, ["full", "apf"], ["fp32", "int8"])
+)
 def test_a_message_waits_only_for_a_vote(algorithm, policy, codec):
     tree = BASE | {"sync": SYNC[policy], "codec": CODEC[codec], "algorithm": {"name": algorithm}}
     assert ranks(1).run(law_jobs.waiting, tree, 4) == [0]

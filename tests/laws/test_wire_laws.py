@@ -1,25 +1,25 @@
 """Laws of the books: bytes counted are bytes handed to torch, payload is what clients upload."""
 
-from itertools import product
-
 import pytest
 
 from tests import law_jobs
 from tests.laws.test_state_laws import BASE, CODEC, SYNC, fits
 from tests.names import ALGORITHMS
+from tests.products import sampled
 from tests.ranks import ranks
 
 ROUNDS = 4
 
 
-@pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize(
-    "algorithm,policy,codec",
-    [
-        (algorithm, policy, codec)
-        for algorithm, policy, codec in product(ALGORITHMS, SYNC, ["fp32", "bf16", "int8"])
-        if fits(algorithm, policy)
-    ],
+    "algorithm,policy,codec,size",
+    sampled(
+        ALGORITHMS,
+        SYNC,
+        ["fp32", "bf16", "int8"],
+        [2, 3],
+        fits=lambda algorithm, policy, *_: fits(algorithm, policy),
+    ),
 )
 def test_counted_bytes_are_those_handed_to_torch(algorithm, policy, codec, size, tmp_path):
     tree = BASE | {
@@ -39,7 +39,7 @@ def test_counted_bytes_are_those_handed_to_torch(algorithm, policy, codec, size,
     assert sum(result["handed"] for result in results) == results[0]["ledger"]
 
 
-@pytest.mark.parametrize("policy,codec", [*product(SYNC, CODEC)])
+@pytest.mark.parametrize("policy,codec", sampled(SYNC, CODEC))
 def test_payload_does_not_depend_on_who_trains_whom(policy, codec, tmp_path):
     tree = BASE | {"sync": SYNC[policy], "codec": CODEC[codec]}
     payloads = []

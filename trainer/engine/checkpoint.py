@@ -82,7 +82,10 @@ def restore(rank: RankState, folder: Path) -> int:
     _load(rank, state, _read(path, rank))
     for client, home in rank.store.home.items():
         if home == group.rank and (record := latest / CLIENTS / f"{client}.safetensors").exists():
-            rank.store.read(client, record)
+            try:
+                rank.store.read(client, record)
+            except Exception as error:  # as with the other files
+                raise EnvironmentFault(f"{record} is damaged; start a new run") from error
     return int(state["round"])
 
 

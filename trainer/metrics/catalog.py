@@ -6,6 +6,7 @@ under the bare name (`payload_bytes_total.values` for a label). What only a rank
 in no row.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -140,6 +141,12 @@ class Row:
         own=True,
     )
     final: bool = False  # of the final model, and not of the round: no metric
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Row":
+        """A row of metrics.jsonl, read back; what is no metric any more is left out."""
+        known = {metric.name for metric in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})
 
     def values(self) -> dict[str, Any]:
         """For metrics.jsonl: by name, without what only a rank has."""
