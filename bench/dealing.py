@@ -21,7 +21,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from bench.harness import ROOT, Benchmark, Row, by_case, markdown, publish, recording, spread
+from bench.harness import Benchmark, Row, by_case, markdown, publish, recording, spread
 from bench.trial import QUIET
 from trainer.config.load import load
 
@@ -58,7 +58,7 @@ def experiment(seed: int, ranks: int, placement: str, rounds: int) -> dict[str, 
         "algorithm": {"name": "scaffold"},
         "optimizer": {"lr": 0.02},
         "schedule": {"batch_size": 8, "phases": [{"epochs": 4}]},
-        "evaluation": {"every": rounds},
+        "evaluation": {"every": rounds, "model": "agreed"},
         **QUIET,
     }
 
@@ -67,13 +67,10 @@ def run(tree: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl of a run on as many processes as it has ranks."""
     loaded, _ = load(tree)
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder)
-        (out / "experiment.json").write_text(loaded.canonical())
-        command = [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(loaded.ranks)),
-            *("--standalone", "-m", "trainer", str(out / "experiment.json"), "--out", folder),
-        ]
-        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        file, out = Path(folder, "experiment.json"), Path(folder, "run")
+        file.write_text(loaded.canonical())
+        program = Path(sys.executable).with_name("fedctl")
+        subprocess.run([program, "run", file, "--out", out], check=True, capture_output=True)
         return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 

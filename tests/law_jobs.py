@@ -41,21 +41,34 @@ class Accounts:
     def __init__(self) -> None:
         self.offered: dict[int, Any] = {}
         self.sent: dict[int, Any] = {}
+        self.last_offered: dict[int, Any] = {}
+        self.last_sent: dict[int, Any] = {}
+        self.messages: dict[int, Any] = {}
+        self.silent = 0
 
     def first(self) -> Transform:
         """Sees offers before the chain, and deliveries after it."""
         accounts = self
 
         class First(Transform):
+            keeps = True
+
             def outgoing(self, message, vectors, memory, context):
-                self.client = message.sender.client
-                offer = message.vectors[vectors[0].name].double().numpy()
-                accounts.offered[self.client] = accounts.offered.get(self.client, 0) + offer
-                memory["client"] = torch.tensor(self.client)
+                client = message.sender.client
+                accounts.messages[client] = message
+                offer = message.vectors[vectors[0].name].double().numpy().copy()
+                accounts.last_offered[client] = offer
+                memory["client"] = torch.tensor(client)
 
             def delivered(self, vectors, sent, memory):
                 client = int(memory["client"])
-                got = sent[vectors[0].name].double().numpy()
+                if accounts.messages.pop(client).silent:  # what it offered is forgotten
+                    accounts.silent += 1
+                    return
+                got = sent[vectors[0].name].double().numpy().copy()
+                offer = accounts.last_offered[client]
+                accounts.last_sent[client] = got
+                accounts.offered[client] = accounts.offered.get(client, 0) + offer
                 accounts.sent[client] = accounts.sent.get(client, 0) + got
 
         return First()
@@ -73,10 +86,14 @@ def accounted(tree: dict[str, Any], rounds: int) -> dict[int, dict[str, Any]]:
     name = rank.parts.algorithm.vectors[0].name
     rows = {}
     for client, record in rank.store.mine():
+        if client not in accounts.sent:  # never sent anything
+            continue
         held = [m[name].double().numpy() for m in record.values() if name in m]
         rows[client] = {
             "offered": accounts.offered[client],
             "sent": accounts.sent[client],
+            "last": accounts.last_offered[client] - accounts.last_sent[client],
+            "silent": accounts.silent,
             "held": sum(held, np.zeros(len(rank.server.anchor))),
         }
     return rows
@@ -108,7 +125,16 @@ def models(
 def stored(tree: dict[str, Any], rounds: int, folder: str) -> dict[str, Any]:
     """A run with a memory budget: its model, and how much lay in memory and in files."""
     rank = experiment_run(tree, Path(folder))
-    most, filed = 0, 0
+    most, filed, together = 0, 0, 0
+    reading = rank.store.record
+
+    def record(client):
+        nonlocal together
+        result = reading(client)
+        together = max(together, len(rank.store.records))
+        return result
+
+    rank.store.record = record
     for number in range(1, rounds + 1):
         run_round(rank, number)
         used = sum(
@@ -127,10 +153,20 @@ def stored(tree: dict[str, Any], rounds: int, folder: str) -> dict[str, Any]:
         "accuracy": result.accuracy,
         "most": most,
         "filed": filed,
+        "together": together,
         "files": files,
         "left": rank.store.folder.exists() and tree.get("client_memory") is not None,
         "moved": rank.parts.group.books.wire["moves"],
     }
+
+
+def payload(tree: dict[str, Any], rounds: int) -> dict[str, int]:
+    """What all clients uploaded, by kind."""
+    rank = experiment_run(tree)
+    for number in range(1, rounds + 1):
+        run_round(rank, number)
+    rank.ledger.settle()
+    return dict(rank.ledger.payload)
 
 
 def waiting(tree: dict[str, Any], rounds: int) -> int:

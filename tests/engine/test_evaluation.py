@@ -156,7 +156,7 @@ def test_statistics_are_estimated_as_the_mean_over_training_batches():
     conv, norm = rank.parts.worker.model[:2]
     assert norm.momentum == 0.1
     task, draws = rank.parts.task, stream(BASE["seed"], Purpose.ESTIMATE, 0, 1)
-    places = torch.randint(task.size, (7, 16), generator=draws)
+    places = torch.randint(len(rank.clients.samples), (7, 16), generator=draws)
     batches = [conv(task.inputs(task.x[place])) for place in places]
     mean = torch.stack([b.mean((0, 2, 3)) for b in batches]).mean(0)
     variance = torch.stack([b.var((0, 2, 3)) for b in batches]).mean(0)

@@ -195,3 +195,18 @@ def test_an_empty_batch_size_is_all_that_a_client_holds():
     clients = jobs.experiment_run(BASE | {"schedule": schedule}).clients
     assert clients.steps(0, 1) == 1
     assert len(clients.sampler.places(0, 0)) == clients.sizes[0]
+
+
+@pytest.mark.parametrize("sampling", ["reshuffle", "fixed", "replacement"])
+def test_a_pass_over_shared_samples_is_a_clients_share_of_them(sampling):
+    data = {"sampling": sampling, "partition": {"name": "shared"}}
+    phases = [{"epochs": 1}]
+    clients = jobs.experiment_run(
+        BASE | {"data": data, "schedule": {"batch_size": 16, "phases": phases}}
+    ).clients
+    assert clients.sizes == [1437 // 4] * 4
+    assert clients.steps(0, 1) in (359 // 16, 359 // 16 + 1)  # the tail is dropped, or a step more
+    whole = jobs.experiment_run(
+        BASE | {"data": data, "schedule": {"batch_size": None, "phases": phases}}
+    ).clients
+    assert (whole.steps(0, 1), len(whole.sampler.places(0, 0))) == (1, 359)

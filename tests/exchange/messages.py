@@ -41,11 +41,15 @@ def values(client: int, count: int, thin: bool) -> dict[str, torch.Tensor]:
 
 
 def exchanged(
-    name: str, count: int, masked: bool = False, stopping: int = -1, clients: int = len(WEIGHTS)
+    name: str,
+    count: int,
+    share: float | None = None,
+    stopping: int = -1,
+    clients: int = len(WEIGHTS),
 ) -> dict[str, Any]:
     """The means on this rank, what the others got of its clients, and what was counted.
 
-    stopping: the rank that was asked to stop.
+    share: of the places that travel, None: no mask; stopping: the rank that was asked to stop.
     """
     group = Group(Books(), torch.device("cpu"))
     total = sum(WEIGHTS[:clients])
@@ -56,16 +60,16 @@ def exchanged(
             for c, weight in enumerate(WEIGHTS[:clients])
         ),
     )
-    mask = torch.rand(count, generator=torch.Generator().manual_seed(99)) < 0.5
-    places = Places(count, mask) if masked else Places(count)
+    draw = torch.rand(count, generator=torch.Generator().manual_seed(99))
+    mask = draw < (1.0 if share is None else share)
+    places = Places(count) if share is None else Places(count, mask)
     lengths = {"buffers": NORMS}
     terms = Terms(cohort, VECTORS, count, 7, places, lengths, report=True)
     exchange = reduction(name).begin(group, terms)
     sent = {}
     for member in cohort.at(group.rank):
         vectors = values(member.client, count, "thin" in name)
-        if masked:
-            vectors["delta"].mul_(mask), vectors["control"].mul_(mask)
+        vectors["delta"].mul_(mask), vectors["control"].mul_(mask)
         report = exchange.add(Message(member, vectors))
         sent[member.client] = {name: vector.numpy().copy() for name, vector in report.items()}
     delivery = Handle(exchange.finish(places, group.rank == stopping)).wait()

@@ -54,18 +54,18 @@ def test_means_are_the_same_bits_on_every_rank(name, count):
 
 
 @pytest.mark.parametrize("name", CODED)
-@pytest.mark.parametrize("masked", [False, True])
-def test_no_bit_of_a_coded_mean_depends_on_the_number_of_ranks(name, masked):
-    one, *others = (ranks(size).run(exchanged, name, 1001, masked)[0] for size in (1, 2, 4))
+@pytest.mark.parametrize("share", [None, 0.5, 0.0])
+def test_no_bit_of_a_coded_mean_depends_on_the_number_of_ranks(name, share):
+    one, *others = (ranks(size).run(exchanged, name, 1001, share)[0] for size in (1, 2, 4))
     for other in others:
         for vector, mean in one["mean"].items():
             assert np.array_equal(mean, other["mean"][vector]), vector
 
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("masked", [False, True])
-def test_a_mean_is_that_of_what_the_others_are_reported_to_have_got(name, masked):
-    answers = ranks(2).run(exchanged, name, 1001, masked)
+@pytest.mark.parametrize("share", [None, 0.5, 0.0])
+def test_a_mean_is_that_of_what_the_others_are_reported_to_have_got(name, share):
+    answers = ranks(2).run(exchanged, name, 1001, share)
     sent = answers[0]["sent"] | answers[1]["sent"]
     assert sorted(sent) == list(range(len(WEIGHTS)))
     for vector, factors, codings in (
@@ -77,19 +77,21 @@ def test_a_mean_is_that_of_what_the_others_are_reported_to_have_got(name, masked
         most = max(np.abs(values).max() for values in got)
         off = np.abs(answers[0]["mean"][vector] - mean).max()
         assert off <= allowed(name, most, codings), vector
-    if masked:
-        off = ~answers[0]["mask"]
-        assert not answers[0]["mean"]["delta"][off].any()
-        assert not answers[0]["mean"]["control"][off].any()
+    off = ~answers[0]["mask"]
+    assert off.all() == (share == 0) and off.any() == (share is not None)
+    for vector in ("delta", "control"):
+        assert not answers[0]["mean"][vector][off].any()
 
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("clients", [1, 5])
+@pytest.mark.parametrize("clients", [0, 1, 5])
 def test_a_rank_that_has_to_stop_is_known_to_all(name, clients):
-    """Also one that trains none of the round's clients."""
+    """Also one that trains none of the round's clients, and if nobody sends anything."""
     for stopping in (-1, 0, 3):
-        answers = ranks(4).run(exchanged, name, 100, False, stopping, clients)
+        answers = ranks(4).run(exchanged, name, 100, None, stopping, clients)
         assert [answer["stop"] for answer in answers] == [stopping >= 0] * 4
+        for answer in answers:
+            assert any(mean.any() for mean in answer["mean"].values()) == (clients > 0)
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,19 @@ def test_a_coded_run_has_the_same_bits_on_any_number_of_ranks(algorithm, policy,
     assert equal(alone, ranks(4).run(law_jobs.models, fixed, ROUNDS)[0])
 
 
+@pytest.mark.parametrize("policy", ["gwpf", "gaia", "cmfl", "apf"])
+def test_ranks_without_participants_take_part_in_every_exchange(policy):
+    tree = BASE | {
+        "algorithm": {"name": "scaffold"},
+        "sync": SYNC[policy],
+        "codec": CODEC["int8"],
+        "participation": 0.4,
+    }
+    alone = ranks(1).run(law_jobs.models, tree, 2 * ROUNDS)[0]
+    for rows in ranks(4).run(law_jobs.models, tree, 2 * ROUNDS):
+        assert equal(alone, rows)
+
+
 @pytest.mark.parametrize("codec", LOSSY)
 def test_so_has_a_network_with_batch_statistics(codec):
     tree = BASE | {"codec": CODEC[codec]}

@@ -19,11 +19,8 @@ class FedAvg(Algorithm):
     """The server steps along the mean update."""
 
     def __init__(self, settings: Settings, optimizer: LocalSGD) -> None:
-        super().__init__(optimizer)
+        super().__init__(settings, optimizer)
         self.settings = settings
-
-    def weight(self, samples: int) -> float:
-        return 1.0 if self.settings.weighting == "uniform" else float(samples)
 
     def server_state(self, anchor: Tensor) -> Memory:
         return {"velocity": torch.zeros_like(anchor)} if self.settings.server_momentum else {}

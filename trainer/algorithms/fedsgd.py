@@ -24,11 +24,8 @@ class FedSGD(Algorithm):
     vectors = (Vector("grad", leftover="lost"),)
 
     def __init__(self, settings: Settings, optimizer: LocalSGD) -> None:
-        super().__init__(optimizer)
-        self.uniform, self.keeps = settings.weighting == "uniform", False
-
-    def weight(self, samples: int) -> float:
-        return 1.0 if self.uniform else float(samples)
+        super().__init__(settings, optimizer)
+        self.keeps = False  # no step of a client, no momentum to keep
 
     def server_state(self, anchor: Tensor) -> Memory:
         momentum = self.optimizer.settings.momentum

@@ -39,7 +39,8 @@ class FreshScaffold(FedAvg):
 class KeptScaffold(FedAvg):
     """Each client keeps c_i, all ranks keep c; both start at 0, so round 1 is FedAvg.
 
-    option-1: c_i+ is the client's full gradient at x; option-2: c_i - c + (x - y) / (K eta).
+    option-1: c_i+ is the client's full gradient at x; option-2: c_i - c + (y_0 - y) / (K eta), with
+    y_0 = x unless the client trains on from values of its own (gwpf, gaia).
 
     The law: c is the mean of c_i over all N clients, whoever takes part, whatever weighs what, and
     whatever is left out on the way. For c_i changes by what the others got of the client's change,
@@ -49,6 +50,7 @@ class KeptScaffold(FedAvg):
 
     vectors = (Vector("delta"), Vector("control", leftover="again", over="everyone"))
     keeps = True
+    listens = True
 
     def __init__(self, settings: Scaffold, optimizer: LocalSGD) -> None:
         super().__init__(settings, optimizer)
@@ -61,6 +63,8 @@ class KeptScaffold(FedAvg):
 
     def begin(self, turn: Turn) -> None:
         super().begin(turn)
+        # where the client starts: at x, but for what a policy or a transform let it keep apart
+        turn.work["start"] = turn.params.clone()
         correction = turn.server.state["control"].clone()  # c - c_i
         if "control" in turn.memory:
             correction.sub_(turn.memory["control"])
@@ -75,9 +79,10 @@ class KeptScaffold(FedAvg):
         if self.full:  # c_i - c_i+ = c_i - G_i
             assert turn.gradient is not None
             change = turn.memory.get("control", torch.zeros_like(turn.params)) - turn.gradient
-        else:  # c_i - c_i+ = c - (x - y) / (K eta)
+        else:  # c_i - c_i+ = c - (y_0 - y) / (K eta), the mean of this turn's gradients
             scale = -1 / (turn.steps * turn.mean_lr)
-            change = torch.add(turn.server.state["control"], offer["delta"], alpha=scale)
+            moved = turn.work["start"].sub_(turn.params)
+            change = torch.add(turn.server.state["control"], moved, alpha=scale)
         return offer | {"control": change}
 
     def delivered(self, memory: Memory, sent: Mapping[str, Tensor]) -> None:

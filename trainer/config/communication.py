@@ -179,6 +179,7 @@ class FP32(Section):
     """Values travel as they are, 4 bytes each."""
 
     name: Literal["fp32"] = "fp32"
+    implementation: ClassVar[str] = "trainer.exchange.reductions.formats:plain_sum"
 
 
 class BF16(Section):
@@ -189,6 +190,7 @@ class BF16(Section):
     """
 
     name: Literal["bf16"] = "bf16"
+    implementation: ClassVar[str] = "trainer.exchange.reductions.formats:bf16"
     error_feedback: bool = setting(
         False, help="each client keeps what rounding lost of its update, and adds it to the next"
     )
@@ -198,17 +200,21 @@ class FP64(Section):
     """Values travel as doubles, 8 bytes each: for model.precision=fp64."""
 
     name: Literal["fp64"] = "fp64"
+    implementation: ClassVar[str] = "trainer.exchange.reductions.formats:plain_sum"
 
 
 class Int8(Section):
     """Values travel as 8-bit integers with one scale for each block: about a quarter of fp32.
 
-    Every client's message is coded by itself, the owner of a share takes the mean in fp32 and codes
-    it again. With error feedback nothing is lost: what coding cost one update is in the next. What
-    is used only once (gradients) is rounded at random instead, without bias.
+    Every client's message is coded by itself; the owner of a share takes the mean in fp32 and codes
+    it again. With error feedback, what coding cost a client's update is in its next one; what it
+    costs the mean on the way back is not made up for. Clients' gradients, which are used only once,
+    are rounded at random instead, without bias. Under gaia, which keeps what is not sent anyway,
+    that is where coding's losses go too.
     """
 
     name: Literal["int8"] = "int8"
+    implementation: ClassVar[str] = "trainer.exchange.reductions.formats:int8"
     block: int = setting(
         64, help="values that share a scale (2 bytes)", unit="values", ge=8, le=65536, multiple_of=8
     )

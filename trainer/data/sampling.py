@@ -38,16 +38,18 @@ class Sampler:
         batch_size: int | None,
         seed: int,
         reshuffle: bool = True,
+        shared: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
         """`parts`: each client's samples as places in the data set, (n,) int64 on the CPU.
 
         batch_size: B; None: all that the client holds. Without `reshuffle` every pass goes through
         the samples as they are, as GWPF's loader does: the partition has put them in random order
-        already. Places are handed out on `device`.
+        already. shared: all clients hold the same samples, and a client's pass is its share of
+        them. Places are handed out on `device`.
         """
         self.parts, self.seed, self.reshuffle, self.device = parts, seed, reshuffle, device
-        self.sizes = [len(part) for part in parts]
+        self.sizes = [len(part) // len(parts) if shared else len(part) for part in parts]
         self._batch_size = batch_size
         self._pass: dict[tuple[int, int], Tensor] = {}  # the latest (client, pass) asked for
         assert all(self.sizes) and batch_size != 0
@@ -76,7 +78,7 @@ class Sampler:
 
     def places(self, client: int, k: int) -> Tensor:
         """Batch number k of a client, as places in the data set: (B,), or fewer at a pass's end."""
-        epoch, at = divmod(k, self.steps_per_pass(client))
+        epoch, at = divmod(k, self._steps(client))
         batch = self.batch_size(client)
         if (client, epoch) not in self._pass:
             self._pass = {(client, epoch): self._order(client, epoch).to(self.device)}
@@ -85,6 +87,10 @@ class Sampler:
     def every(self, client: int) -> Tensor:
         """All samples of a client, (n,), in a fixed order."""
         return self.parts[client].to(self.device)
+
+    def _steps(self, client: int) -> int:
+        """Batches that are drawn at a time."""
+        return self.steps_per_pass(client)
 
     def _order(self, client: int, epoch: int) -> Tensor:
         part = self.parts[client]
@@ -97,9 +103,12 @@ class WithReplacement(Sampler):
     def samples(self, client: int, before: int, steps: int) -> int:
         return steps * self.batch_size(client)
 
+    def _steps(self, client: int) -> int:
+        return -(-len(self.parts[client]) // self.batch_size(client))
+
     def _order(self, client: int, epoch: int) -> Tensor:
         part = self.parts[client]
-        count = self.steps_per_pass(client) * self.batch_size(client)
+        count = self._steps(client) * self.batch_size(client)
         draws = stream(self.seed, Purpose.ORDER, client, epoch)
         return part[torch.randint(len(part), (count,), generator=draws)]
 
@@ -110,9 +119,6 @@ class SharedSampler(Sampler):
     One step of all clients therefore consumes one batch of N B samples of the whole set, whoever
     computes it. What does not fill a step of all clients is dropped from the pass.
     """
-
-    def size(self, client: int) -> int:
-        return self.sizes[client] // len(self.sizes)
 
     def steps_per_pass(self, client: int) -> int:
         return self.size(client) // self.batch_size(client)

@@ -4,6 +4,7 @@ Which class carries out a choice is written at the choice itself (trainer/config
 path.
 """
 
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,11 +23,8 @@ from trainer.engine.ledger import Ledger
 from trainer.engine.parts import Parts, RankState, refuse
 from trainer.engine.store import Store
 from trainer.exchange.books import Books
-from trainer.exchange.encoders import Blocks, Encoder, Plain, Sparse
 from trainer.exchange.group import Group
 from trainer.exchange.policies.policy import Policy
-from trainer.exchange.reductions.all_reduce import AllReduce
-from trainer.exchange.reductions.owners import Owners
 from trainer.exchange.reductions.reduction import Reduction
 from trainer.exchange.transforms.error_feedback import ErrorFeedback
 from trainer.exchange.transforms.transform import Transform
@@ -56,7 +54,8 @@ def build(experiment: Experiment, device: torch.device, out: Path | None = None)
     if experiment.model.weights is not None and not group.all_equal(anchor, worker.buffers):
         raise ConfigError("model.weights", "ranks read different files; give all the same one")
     algorithm = _algorithm(experiment, worker.layout, anchor)
-    chain, policy = _selection(experiment, len(anchor), device)
+    chain, policy = _selection(experiment, algorithm, len(anchor), device)
+    code: Callable[..., Reduction] = resolve(experiment.codec.implementation)
     thin = any(transform.thins for transform in chain)
     parts = Parts(
         task=task,
@@ -64,8 +63,8 @@ def build(experiment: Experiment, device: torch.device, out: Path | None = None)
         algorithm=algorithm,
         policy=policy,
         chain=chain,
-        reduction=_reduction(experiment, anchor.dtype, thin=thin),
-        once=_reduction(experiment, anchor.dtype, thin=False),
+        reduction=code(experiment.codec, anchor.dtype, sparse=thin),
+        once=code(experiment.codec, anchor.dtype, sparse=False),
         group=group,
     )
     refuse(parts)
@@ -105,7 +104,7 @@ def _algorithm(experiment: Experiment, layout: Layout, anchor: Tensor) -> Algori
 
 
 def _selection(
-    experiment: Experiment, size: int, device: torch.device
+    experiment: Experiment, algorithm: Algorithm, size: int, device: torch.device
 ) -> tuple[tuple[Transform, ...], Policy]:
     """What decides which values travel: all clients alike (a policy), or each (a transform)."""
     chosen = experiment.sync
@@ -117,26 +116,10 @@ def _selection(
     else:
         policy = kind(chosen, size, device, experiment.seed)
     accounted = any(transform.accounts for transform in chain)
-    if getattr(experiment.codec, "error_feedback", False) and not accounted:
+    something = any(vector.adds_up for vector in algorithm.vectors)
+    if getattr(experiment.codec, "error_feedback", False) and something and not accounted:
         chain.append(ErrorFeedback())
     return tuple(chain), policy
-
-
-def _reduction(experiment: Experiment, dtype: torch.dtype, *, thin: bool) -> Reduction:
-    """The way from messages to means in the codec's format; thin: messages are mostly zeros."""
-    code: Encoder
-    once: Encoder
-    match experiment.codec.name:
-        case "fp32":
-            return AllReduce(torch.float32, sparse=thin)
-        case "fp64":
-            return AllReduce(torch.float64, sparse=thin)
-        case "bf16":
-            code = once = Plain(torch.bfloat16, dtype)
-        case "int8":
-            block = experiment.codec.block
-            code, once = Blocks(block), Blocks(block, unbiased=True)
-    return Owners(Sparse(code) if thin else code, once)
 
 
 def _load_in_turn(experiment: Experiment, group: Group) -> Images:

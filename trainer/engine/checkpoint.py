@@ -39,7 +39,7 @@ def save(rank: RankState, number: int, folder: Path) -> None:
     if group.rank == 0:
         _write(partial / "agreed.pt", agreed(rank, number))
     _write(partial / f"rank-{group.rank}.pt", own(rank))
-    for client, _ in rank.store.mine():
+    for client in rank.store.clients:
         rank.store.write(client, partial / CLIENTS / f"{client}.safetensors")
     group.barrier()
     if group.rank == 0:
@@ -79,13 +79,15 @@ def restore(rank: RankState, folder: Path) -> int:
     path = latest / f"rank-{group.rank}.pt"
     if not path.exists():
         raise ConfigError("--resume", f"{path} is missing; the checkpoint was made by fewer ranks")
-    _load(rank, state, _read(path, rank))
-    for client, home in rank.store.home.items():
-        if home == group.rank and (record := latest / CLIENTS / f"{client}.safetensors").exists():
-            try:
-                rank.store.read(client, record)
-            except Exception as error:  # as with the other files
-                raise EnvironmentFault(f"{record} is damaged; start a new run") from error
+    mine = _read(path, rank)
+    _load(rank, state, mine)
+    for client in mine["clients"]:
+        record = latest / CLIENTS / f"{client}.safetensors"
+        try:
+            rank.store.read(client, record)
+        except Exception as error:  # as with the other files
+            what = "damaged" if record.exists() else "missing"
+            raise EnvironmentFault(f"{record} is {what}; start a new run") from error
     return int(state["round"])
 
 
@@ -127,6 +129,7 @@ def agreed(rank: RankState, number: int) -> dict[str, Any]:
 def own(rank: RankState) -> dict[str, Any]:
     """What only this rank has."""
     return {
+        "clients": rank.store.clients,
         "worker": rank.parts.worker.state(),
         "reductions": [rank.parts.reduction.state(), rank.parts.once.state()],
         "books": rank.parts.group.books.state(),

@@ -5,6 +5,7 @@ without an exchange, and counters are computed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -36,10 +37,8 @@ class Clients:
             kind = WithReplacement
         elif drawing.partition.name == "shared":
             kind = SharedSampler
-        # what a client goes through in a pass: its own samples, or its share of those of all
         shared = drawing.partition.name == "shared"
-        self.sizes = [len(part) // len(parts) if shared else len(part) for part in parts]
-        least = min(self.sizes)
+        least = min(len(part) // len(parts) if shared else len(part) for part in parts)
         if kind is SharedSampler and not least // (experiment.schedule.batch_size or max(1, least)):
             raise ConfigError(
                 "schedule.batch_size",
@@ -51,12 +50,20 @@ class Clients:
             batch_size=experiment.schedule.batch_size,
             seed=experiment.seed,
             reshuffle=drawing.sampling != "fixed",
+            shared=shared,
             device=device,
         )
+        self.sizes = self.sampler.sizes
         weights = [weight(size) for size in self.sizes]
         self.weights = weights
         self.shares = [own / sum(weights) for own in weights]  # of the whole federation
         self.taken = [0] * len(parts)  # local steps so far
+
+    @cached_property
+    def samples(self) -> Tensor:
+        """All samples that clients of this rank may train on, each once, by place."""
+        places: Tensor = torch.cat(list(self.sampler.parts)).unique()
+        return places[places >= 0].to(self.sampler.device)  # none of those held elsewhere
 
     def sampled(self, number: int) -> list[int]:
         """The clients of round `number`, sorted."""

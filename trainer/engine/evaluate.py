@@ -77,10 +77,10 @@ def estimate_buffers(rank: RankState) -> None:
 
 
 def _drawn(rank: RankState, passes: int, draws: torch.Generator) -> Iterator[Tensor]:
-    """Places of training samples for so many passes, from all that this rank holds."""
-    size = rank.clients.sampler.batch_size(rank.parts.group.rank)
-    places = torch.randint(rank.parts.task.size, (passes, size), generator=draws)
-    return iter(places.to(rank.clients.sampler.device))
+    """Places of training samples for so many passes, from all that clients here may train on."""
+    size, held = rank.clients.sampler.batch_size(rank.parts.group.rank), rank.clients.samples
+    chosen = torch.randint(len(held), (passes, size), generator=draws)
+    return iter(held[chosen.to(held.device)])
 
 
 def reconcile(rank: RankState) -> None:

@@ -12,6 +12,7 @@ from trainer.engine import plan
 from trainer.engine.parts import RankState
 from trainer.engine.turns import full_gradient
 from trainer.exchange.message import Cohort, Message, Places, Terms, Vector
+from trainer.exchange.reductions.all_reduce import AllReduce
 from trainer.exchange.reductions.reduction import Handle
 
 # used once: what is coded away or left out is not sent later
@@ -28,7 +29,7 @@ class Alignment:
 
 @dataclass(frozen=True)
 class Gradients:
-    """G_i of this rank's clients and their mean G over all, (P,) each, if the algorithm asked."""
+    """G_i of this rank's clients and their mean G over all, (P,), if the algorithm needs both."""
 
     own: dict[int, Tensor] = field(default_factory=dict)
     mean: Tensor | None = None
@@ -43,8 +44,8 @@ def exchange_full_gradients(rank: RankState, cohort: Cohort) -> Gradients:
     parts, server = rank.parts, rank.server
     needs, settings = parts.algorithm.needs, rank.experiment.evaluation
     measured = settings.alignment and plan.evaluated(rank.experiment, server.number)
-    if needs == "nothing" and not measured:
-        return Gradients()
+    if needs != "mean gradient" and not measured:
+        return Gradients()  # a gradient that nobody else needs is computed in the client's turn
     live, own = parts.policy.live(), {}
     members = cohort.at(parts.group.rank)
     for member in members:
@@ -52,8 +53,6 @@ def exchange_full_gradients(rank: RankState, cohort: Cohort) -> Gradients:
             own[member.client] = full_gradient(rank, member.client)
             if live is not None:
                 own[member.client].mul_(live)
-    if needs == "gradient" and not measured:
-        return Gradients(own)
     with rank.clock.phase("reduce"):
         places = Places(len(server.anchor), live)
         terms = Terms(
@@ -63,14 +62,19 @@ def exchange_full_gradients(rank: RankState, cohort: Cohort) -> Gradients:
             seed=rank.experiment.seed,
             places=places,
             kind="values" if needs == "mean gradient" else "evaluation",
+            purpose=1,
             like=server.anchor,
         )
-        exchange = parts.once.begin(parts.group, terms)
+        # what is only measured is measured exactly, whatever the codec
+        reduction = parts.once if needs == "mean gradient" else AllReduce(server.anchor.dtype)
+        exchange = reduction.begin(parts.group, terms)
         for member in members:
             exchange.add(Message(member, {GRADIENT.name: own[member.client]}))
         mean = Handle(exchange.finish(places, False)).wait().mean[GRADIENT.name]
         alignment = _alignment(rank, cohort, own, mean) if measured else None
-    return Gradients(own if needs != "nothing" else {}, mean, alignment)
+    if needs != "mean gradient":
+        return Gradients(alignment=alignment)
+    return Gradients(own, mean, alignment)
 
 
 def _alignment(rank: RankState, cohort: Cohort, own: dict[int, Tensor], mean: Tensor) -> Alignment:

@@ -24,7 +24,7 @@ class Outbox:
         parts = self.parts
         self.vectors, self.named = rank.vectors, parts.algorithm.vectors
         # does anybody want to know what the others got of a message?
-        self.report = parts.algorithm.keeps or any(t.accounts for t in parts.chain)
+        self.report = parts.algorithm.listens or any(t.accounts for t in parts.chain)
         needs_places = self.report or bool(parts.chain) or not parts.reduction.folds
         self.silences = any(transform.silences for transform in parts.chain)
         self.waits = self.silences or (parts.policy.voting and needs_places)
@@ -73,14 +73,17 @@ class Outbox:
         server = self.rank.server
         context = Context(server.number, server.anchor, places, self.parts.worker.total)
         for at, transform in enumerate(self.parts.chain):
-            memory = self._memory(message, f"transform{at}")
+            memory = self._memory(message, at)
             transform.outgoing(message, self.named, memory, context)
             message.passed = at + 1
             if message.silent:
                 break
 
-    def _memory(self, message: Message, part: str) -> Memory:
-        return self.rank.store.memory(message.sender.client, part)
+    def _memory(self, message: Message, at: int) -> Memory:
+        """What a transform of the chain keeps of the sender."""
+        if not self.parts.chain[at].keeps:
+            return {}
+        return self.rank.store.memory(message.sender.client, f"transform{at}")
 
     def _send(self, exchange: Exchange, message: Message) -> None:
         sent = exchange.add(message)
@@ -90,11 +93,11 @@ class Outbox:
     def _delivered(self, message: Message, sent: Mapping[str, Tensor]) -> None:
         """It is known what the others got: now what is kept may change, last transform first."""
         for at in reversed(range(message.passed)):
-            self.parts.chain[at].delivered(
-                self.named, sent, self._memory(message, f"transform{at}")
-            )
-        if self.parts.algorithm.keeps:
-            self.parts.algorithm.delivered(self._memory(message, "algorithm"), sent)
+            self.parts.chain[at].delivered(self.named, sent, self._memory(message, at))
+        if self.parts.algorithm.listens:
+            memory = self.rank.store.memory(message.sender.client, "algorithm")
+            self.parts.algorithm.delivered(memory, sent)
+        self.rank.store.trim()
 
     # ------------------------------------------------------------------ all ranks
 
@@ -114,15 +117,16 @@ class Outbox:
             self.places = policy.select(decided)
         return self.places
 
-    def close(self, stop: bool) -> tuple[Cohort, Handle]:
+    def close(self, places: Places, stop: bool) -> tuple[Cohort, Handle]:
         """Send what waited, and start the exchange; returns who sends, and the exchange under way.
 
-        stop: was this rank asked to?
+        places: as `select` chose them; stop: was this rank asked to?
         """
-        places, senders = self.select(), self.cohort
+        senders = self.cohort
         if self.exchange is None:
             for message in self.waiting:
                 self._transform(message)
+                self.rank.store.trim()
             if self.silences:
                 senders = self._senders()
                 if not senders.members:

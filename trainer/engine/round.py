@@ -48,9 +48,9 @@ def run_round(
         rank.store.trim()
     labelled = rank.parts.policy.labelled
     with rank.clock.phase("select"):
-        outbox.select()
+        places = outbox.select()
     with rank.clock.phase("reduce"):
-        senders, exchange = outbox.close(stop())
+        senders, exchange = outbox.close(places, stop())
         delivery = exchange.wait()
     with rank.clock.phase("apply"):
         _apply(rank, senders, delivery)

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -36,6 +37,8 @@ class Store:
         assert budget is None or folder is not None, "records beyond the budget need a folder"
         self.group, self.budget, self.empty = group, budget, empty
         self.folder = folder or Path()
+        if budget is not None:  # of an earlier start of this run: its checkpoint has what counts
+            shutil.rmtree(self.folder, ignore_errors=True)
         self.home: dict[int, int] = {}  # client -> the rank that has its record
         self.records: OrderedDict[int, Record] = OrderedDict()  # in memory, longest rest first
         self.filed: set[int] = set()  # those in files
@@ -57,9 +60,14 @@ class Store:
         """What one part keeps of a client, to be changed in place."""
         return self.record(client).setdefault(part, {})
 
+    @property
+    def clients(self) -> list[int]:
+        """Those whose records are here, by number."""
+        return sorted({*self.records, *self.filed})
+
     def mine(self) -> Iterator[tuple[int, Record]]:
         """Each client whose record is here, by number; one at a time, and only to be read."""
-        for client in sorted({*self.records, *self.filed}):
+        for client in self.clients:
             yield client, self._peek(client)
 
     # ------------------------------------------------------------------ a round
@@ -93,6 +101,7 @@ class Store:
         for client, data in arriving.items():
             tensors = load(data.cpu().numpy().tobytes())
             self.record(client).update(_nested(tensors, self.group.device))
+            self.trim()
 
     def trim(self) -> None:
         """Move the records that rested longest into files, until the rest fits the budget."""
@@ -118,20 +127,24 @@ class Store:
         """The run is over: no file of it is needed any more."""
         if self.budget is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
+            with suppress(OSError):  # other ranks may not have ended
+                self.folder.parent.rmdir()
 
     def write(self, client: int, path: Path) -> None:
-        """A client's record as a safetensors file, for a checkpoint."""
-        if client in self.filed:
-            try:
-                os.link(self._path(client), path)
-                return
-            except OSError:
-                pass  # another file system
-        save_file(_flattened(self._peek(client)), path)
+        """A client's record as a safetensors file for a checkpoint, on the disk when it returns."""
+        try:
+            if client not in self.filed:
+                raise FileNotFoundError
+            os.link(self._path(client), path)
+        except OSError:  # not in a file, or on another file system
+            save_file(_flattened(self._peek(client)), path)
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
 
     def read(self, client: int, path: Path) -> None:
         """Take over a record that `write` wrote."""
-        self.record(client).update(_nested(load_file(path), self.group.device))
+        # not mapped: the checkpoint will be removed while the run is still at work
+        self.record(client).update(_nested(load(path.read_bytes()), self.group.device))
         self.trim()
 
     def _peek(self, client: int) -> Record:
@@ -148,9 +161,9 @@ class Store:
         data = save(_flattened(self._peek(client)))
         self.records.pop(client, None)
         self.sizes.pop(client, None)
-        if client in self.filed:
-            self.filed.discard(client)
-            self._path(client).unlink()
+        self.filed.discard(client)
+        if self.budget is not None:
+            self._path(client).unlink(missing_ok=True)
         return torch.frombuffer(bytearray(data), dtype=torch.uint8).to(self.group.device)
 
     def _path(self, client: int) -> Path:

@@ -23,10 +23,12 @@ def train(
 ) -> tuple[Message, Tensor | None]:
     """One client's local training; what it offers, and its vote on what travels, if it has one.
 
-    gradient, mean_gradient: G_i and G, if the algorithm asked for them.
+    gradient, mean_gradient: G_i and G, if the algorithm needs both.
     """
     parts, server, client = rank.parts, rank.server, member.client
     worker, algorithm, policy = parts.worker, parts.algorithm, parts.policy
+    if algorithm.needs == "gradient":
+        gradient = full_gradient(rank, client)
     enter(rank, client)
     turn = Turn(
         client=client,

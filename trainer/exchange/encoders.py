@@ -32,6 +32,9 @@ class Encoder(Protocol):
     def size(self, count: int) -> int | None:
         """Bytes of a part of `count` values; None: that depends on the values."""
 
+    def cost(self, values: Tensor) -> tuple[int, int]:
+        """Bytes of a message of these values in one part: of values, and of what says which."""
+
 
 def parts(values: Tensor, cuts: Sequence[int]) -> list[Tensor]:
     """The values between two cuts each, as views."""
@@ -62,6 +65,9 @@ class Plain:
     def size(self, count: int) -> int:
         return self.dtype.itemsize * count
 
+    def cost(self, values: Tensor) -> tuple[int, int]:
+        return self.size(len(values)), 0
+
 
 class Blocks:
     """8-bit integers with one scale for each block of values.
@@ -81,6 +87,9 @@ class Blocks:
 
     def size(self, count: int) -> int:
         return -(-count // self.block) * self.row
+
+    def cost(self, values: Tensor) -> tuple[int, int]:
+        return self.size(len(values)), 0
 
     def encode(self, values: Tensor, cuts: Sequence[int], key: Key) -> list[Tensor]:
         x = pad(values.float(), (0, -len(values) % self.block)).view(-1, self.block)
@@ -110,7 +119,10 @@ def rounded_up(values: Tensor) -> Tensor:
     nearest = values.to(torch.bfloat16)
     # the next larger bf16 has the next larger bit pattern
     above = (nearest.view(torch.int16) + 1).view(torch.bfloat16)
-    return torch.where(nearest.float() < values, above, nearest)
+    up = torch.where(nearest.float() < values, above, nearest)
+    # beyond the largest bf16, but finite: it is clipped, and not lost with its whole block
+    largest = torch.finfo(torch.bfloat16).max
+    return torch.where(values.isfinite(), up.clamp(max=largest), nearest)
 
 
 def as_bytes(values: Tensor) -> Tensor:
@@ -130,6 +142,11 @@ class Sparse:
 
     def size(self, count: int) -> None:
         return None
+
+    def cost(self, values: Tensor) -> tuple[int, int]:
+        rows = pad(values, (0, -len(values) % self.block)).view(-1, self.block)
+        kept = int(rows.ne(0).any(1).count_nonzero())
+        return self.inner.size(kept * self.block) or 0, 4 + index_bytes(len(rows), kept)
 
     def encode(self, values: Tensor, cuts: Sequence[int], key: Key) -> list[Tensor]:
         return [self._part(part, key) for part in parts(values, cuts)]

@@ -80,33 +80,32 @@ class Group:
         kinds: what its values are, as {kind of traffic: number of values}; None: the caller has
         counted them, because the count itself travels.
         """
-        kinds = {} if kinds is None else kinds
-        assert sum(kinds.values()) in (0, tensor.numel()), "every value that is sent has a kind"
-        self.count_ring({kind: n * tensor.element_size() for kind, n in kinds.items()})
+        if kinds is not None:
+            assert sum(kinds.values()) == tensor.numel(), "every value that is sent has a kind"
+            self.count_ring({kind: n * tensor.element_size() for kind, n in kinds.items()})
         if self.size == 1:
             return Work()
         with _together():
             return Work(dist.all_reduce(tensor, async_op=True))
 
     def all_to_all(
-        self, pieces: Sequence[Tensor], sizes: Sequence[int], kinds: Mapping[str, int]
+        self, boxes: Sequence[Sequence[Tensor]], sizes: Sequence[int], kinds: Mapping[str, int]
     ) -> tuple[Work, list[Tensor]]:
-        """Start to send pieces[r] (bytes) to rank r; from rank r come sizes[r] bytes.
+        """Start to send all of boxes[r] (bytes) to rank r; from rank r come sizes[r] bytes.
 
         kinds: what the bytes for the other ranks are, as {kind of traffic: number of bytes}.
         """
+        sent = torch.cat([piece for box in boxes for piece in box])
         if self.size == 1:
-            return Work(), [pieces[0]]
-        leaving = sum(piece.numel() for rank, piece in enumerate(pieces) if rank != self.rank)
+            return Work(), [sent]
+        lengths = [sum(piece.numel() for piece in box) for box in boxes]
+        leaving = sum(lengths) - lengths[self.rank]
         assert sum(kinds.values()) == leaving, "every byte that is sent has a kind"
         for kind, count in kinds.items():
             self.books.wire[kind] += count
         received = torch.empty(sum(sizes), dtype=torch.uint8, device=self.device)
-        lengths = [piece.numel() for piece in pieces]
         with _together():
-            work = dist.all_to_all_single(
-                received, torch.cat(list(pieces)), list(sizes), lengths, async_op=True
-            )
+            work = dist.all_to_all_single(received, sent, list(sizes), lengths, async_op=True)
         return Work(work), list(received.split(list(sizes)))
 
     def gather(
@@ -117,7 +116,7 @@ class Group:
         kinds: what this rank's piece is, as {kind of traffic: number of bytes}.
         """
         leaving = {kind: (self.size - 1) * count for kind, count in kinds.items()}
-        return self.all_to_all([piece] * self.size, sizes, leaving)
+        return self.all_to_all([[piece]] * self.size, sizes, leaving)
 
     def swap(
         self, outgoing: Sequence[tuple[Tensor, int]], incoming: Sequence[tuple[Tensor, int]]
@@ -159,10 +158,10 @@ class Group:
         count, bits = votes.numel(), lane_bits(most)
         share = -(-count // (8 * self.size)) * 8  # items per owner, whole bytes at one bit each
         padded = torch.nn.functional.pad(votes, (0, share * self.size - count))
-        lanes = list(pack(padded, bits).chunk(self.size))
+        lanes = pack(padded, bits).chunk(self.size)
         length = lanes[0].numel()
         work, received = self.all_to_all(
-            lanes, [length] * self.size, {"votes": (self.size - 1) * length}
+            [[lane] for lane in lanes], [length] * self.size, {"votes": (self.size - 1) * length}
         )
         work.wait()
         totals = torch.stack([unpack(piece, bits) for piece in received]).sum(0)

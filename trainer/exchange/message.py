@@ -29,6 +29,11 @@ class Vector:
     over: Literal["senders", "everyone"] = "senders"
     exact: bool = False
 
+    @property
+    def adds_up(self) -> bool:
+        """Is what is not sent of it to be added to the next one?"""
+        return self.leftover == "add" and not self.exact
+
 
 BUFFERS = Vector("buffers", exact=True)  # how BatchNorm's statistics (B,) changed
 
@@ -147,6 +152,7 @@ class Terms:
     places: Places | None = None
     lengths: Mapping[str, int] = field(default_factory=dict)
     kind: str = "values"  # of traffic, in the books
+    purpose: int = 0  # of the round's exchanges, which: it keys random streams
     report: bool = False
     like: Tensor = field(default_factory=lambda: torch.empty(0))  # type and device of values
 

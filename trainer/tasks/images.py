@@ -47,11 +47,6 @@ class Images:
             isinstance(self.x, Tensor) and self.x.numel() <= MOST_READY and not data.augment
         )
 
-    @property
-    def size(self) -> int:
-        """Training samples that this rank holds."""
-        return len(self.y)
-
     def model(self) -> nn.Module:
         """The network that the experiment names, for as many classes as the data has."""
         chosen = self.experiment.model

@@ -17,10 +17,6 @@ class Task(Protocol):
 
     random: bool  # does a visit to a batch draw at random (augmentation, label noise)?
 
-    @property
-    def size(self) -> int:
-        """Training samples that this rank holds."""
-
     def model(self) -> nn.Module:
         """A new network for this data, on the CPU, with weights drawn from torch's own stream."""
 

@@ -56,7 +56,7 @@ class Sum(Exchange):
     def _thin(self) -> list[tuple[Vector, Tensor]]:
         if not self.reduction.sparse:
             return []
-        return [(v, x) for v, x in self.parts.items() if v.leftover == "add" and not v.exact]
+        return [(v, x) for v, x in self.parts.items() if v.adds_up]
 
     def add(self, message: Message) -> Mapping[str, Tensor]:
         for vector, total in self.parts.items():

@@ -16,6 +16,7 @@ from trainer.exchange.group import Group, Work
 from trainer.exchange.message import Delivery, Message, Participant, Places, Terms, Vector
 from trainer.exchange.reductions.reduction import Exchange, Reduction, Steps
 
+NEAREST = ()  # the key of a mean: it is rounded to the nearest value, alike wherever it is coded
 Sizes = list[list[int]]  # of each rank's parts, in bytes
 Told = Generator[Work, None, Sizes]
 Gathered = Generator[Work, None, dict[str, Tensor]]
@@ -56,11 +57,12 @@ class Owners(Reduction):
     no bit of the result depends on the number of ranks, or on who trains whom.
     """
 
-    lossy = True
+    def __init__(self, code: Encoder, once: Encoder, *, sparse: bool = False) -> None:
+        """code: for what adds up over rounds, and for means; once: for vectors used one time.
 
-    def __init__(self, code: Encoder, once: Encoder) -> None:
-        """code: for what adds up over rounds, and for means; once: for vectors used one time."""
-        self.code, self.once = code, once
+        sparse: a transform thins out what adds up, so only what is not zero travels.
+        """
+        self.code, self.once, self.sparse = code, once, sparse
 
     def begin(self, group: Group, terms: Terms) -> "Shares":
         assert terms.places is not None, "a message is coded once it is known what travels"
@@ -72,9 +74,10 @@ class Owners(Reduction):
             if vector.exact:
                 up = down = exact
             else:
-                up = self.once if vector.leftover == "lost" else self.code
+                code = Sparse(self.code) if self.sparse and vector.adds_up else self.code
+                up = self.once if vector.leftover == "lost" else code
                 # what all clients' memories have to add up to arrives as the sum of what was sent
-                down = exact if vector.over == "everyone" else self.code
+                down = exact if vector.over == "everyone" else code
             count = terms.length(vector) if vector.exact else places.count
             cuts = cut(count, max(up.block, down.block), group.size)
             kind = "buffers" if vector.exact else terms.kind
@@ -91,8 +94,10 @@ class Shares(Exchange):
         self.boxes: list[list[Tensor]] = [[] for _ in range(group.size)]
         self.leaving: dict[str, int] = {}  # bytes for other ranks, by kind
 
-    def _key(self, who: int, segment: int) -> tuple[int, ...]:
-        return (self.terms.seed, self.terms.cohort.number, who, segment)
+    def _key(self, client: int, segment: int) -> tuple[int, ...]:
+        """Of the stream that rounds a client's vector, if its format rounds at random."""
+        terms = self.terms
+        return (terms.seed, terms.cohort.number, terms.purpose, client, segment)
 
     def add(self, message: Message) -> Mapping[str, Tensor]:
         """Code a message; what the others get of it is what decoding gives."""
@@ -105,7 +110,9 @@ class Shares(Exchange):
                 self.boxes[rank].append(part)
                 if rank != self.group.rank:
                     self._leaves(segment.kind, part.numel())
-            self.group.books.upload({segment.kind: sum(part.numel() for part in coded)})
+            values_bytes, index_bytes = segment.up.cost(values)
+            self.group.books.upload({segment.kind: values_bytes})
+            self.group.books.upload({"votes": index_bytes})
             if self.terms.report:
                 report[segment.vector.name] = (
                     vector if segment.up.exact else self._decoded(segment, segment.up, coded)
@@ -133,24 +140,25 @@ class Shares(Exchange):
             sizes = yield from self._tell(self.boxes, [len(rank) for rank in sizes])
         note = torch.tensor([stop], dtype=torch.uint8, device=self.group.device)  # after the rest
         self._leaves("control", self.group.size - 1)
+        boxes, self.boxes = self.boxes, []
         work, received = self.group.all_to_all(
-            [torch.cat([*box, note]) for box in self.boxes],
+            [[*box, note] for box in boxes],
             [1 + sum(rank) for rank in sizes],
             self.leaving if self.group.size > 1 else {},
         )
+        del boxes  # what is under way is a copy
         yield work
-        self.boxes = []
         arrived = self._arrived(received, sizes, members)
         stopping = any(bool(data[-1]) for data in received)
         coded = [
-            s.down.encode(self._mean(at, s, arrived), (0, s.share(mine)), self._key(mine, at))[0]
+            s.down.encode(self._mean(at, s, arrived), (0, s.share(mine)), NEAREST)[0]
             for at, s in enumerate(self.segments)
         ]
         means = yield from self._gathered(coded)
         return Delivery(means, self._travelled(means), stopping)
 
     def _travelled(self, means: Mapping[str, Tensor]) -> Places:
-        """The places of the first vector; of a thinned one those where anybody sent anything."""
+        """The places of the first vector; of a thinned one those that the mean changes."""
         first = self.segments[0]
         if not isinstance(first.down, Sparse):
             return self.places
@@ -162,7 +170,7 @@ class Shares(Exchange):
         pieces = [sizes.view(torch.uint8).to(self.group.device) for sizes in told]
         leaving = sum(p.numel() for rank, p in enumerate(pieces) if rank != self.group.rank)
         work, received = self.group.all_to_all(
-            pieces, [4 * count for count in counts], {"control": leaving}
+            [[piece] for piece in pieces], [4 * count for count in counts], {"control": leaving}
         )
         yield work
         return [as_type(data, torch.int32).tolist() for data in received]

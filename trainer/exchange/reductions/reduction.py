@@ -19,7 +19,7 @@ class Exchange:
     """One exchange: `add` each message of this rank, then `finish`."""
 
     def add(self, message: Message) -> Mapping[str, Tensor]:
-        """Take a message; its vectors may be reused afterwards.
+        """Take a message; its vectors must not change any more.
 
         Returns what the others get of it, dense like the message itself, if the terms ask for a
         report (else nothing). Messages are added by client.
@@ -39,7 +39,6 @@ class Reduction:
     masks: ClassVar[bool] = True  # does it take messages of which places are left out?
     linear: ClassVar[bool] = True  # is the mean the weighted sum of what was sent?
     folds: ClassVar[bool] = False  # can it take messages before it is known which places travel?
-    lossy: bool = False  # may it change values?
 
     def begin(self, group: Group, terms: Terms) -> Exchange:
         """Start an exchange on these terms; on every rank, also one without participants."""

@@ -80,4 +80,4 @@ def decayed(start: float, decay_rounds: float, round_number: int) -> float:
 
 def adding_up(vectors: tuple[Vector, ...]) -> list[str]:
     """Names of the vectors of which what is not sent is to be added to the next one."""
-    return [v.name for v in vectors if v.leftover == "add" and not v.exact]
+    return [vector.name for vector in vectors if vector.adds_up]
