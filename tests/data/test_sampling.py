@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests import bounds
 from trainer.data.sampling import Dealt, Position, Replacing, Sampler
 
 N, CLIENTS, BATCH = 103, 4, 6
@@ -51,7 +52,8 @@ def test_with_replacement_every_sample_is_equally_likely_and_some_come_twice():
     assert all(len(batch) == 4 for batch in batches)
     assert any(len(set(batch)) < 4 for batch in batches)
     counts = torch.bincount(torch.tensor(batches).flatten(), minlength=10)
-    assert (counts.double() / 1200 - 1).abs().max() < 0.12  # four standard deviations
+    shares = counts.double() / counts.sum()
+    assert (shares - 0.1).abs().max() < bounds.of_share(0.1, int(counts.sum()))
 
 
 @pytest.mark.parametrize("kind", [Sampler, Replacing, Dealt])
