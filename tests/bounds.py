@@ -26,6 +26,17 @@ def of_sums(additions: float, magnitude: float = 1.0, unit: float = FP32) -> flo
     return ROOM * additions * unit * float(magnitude)
 
 
+def of_share(share: float, draws: int) -> float:
+    """How far the share of so many independent draws may be from its expectation: five of its
+    standard errors."""
+    return 5 * (share * (1 - share) / draws) ** 0.5
+
+
+def of_deviation(draws: int) -> float:
+    """The same of a normal distribution's standard deviation, relative to it."""
+    return 5 / (2 * draws) ** 0.5
+
+
 def of_runs(rows: list[dict[str, Any]]) -> float:
     """How far apart the models of two runs may be that add the same numbers in another order.
 

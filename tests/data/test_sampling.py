@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests import bounds
 from trainer.data.sampling import Sampler, SharedSampler, WithReplacement
 
 N, CLIENTS, BATCH = 103, 4, 6
@@ -53,7 +54,8 @@ def test_with_replacement_every_sample_is_equally_likely_and_some_come_twice():
     assert all(len(batch) == 4 for batch in batches)
     assert any(len(set(batch)) < 4 for batch in batches)
     counts = torch.bincount(torch.tensor(batches).flatten(), minlength=10)
-    assert (counts.double() / 1200 - 1).abs().max() < 0.12  # four standard deviations
+    shares = counts.double() / counts.sum()
+    assert (shares - 0.1).abs().max() < bounds.of_share(0.1, int(counts.sum()))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests import bounds
 from tests.exchange.turns import select, server, turn
 from trainer.config.communication import APF as APFSettings
 from trainer.config.communication import GWPF as Settings
@@ -59,8 +60,8 @@ NOISE = [
 @pytest.mark.parametrize("steps,thaw,quorum,probability", NOISE)
 def test_noise_thaws_as_often_as_the_table_says(steps, thaw, quorum, probability):
     policy = frozen_gwpf(thaw_threshold=thaw, quorum=quorum)
-    # four standard errors of 40,000 draws, and what the table's own rounding leaves open
-    tolerance = 4 * (probability * (1 - probability) / SIZE) ** 0.5 + 0.0012
+    # and what the table's own rounding leaves open
+    tolerance = bounds.of_share(probability, SIZE) + 0.0012
     assert share_thawed_by_noise(policy, steps) == pytest.approx(probability, abs=tolerance)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests import bounds
 from trainer.config.data import Data
 from trainer.config.errors import ConfigError
 from trainer.config.models import MODELS
@@ -209,10 +210,10 @@ def test_kaiming_normal_weights(name, choice, kinds, fan):
     model = MODELS[name](classes=10, in_shape=CIFAR, **choice)
     for weight, layer in weights_of(model, kinds):
         scaled = weight / (2 / fan(weight)) ** 0.5
-        error = 5 / (2 * weight.numel()) ** 0.5  # of the deviation, five of its standard errors
-        assert scaled.std() == pytest.approx(1, abs=error), layer
+        assert scaled.std() == pytest.approx(1, abs=bounds.of_deviation(weight.numel())), layer
         # Of a normal distribution 4.55 % lie beyond two deviations, of a uniform one nothing.
-        assert (scaled.abs() > 2).float().mean() == pytest.approx(0.0455, abs=0.03), layer
+        beyond = pytest.approx(0.0455, abs=bounds.of_share(0.0455, weight.numel()))
+        assert (scaled.abs() > 2).float().mean() == beyond, layer
 
 
 @pytest.mark.parametrize("choice", [{}, {"norm": "group"}])
@@ -220,7 +221,7 @@ def test_the_head_of_a_cifar_resnet_starts_small_and_its_norms_at_one(choice):
     torch.manual_seed(0)
     model = MODELS["cifar-resnet20"](classes=100, in_shape=CIFAR, **choice)
     ((head, layer),) = weights_of(model, nn.Linear)
-    assert head.std() == pytest.approx(0.01, rel=0.05)
+    assert head.std() == pytest.approx(0.01, rel=bounds.of_deviation(head.numel()))
     assert layer.bias.count_nonzero() == 0
     norms = weights_of(model, (nn.BatchNorm2d, nn.GroupNorm))
     assert len(norms) == 19
@@ -241,7 +242,7 @@ def test_pytorchs_own_start_is_uniform(name):
     torch.manual_seed(0)
     model = MODELS[name](classes=10, in_shape=SHAPES.get(name, CIFAR))
     for weight, layer in weights_of(model, (nn.Conv2d, nn.Linear)):
-        assert 0.95 < weight.abs().max() * fan_in(weight) ** 0.5 <= 1 + 1e-6, layer
+        assert 0.95 < weight.abs().max() * fan_in(weight) ** 0.5 <= 1 + bounds.of_sums(2), layer
 
 
 # ---------------------------------------------------------------------------------------------

@@ -50,13 +50,14 @@ def test_resnet50_is_torchvisions(tmp_path):
 
 
 def test_resnet50_starts_as_torchvisions_does():
-    """Layer by layer the same deviation, within four hundredths; norms to the bit."""
+    """Layer by layer the same deviation, of different draws; norms to the bit."""
     torch.manual_seed(0)
     theirs = torchvision().models.resnet50(weights=None, num_classes=10)
     ours = MODELS["resnet50"](classes=10, in_shape=CIFAR)
     for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         if a.ndim > 1:
-            assert float(a.detach().std() / b.detach().std()) == pytest.approx(1, abs=0.04), name
+            ratio = float(a.detach().std() / b.detach().std())
+            assert ratio == pytest.approx(1, abs=2**0.5 * bounds.of_deviation(a.numel())), name
         else:
             assert a.numel() == 10 or torch.equal(a, b), name
 
