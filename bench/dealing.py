@@ -26,9 +26,9 @@ from bench.trial import QUIET
 from trainer.config.load import load
 
 SEEDS = (1, 2, 3)
-ROUNDS = 60
+ROUNDS = 30
 RANKS = (2, 4)
-SPLIT = {"name": "dirichlet", "alpha": 0.3, "over": "clients"}
+SPLIT = {"name": "dirichlet", "alpha": 0.5, "over": "clients"}
 
 
 def main() -> None:
@@ -57,7 +57,7 @@ def experiment(seed: int, ranks: int, placement: str, rounds: int) -> dict[str, 
         "data": {"partition": SPLIT},
         "algorithm": {"name": "scaffold"},
         "optimizer": {"lr": 0.02},
-        "schedule": {"batch_size": 8, "phases": [{"epochs": 4}]},
+        "schedule": {"batch_size": 4, "phases": [{"epochs": 1}]},
         "evaluation": {"every": rounds, "model": "agreed"},
         **QUIET,
     }
