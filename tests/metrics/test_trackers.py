@@ -333,9 +333,8 @@ def test_the_trainer_tells_its_trackers_each_row_and_the_end(tmp_path):
     [
         (
             {"mlflow": {"uri": "https://me:secret@host"}},
-            "metrics.mlflow.uri: every tracker shows the experiment, so it is no place for a "
-            "password: leave that out; MLFLOW_TRACKING_USERNAME, _PASSWORD or _TOKEN tell a "
-            "server who you are",
+            "metrics.mlflow.uri: contains a user name or password, which every tracker would show; "
+            "remove it and set MLFLOW_TRACKING_USERNAME, _PASSWORD or _TOKEN instead",
         ),
         (
             {"wandb": {"mode": False}},  # what YAML reads for: mode: off
