@@ -209,7 +209,7 @@ def test_a_folder_that_cannot_be_written_costs_one_warning(tmp_path, caplog):
     (tmp_path / "trackers" / "tensorboard").write_text("a file")
     assert recorded(tmp_path, {"tensorboard": True}) == [1, 2, 3]
     (line,) = caplog.messages
-    assert line.startswith("metrics.tensorboard: the run goes on without it: FileExistsError: ")
+    assert line.startswith("metrics.tensorboard: the run continues without it: FileExistsError: ")
 
 
 def test_a_server_that_is_not_there_costs_one_warning(tmp_path, caplog, monkeypatch):
@@ -219,7 +219,7 @@ def test_a_server_that_is_not_there_costs_one_warning(tmp_path, caplog, monkeypa
         uri = f"http://127.0.0.1:{free.getsockname()[1]}"
         assert recorded(tmp_path, {"mlflow": {"enabled": True, "uri": uri}}) == [1, 2, 3]
     (line,) = caplog.messages
-    assert line.startswith("metrics.mlflow: the run goes on without it: ")
+    assert line.startswith("metrics.mlflow: the run continues without it: ")
     assert "\n" not in line
 
 
@@ -232,7 +232,7 @@ def test_a_server_that_never_answers_is_given_up_at_the_end(tmp_path, caplog, mo
         uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
         assert recorded(tmp_path, {"mlflow": {"enabled": True, "uri": uri}}) == [1, 2, 3]
         assert caplog.messages == [
-            "metrics.mlflow: has not taken all in time; metrics.jsonl has the rest"
+            "metrics.mlflow: did not receive all in time; metrics.jsonl has the rest"
         ]
     for thread in threading.enumerate():  # the closed socket ends it
         if thread.name == "metrics.mlflow":
@@ -244,7 +244,7 @@ def test_wandb_without_a_key_costs_one_warning(tmp_path, caplog, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert recorded(tmp_path, {"wandb": {"mode": "online"}}) == [1, 2, 3]
     (line,) = caplog.messages
-    assert line.startswith("metrics.wandb: the run goes on without it: UsageError: No API key")
+    assert line.startswith("metrics.wandb: the run continues without it: UsageError: No API key")
 
 
 def test_only_the_rank_that_writes_the_run_folder_writes_to_trackers(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Full gradients at the agreed model, exchanged before clients train.
 
-Only if the algorithm asks for them, or if this round's alignment is measured.
+This happens only if the algorithm needs them, or if this round's alignment is measured. What an
+algorithm does with them is not decided here.
 """
 
 from dataclasses import dataclass, field
@@ -14,13 +15,13 @@ from trainer.engine.turns import full_gradient
 from trainer.exchange.message import Cohort, Message, Places, Terms, Vector
 from trainer.exchange.reductions.reduction import Handle
 
-# used once: what is coded away or left out is not sent later
+# used once: a part that is left out or lost in coding is not sent later
 GRADIENT = Vector("gradient", leftover="lost")
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """How far the clients' full gradients G_i are from their mean G in a round."""
+    """Distance of the clients' full gradients G_i from their mean G in a round."""
 
     variance: float  # mean of ||G_i - G||^2
     norm: float  # ||G||
@@ -28,7 +29,7 @@ class Alignment:
 
 @dataclass(frozen=True)
 class Gradients:
-    """G_i of this rank's clients and their mean G over all, (P,) each, if the algorithm asked."""
+    """G_i of this rank's clients and the mean G over all clients, (P,) each, if needed."""
 
     own: dict[int, Tensor] = field(default_factory=dict)
     mean: Tensor | None = None
@@ -36,9 +37,9 @@ class Gradients:
 
 
 def exchange_full_gradients(rank: RankState, cohort: Cohort) -> Gradients:
-    """Compute them, and exchange them if anybody needs the mean.
+    """Compute the full gradients, and exchange them if their mean is needed.
 
-    A frozen coordinate is not exchanged, so it counts as 0 in both.
+    A frozen coordinate is not exchanged, so it counts as 0 in G_i and in G.
     """
     parts, server = rank.parts, rank.server
     needs, settings = parts.algorithm.needs, rank.experiment.evaluation
