@@ -1,1 +1,1 @@
-"""The trainer: runs inside the pod or a local process, one per rank; never imports fedctl."""
+"""The trainer, which runs in a pod or a local process, one per rank. It never imports fedctl."""

@@ -1,8 +1,9 @@
-"""From a started process to an exit code: `python -m trainer EXPERIMENT --out DIR`.
+"""Entry point of a rank, from a started process to an exit code.
 
-torchrun (or a pod) starts one such process per rank. Exit codes: 0 done, 1 the environment failed
-(a rank was lost, say), 2 a setting is wrong, 3 stopped at its deadline after a checkpoint, 143
-stopped on SIGTERM after a checkpoint.
+`python -m trainer EXPERIMENT --out DIR`: torchrun (or a pod) starts one such process per rank;
+nothing here trains. Exit codes: 0 success, 1 the environment failed (a rank was lost, say), 2 a
+setting is wrong, 3 stopped at its deadline after a checkpoint, 143 stopped on SIGTERM after a
+checkpoint.
 """
 
 import argparse
@@ -37,11 +38,11 @@ END = {  # how training ended -> status, exit code, message
 
 
 def main() -> int:
-    """Run this rank to its end, and say in its status record how it ended."""
+    """Run this rank to its end, and write to its status record how it ended."""
     options = _options()
     try:
         rank, problem = distributed.world().rank, None
-    except ConfigError as error:  # who this is, is unknown: rank 0 says so in its place
+    except ConfigError as error:  # the rank is unknown, so the error is reported as rank 0's
         rank, problem = 0, error
     status = Status(options.out, rank)
     start_logging(options.out, rank)
@@ -70,20 +71,20 @@ def _options() -> argparse.Namespace:
         nargs="?",
         choices=["always", "auto"],
         const="always",
-        help="go on from the latest checkpoint; auto: start anew where there is none, and do "
-        "nothing where the run has finished",
+        help="resume from the latest checkpoint; auto: start a new run if there is none, and do "
+        "nothing if the run has finished",
     )
     return parser.parse_args()
 
 
 def train(path: Path, out: Path, resume: str | None, status: Status) -> str:
-    """Assemble this rank and train; how it ended: finished, stopped, or deadline."""
+    """Assemble this rank and train; return how it ended: finished, stopped, or deadline."""
     variables = pod.read()
     deadline = Deadline(variables.deadline_seconds)
     experiment = _read(path, variables)
     require(experiment.metrics)
     if resume == "auto" and adopt(out, experiment):
-        log.info("%s has finished already", out)
+        log.info("%s has already finished", out)
         last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
         status.write(round=last["round"], final=final(Row.of(last)))
         return "finished"
@@ -125,7 +126,7 @@ def train(path: Path, out: Path, resume: str | None, status: Status) -> str:
             recorder.close(ended)
         if finished:
             return "finished"
-        # Another rank's deadline may have been the first to pass: this one was then stopped.
+        # If another rank's deadline passed first, this rank was stopped by it.
         return "deadline" if deadline.passed() and not loop.stop_requested else "stopped"
     finally:
         distributed.leave()
@@ -141,24 +142,24 @@ def _read(path: Path, variables: Pod) -> Experiment:
     if variables.digest not in (None, experiment.digest()):
         raise ConfigError(
             "FEDCTL_DIGEST",
-            f"is {variables.digest}, but {path} has {experiment.digest()}: it was changed on its "
-            "way here; render and submit the run again",
+            f"is {variables.digest}, but {path} has {experiment.digest()}, so it was changed after "
+            "rendering; render and submit the run again",
         )
     return experiment
 
 
 def adopt(out: Path, experiment: Experiment) -> bool:
-    """Make `out` this experiment's run folder; whether the run in it has finished.
+    """Make `out` this experiment's run folder; return whether the run in it has finished.
 
-    Under --resume=auto the folder outlives the process and nobody looks before it starts, so an
-    experiment file in it says whose it is, as fedctl writes one for a run on this machine.
+    Under --resume=auto the folder outlives the process, and nobody checks it before the start. So
+    an experiment file records which run it belongs to, like the one that fedctl writes locally.
     """
     mine, owner = out / "experiment.json", None
     if mine.exists():
         try:
             owner = validate(json.loads(mine.read_text())).digest()
         except ValueError:
-            owner = "that no longer reads"
+            owner = "that cannot be read"
         if owner != experiment.digest():
             raise ConfigError(
                 "--resume=auto",
@@ -181,7 +182,7 @@ def _serve(experiment: Experiment, variables: Pod, recorder: Recorder, rank: int
         port = recorder.serve(host, port)
     except OSError as error:
         raise ConfigError(
-            "metrics.port", f"{host}:{port} can't be used ({error.strerror}); 0 picks one"
+            "metrics.port", f"{host}:{port} cannot be used ({error.strerror}); 0 picks a free one"
         ) from None
     log.info("metrics on http://%s:%d/metrics", host, port)
     return port

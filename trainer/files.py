@@ -1,16 +1,18 @@
 """Atomic writing of whole files: a reader sees the old content or the new, never a part of it.
 
-Needs the standard library only, so that fedctl can use it too. Files that grow are not its concern.
+Files that grow are written elsewhere. Only the standard library is needed, so fedctl uses it too.
 """
 
 import contextlib
 import os
+import socket
 from pathlib import Path
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace the content of `path`; if that fails, leave what was there and nothing else."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # with the host's name: pods may share the folder, and their processes often have the same id
+    partial = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)

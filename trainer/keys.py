@@ -1,7 +1,7 @@
 """Random streams, each a function of its key, so that a checkpoint never holds a generator.
 
-The only module that numbers the purposes of random draws. Two purposes never share a number, and a
-key includes its own length, so no two streams of a run can be the same.
+No other module numbers the purposes of random draws. Two purposes never share a number, and a key
+includes its own length, so no two streams of a run can be the same.
 """
 
 from enum import IntEnum, unique
@@ -12,7 +12,7 @@ import torch
 
 @unique
 class Purpose(IntEnum):
-    """What a stream is drawn for. The numbers are part of every result: never change one."""
+    """The purpose of a stream. The numbers are part of every result: never change one."""
 
     ORDER = 100  # (seed, ORDER, client, pass): the order of a client's samples
     SAMPLING = 101  # (seed, SAMPLING, round): the clients of a round
@@ -28,8 +28,8 @@ class Purpose(IntEnum):
 
 
 def stream(seed: int, purpose: Purpose, *place: int) -> torch.Generator:
-    """The generator, on the CPU, that depends on the whole key and on nothing else."""
-    # With the key's length, since numpy takes (1, 2) and (1, 2, 0) for the same entropy.
+    """Create a generator on the CPU that depends on the whole key and on nothing else."""
+    # With the key's length, since (1, 2) and (1, 2, 0) are the same entropy to numpy.
     key = (seed, int(purpose), *place)
     (state,) = np.random.SeedSequence((*key, len(key))).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state) >> 1)  # 63 bits suit every device

@@ -1,6 +1,6 @@
-"""The flat vector behind all parameters: which names, shapes and places it has.
+"""The flat vector of all parameters: names, shapes, and places of the tensors in it.
 
-Whatever exchanges, freezes or corrects parameters works on these vectors and never on modules.
+All code that exchanges, freezes or corrects parameters works on such vectors, never on modules.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,17 +22,17 @@ class Piece:
 
     @property
     def size(self) -> int:
-        """Scalar values."""
+        """Number of scalar values."""
         return prod(self.shape)
 
     @property
     def place(self) -> slice:
-        """Where the parameter lies in the flat vector."""
+        """Slice of the parameter in the flat vector."""
         return slice(self.start, self.start + self.size)
 
 
 class Layout:
-    """Named tensors one after the other in a vector of P values, in the order given."""
+    """Named tensors one after another in a vector of P values, in the order given."""
 
     def __init__(self, shapes: Iterable[tuple[str, Iterable[int]]]) -> None:
         pieces: list[Piece] = []
@@ -43,15 +43,15 @@ class Layout:
         self.pieces, self.size = tuple(pieces), start
 
     def views(self, vector: Tensor) -> Mapping[str, Tensor]:
-        """Each tensor by name, (..., *shape), as a view of `vector` (..., P)."""
+        """Return each tensor by name, (..., *shape), as a view of `vector` (..., P)."""
         rows = vector.shape[:-1]
         return {p.name: vector[..., p.place].view((*rows, *p.shape)) for p in self.pieces}
 
     def slices(self, count: int) -> list[slice]:
-        """`count` contiguous parts of about equal length, cut between tensors.
+        """Return `count` contiguous parts of about equal length, cut between tensors.
 
-        For fragments that are exchanged one by one, and for the stages of a pipeline. A part may
-        be empty if there are fewer tensors than parts.
+        They are for fragments that are exchanged one by one, and for the stages of a pipeline. A
+        part may be empty if there are fewer tensors than parts.
         """
         ends = [piece.start + piece.size for piece in self.pieces]
         cuts = [
@@ -66,8 +66,9 @@ class Flat:
     """A model whose tensors are views of three vectors.
 
     params, grads: (P,) in the order of `model.named_parameters()`, float32, or float64 if the model
-    is; buffers: (B,) likewise, the running means and variances of BatchNorm. Integer buffers, such
-    as BatchNorm's batch counter, stay with the module and are never exchanged.
+    is; buffers: (B,) in the order of `model.named_buffers()`, the running means and variances of
+    BatchNorm. Integer buffers, such as BatchNorm's batch counter, stay in the module and are never
+    exchanged.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -82,7 +83,7 @@ class Flat:
         values, gradients = self.layout.views(self.params), self.layout.views(self.grads)
         for name, parameter in named:
             parameter.data = values[name]
-            # autograd adds in place to a gradient that exists already
+            # autograd adds in place to a gradient that already exists
             parameter.grad = gradients[name]
         floats = [(n, b) for n, b in model.named_buffers() if b.is_floating_point()]
         self.buffers = _joined((b for _, b in floats), device)
@@ -92,7 +93,7 @@ class Flat:
 
     @property
     def counters(self) -> list[Tensor]:
-        """The integer buffers, which stay with the module."""
+        """The integer buffers, which stay in the module."""
         return [b for b in self.model.buffers() if not b.is_floating_point()]
 
 

@@ -1,19 +1,22 @@
-"""What an algorithm sees: the agreed model, and one client's turn at training from it."""
+"""The state that an algorithm sees: the agreed model, and one client's turn of local training.
+
+It contains no collective, mask or codec.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
-Memory = dict[str, Tensor]  # tensors by name: what one part keeps of a client, or of the server
+Memory = dict[str, Tensor]  # tensors by name that one part keeps for a client or for the server
 
 
 @dataclass
 class Server:
-    """What all ranks agree on, bit for bit.
+    """The state that all ranks agree on, bit for bit.
 
-    anchor: x, the global model, (P,); state: what the algorithm keeps beside it, (P,) each;
-    buffers: BatchNorm's statistics, (B,). The numbers are those of the round that is being run.
+    anchor: x, the global model, (P,); state: the algorithm's other vectors, (P,) each; buffers:
+    BatchNorm's statistics, (B,). number, lr and lr_scale are those of the current round.
     """
 
     anchor: Tensor
@@ -24,13 +27,13 @@ class Server:
     lr_scale: float = 1.0  # the schedule's factor in eta
 
     def part(self, place: slice) -> "Server":
-        """A fragment of the model, as views: what is done to it is done here."""
+        """Return a fragment of the model, as views: changing it changes this object."""
         state = {name: vector[place] for name, vector in self.state.items()}
         return Server(self.anchor[place], state, self.buffers, self.number, self.lr, self.lr_scale)
 
 
 def alone(value: Tensor) -> Tensor:
-    """The sum over the model's stages, if one device holds the whole model."""
+    """Return the sum over the model's stages, if one device holds the whole model: the value."""
     return value
 
 
@@ -38,10 +41,10 @@ def alone(value: Tensor) -> Tensor:
 class Turn:
     """One client's local training in one round. P: length of the flat model.
 
-    server: x and what goes with it, to be read only; params: y_i, the client's copy, (P,), behind
-    the live network; grads: the gradient of the latest batch, (P,); memory: what the algorithm
-    keeps of this client between rounds, which only `delivered` may change; work: scratch of this
-    turn, created in `begin`.
+    server: x and its state, read-only; params: y_i, the client's copy, (P,), which the network's
+    parameters are views of; grads: the gradient of the latest batch, (P,); memory: the state that
+    the algorithm keeps of this client between rounds, which only `delivered` may change; work:
+    temporary state of this turn, created in `begin`.
     """
 
     client: int
@@ -54,6 +57,6 @@ class Turn:
     lr: float = 0.0  # eta of this step
     mean_lr: float = 0.0  # mean of eta over the client's steps
     batch: int = 0  # samples that the latest gradient is the mean of
-    gradient: Tensor | None = None  # G_i (P,), the client's full gradient at x, if asked for
-    mean_gradient: Tensor | None = None  # G (P,), its mean over the round's clients, likewise
+    gradient: Tensor | None = None  # G_i (P,), the client's full gradient at x, if needed
+    mean_gradient: Tensor | None = None  # G (P,), its mean over the round's clients, if needed
     work: Memory = field(default_factory=dict)

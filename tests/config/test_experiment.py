@@ -69,10 +69,10 @@ MISTAKES = [
         "sync.name: 'magic' is not one of 'full', 'apf', 'gwpf', 'gwpf-released'",
     ),
     (["ranks=20"], "ranks: 20 is more than clients (10)"),
-    (["data.name=npz"], "data: name npz needs path: set data.path"),
+    (["data.name=npz"], "data: name npz needs path; set data.path"),
     (["name=Foo_bar"], "name: use lower-case letters"),
     (["schedule.phases.3.steps=1"], "schedule.phases.3.steps: schedule.phases has no item 3"),
-    (["schedule.phases.0.epochs=1"], "schedule.phases.0: give either steps or epochs"),
+    (["schedule.phases.0.epochs=1"], "schedule.phases.0: set either steps or epochs"),
     (["optimizer.nesterov=true"], "optimizer: nesterov needs momentum"),
     (
         ["sync.name=gwpf-released", "stragglers.unreachable=0.5"],
@@ -86,12 +86,12 @@ MISTAKES = [
     ),
     (
         ["model.precision=fp64", "sync.name=apf"],
-        "sync.name: apf keeps its statistics in fp32, and model.precision=fp64 is for "
-        "comparisons; set sync.name=full, or model.precision=fp32",
+        "sync.name: apf keeps its statistics in fp32, and model.precision is fp64; "
+        "set sync.name=full, or model.precision=fp32",
     ),
     (
         ["model.precision=fp64", "codec.name=int8"],
-        "codec.name: int8 codes fp32 values, and model.precision=fp64 is for comparisons; set "
+        "codec.name: int8 codes fp32 values, and model.precision is fp64; set "
         "codec.name=fp32 or bf16, or model.precision=fp32",
     ),
     (
@@ -107,7 +107,7 @@ MISTAKES = [
     ),
     (["codec.error_feedback=true"], "codec.error_feedback: unknown key; it belongs to"),
     (["codec.name=int8", "codec.block=12"], "codec.block: 12: input should be a multiple of 8"),
-    (["model.norm=group"], "model.norm: digits-cnn leaves no choice of normalisation"),
+    (["model.norm=group"], "model.norm: digits-cnn has no choice of normalisation"),
     (["rounds"], "rounds: write --set KEY=VALUE"),
     (["name=[a"], "name: '[a' is not a YAML value"),
 ]
@@ -131,7 +131,7 @@ def test_files_that_cannot_be_read(tmp_path, presets):
         (a_list, f"{a_list}: an experiment is a mapping"),
         (tmp_path / "none.yaml", f"{tmp_path / 'none.yaml'}: no such file"),
         ("bsae", "bsae: neither a preset nor a file; did you mean base?"),
-        ("loop", "extends: loop -> loop goes round in a circle"),
+        ("loop", "extends: loop -> loop is a cycle; remove one `extends`"),
     ]:
         with pytest.raises(ConfigError) as error:
             load(str(source), presets=presets)

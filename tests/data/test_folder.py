@@ -58,7 +58,7 @@ def test_folder_in_grey_becomes_rgb(tmp_path: Path) -> None:
 def test_folder_with_an_unknown_class(tmp_path: Path) -> None:
     paint(tmp_path, "train", {"red": COLOURS["red"]}, 1)
     paint(tmp_path, "test", COLOURS, 1)
-    with pytest.raises(ConfigError, match=r"lacks: blue, green; name the folders alike"):
+    with pytest.raises(ConfigError, match=r"lacks: blue, green; give both the same sub-folders"):
         load(folder_data(tmp_path), download=False)
 
 
@@ -74,5 +74,5 @@ def test_folder_with_a_damaged_image(tmp_path: Path) -> None:
     paint(tmp_path, "train", COLOURS, 1)
     paint(tmp_path, "test", COLOURS, 1)
     (tmp_path / "train" / "red" / "0.png").write_bytes(b"no picture")
-    with pytest.raises(ConfigError, match=r"data.path: .*red/0.png is no readable image"):
+    with pytest.raises(ConfigError, match=r"data.path: .*red/0.png is not a readable image"):
         load(folder_data(tmp_path), download=False)

@@ -196,7 +196,9 @@ def test_labels_beyond_the_named_set(tmp_path: Path) -> None:
 
 
 def test_channels_of_another_set(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"images have 3 channels .* has 1; set data.name=npz"):
+    with pytest.raises(
+        ConfigError, match=r"images have 3 channels, but .* has 1; set data.name=npz"
+    ):
         loaded(tmp_path, some(3), name="mnist")
 
 
@@ -221,7 +223,7 @@ def test_unreadable_files(tmp_path: Path, spoil: Any) -> None:
     path = Path(written(tmp_path, some()))
     path.write_bytes(spoil(path.read_bytes()))
     with pytest.raises(
-        ConfigError, match=r"data.path: .* (can't be read as an|is not an) .npz file"
+        ConfigError, match=r"data.path: .* (cannot be read as an|is not an) .npz file"
     ):
         load(Data(name="npz", path=str(path)), download=False)
 
@@ -245,7 +247,7 @@ def test_missing_file(tmp_path: Path, name: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "key", "problem"),
     [
-        ({"mean": (0.1, 0.2, 0.3)}, "data.mean", "has 3 values; the images have 1 channels"),
+        ({"mean": (0.1, 0.2, 0.3)}, "data.mean", "has 3 values, but the images have 1 channels"),
         ({"std": (0.1, 0.2)}, "data.std", "has 2 values"),
         ({"std": (0.0,)}, "data.std", "each value must be above 0"),
     ],

@@ -230,17 +230,17 @@ def test_a_broken_file_is_named(root: Path, content: bytes) -> None:
     (root / "train" / CLASSES[1] / f"{CLASSES[1]}_2.JPEG").write_bytes(content)
     data = opened(root)
     with pytest.raises(
-        ConfigError, match=r"data.path: .*n01443537_2.JPEG is no readable image"
+        ConfigError, match=r"data.path: .*n01443537_2.JPEG is not a readable image"
     ) as e:
         taken(data, [torch.arange(18)])
-    assert "mend or remove it" in str(e.value) and "\n" not in str(e.value)
+    assert "replace or remove it" in str(e.value) and "\n" not in str(e.value)
 
 
 def test_a_file_that_is_gone_is_named(root: Path) -> None:
     data = opened(root)
     (root / "train" / CLASSES[0] / f"{CLASSES[0]}_0.JPEG").unlink()
     with pytest.raises(
-        ConfigError, match=r"n01440764_0.JPEG is no readable image \(.*No such file"
+        ConfigError, match=r"n01440764_0.JPEG is not a readable image \(.*No such file"
     ):
         taken(data, [rows(0)])
 
@@ -248,7 +248,7 @@ def test_a_file_that_is_gone_is_named(root: Path) -> None:
 @pytest.mark.parametrize("part", ["train", "val"])
 def test_a_missing_part_is_named(root: Path, part: str) -> None:
     (root / part).rename(root / "elsewhere")
-    with pytest.raises(ConfigError, match=rf"/{part} can't be read .* needs train/ and val/"):
+    with pytest.raises(ConfigError, match=rf"/{part} cannot be read .* needs train/ and val/"):
         opened(root)
 
 

@@ -45,7 +45,7 @@ def test_more_ranks_in_the_experiment_than_processes(tmp_path):
     record = fail(tmp_path, {"ranks": 2})
     assert (record["exit"], record["message"]) == (
         2,
-        "ranks: 2 in the experiment, but 1 processes were started",
+        "ranks: 2 in the experiment, but 1 processes were started; start one for each rank",
     )
 
 
@@ -57,7 +57,7 @@ def test_a_rendezvous_port_that_is_taken(tmp_path):
         group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": "0", "WORLD_SIZE": "2"}
         record = fail(tmp_path, {"ranks": 2, "cluster": {"timeout": 3}}, **group)
     assert record["exit"] == 1
-    assert record["message"].startswith(f"can't meet the other ranks at 127.0.0.1:{port}: ")
+    assert record["message"].startswith(f"cannot join the process group at 127.0.0.1:{port}: ")
 
 
 def test_a_metrics_port_that_is_taken(tmp_path):

@@ -60,7 +60,7 @@ def test_a_variable_that_is_no_number_above_0_is_named(name, value):
 
 
 def test_a_port_beyond_the_last_is_refused():
-    with pytest.raises(ConfigError, match="FEDCTL_METRICS_PORT: 65536 is no port"):
+    with pytest.raises(ConfigError, match="FEDCTL_METRICS_PORT: 65536 is not a valid port"):
         pod.read({"FEDCTL_METRICS_PORT": "65536"})
 
 
@@ -102,7 +102,7 @@ def test_a_rank_serves_its_own_memory_and_the_runs_rows_have_none(train, tmp_pat
 
 def test_an_experiment_that_was_changed_on_its_way_is_refused(train):
     with pytest.raises(
-        ConfigError, match=r"^FEDCTL_DIGEST: is 0+, but .* has [0-9a-f]{12}: it was"
+        ConfigError, match=r"^FEDCTL_DIGEST: is 0+, but .* has [0-9a-f]{12}, so it was"
     ):
         train(FEDCTL_DIGEST="000000000000")
 
@@ -132,7 +132,7 @@ def test_a_run_that_has_finished_is_not_run_again(train, tmp_path, caplog):
         how, values = train()
     assert (how, values["round"]) == ("finished", 3)
     assert values["final"] == first["final"]
-    assert "has finished already" in caplog.text
+    assert "has already finished" in caplog.text
     assert model.stat().st_mtime_ns == made
 
 

@@ -68,7 +68,7 @@ def test_a_broken_file_ends_the_run_with_one_line(root: Path, tmp_path: Path) ->
     long = tree(root) | {"rounds": 6}  # two passes: somebody takes it
     assert trained(long, tmp_path / "run").returncode == 2
     status = json.loads((tmp_path / "run" / "logs" / "rank-0.json").read_text())
-    assert status["message"].startswith(f"data.path: {broken} is no readable image")
+    assert status["message"].startswith(f"data.path: {broken} is not a readable image")
 
 
 @pytest.mark.parametrize("partition", ["shared", "iid"])

@@ -43,7 +43,7 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--ranks", "0"], "ranks: 0: input should be greater than or equal to 1"),
         (["--ranks", "11"], "ranks: 11 is more than clients (10)"),
         (["--set", "clients=3", "--ranks", "4"], "ranks: 4 is more than clients (3)"),
-        (["--set", "data.name=npz"], "data: name npz needs path: set data.path"),
+        (["--set", "data.name=npz"], "data: name npz needs path; set data.path"),
         (["--set", "data.path=no.npz"], "data.path: no.npz does not exist"),
         (["--set", "metrics.port=65535", "--ranks", "2"], "metrics.port: 65535 leaves no port for"),
         (

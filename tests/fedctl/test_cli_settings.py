@@ -78,7 +78,8 @@ def test_show_says_why_as_json(fedctl: Invoke) -> None:
 
 def test_explain_a_setting(fedctl: Invoke) -> None:
     assert fedctl("explain", "rounds").stdout == (
-        "rounds: int >= 1, default 60\n    synchronisations [rounds]\n"
+        "rounds: int >= 1, default 60\n"
+        "    rounds of the run; each ends in a synchronisation [rounds]\n"
     )
 
 
@@ -139,7 +140,7 @@ def test_validate(fedctl: Invoke, tmp_path: Path) -> None:
     [
         ("roundz: 3", "roundz: unknown key; did you mean rounds?"),
         ("rounds: 0", "rounds: 0: input should be greater than or equal to 1"),
-        ("ranks: 11", "ranks: 11 is more than clients (10); every rank needs a client: set ranks "),
+        ("ranks: 11", "ranks: 11 is more than clients (10), and every rank needs a client; set "),
         ("[1, 2]", "mine.yaml: an experiment is a mapping of keys to values"),
         ("a: [", "mine.yaml: line 1: not YAML"),
         (

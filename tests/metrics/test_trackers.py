@@ -209,7 +209,7 @@ def test_a_folder_that_cannot_be_written_costs_one_warning(tmp_path, caplog):
     (tmp_path / "trackers" / "tensorboard").write_text("a file")
     assert recorded(tmp_path, {"tensorboard": True}) == [1, 2, 3]
     (line,) = caplog.messages
-    assert line.startswith("metrics.tensorboard: the run goes on without it: FileExistsError: ")
+    assert line.startswith("metrics.tensorboard: the run continues without it: FileExistsError: ")
 
 
 def test_a_server_that_is_not_there_costs_one_warning(tmp_path, caplog, monkeypatch):
@@ -219,7 +219,7 @@ def test_a_server_that_is_not_there_costs_one_warning(tmp_path, caplog, monkeypa
         uri = f"http://127.0.0.1:{free.getsockname()[1]}"
         assert recorded(tmp_path, {"mlflow": {"enabled": True, "uri": uri}}) == [1, 2, 3]
     (line,) = caplog.messages
-    assert line.startswith("metrics.mlflow: the run goes on without it: ")
+    assert line.startswith("metrics.mlflow: the run continues without it: ")
     assert "\n" not in line
 
 
@@ -232,7 +232,7 @@ def test_a_server_that_never_answers_is_given_up_at_the_end(tmp_path, caplog, mo
         uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
         assert recorded(tmp_path, {"mlflow": {"enabled": True, "uri": uri}}) == [1, 2, 3]
         assert caplog.messages == [
-            "metrics.mlflow: has not taken all in time; metrics.jsonl has the rest"
+            "metrics.mlflow: did not receive all in time; metrics.jsonl has the rest"
         ]
     for thread in threading.enumerate():  # the closed socket ends it
         if thread.name == "metrics.mlflow":
@@ -244,7 +244,7 @@ def test_wandb_without_a_key_costs_one_warning(tmp_path, caplog, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert recorded(tmp_path, {"wandb": {"mode": "online"}}) == [1, 2, 3]
     (line,) = caplog.messages
-    assert line.startswith("metrics.wandb: the run goes on without it: UsageError: No API key")
+    assert line.startswith("metrics.wandb: the run continues without it: UsageError: No API key")
 
 
 def test_only_the_rank_that_writes_the_run_folder_writes_to_trackers(tmp_path, monkeypatch):
@@ -333,9 +333,8 @@ def test_the_trainer_tells_its_trackers_each_row_and_the_end(tmp_path):
     [
         (
             {"mlflow": {"uri": "https://me:secret@host"}},
-            "metrics.mlflow.uri: every tracker shows the experiment, so it is no place for a "
-            "password: leave that out; MLFLOW_TRACKING_USERNAME, _PASSWORD or _TOKEN tell a "
-            "server who you are",
+            "metrics.mlflow.uri: contains a user name or password, which every tracker would show; "
+            "remove it and set MLFLOW_TRACKING_USERNAME, _PASSWORD or _TOKEN instead",
         ),
         (
             {"wandb": {"mode": False}},  # what YAML reads for: mode: off

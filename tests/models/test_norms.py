@@ -80,29 +80,28 @@ def test_every_group_norm_has_the_groups_that_are_set(groups):
     [
         (
             {"name": "lenet", "norm": "batch"},
-            "model.norm: lenet leaves no choice of normalisation: leave model.norm empty",
+            "model.norm: lenet has no choice of normalisation; leave model.norm empty",
         ),
         (
             {"name": "resnet18", "norm": "none"},
-            "model.norm: resnet18 leaves no choice of normalisation: leave model.norm empty",
+            "model.norm: resnet18 has no choice of normalisation; leave model.norm empty",
         ),
         (
             {"name": "fedga-resnet", "norm": "group"},
-            "model.norm: fedga-resnet has no norm=group: set model.norm to none or batch",
+            "model.norm: fedga-resnet has no norm=group; set model.norm to none or batch",
         ),
         (
             {"name": "cifar-resnet56", "norm": "none"},
-            "model.norm: cifar-resnet56 has no norm=none: set model.norm to batch or group",
+            "model.norm: cifar-resnet56 has no norm=none; set model.norm to batch or group",
         ),
         (
             {"name": "cifar-resnet56", "norm": "group", "groups": 3},
-            "model.groups: 3 does not divide the 16 channels of the first layer: set model.groups "
+            "model.groups: 3 does not divide the 16 channels of the first layer; set model.groups "
             "to 1, 2, 4, 8 or 16",
         ),
         (
             {"weights": "model.onnx"},
-            "model.weights: model.onnx is in no known format: give a .safetensors, .pt or .pth "
-            "file",
+            "model.weights: model.onnx has an unknown format; use a .safetensors, .pt or .pth file",
         ),
     ],
 )

@@ -157,7 +157,7 @@ def test_a_file_that_would_run_code(content, tmp_path, capsys):
 )
 def test_a_file_without_a_state_dict(content, tmp_path):
     torch.save(content, tmp_path / "other.pt")
-    assert "is no state dict, names with their tensors" in refused(
+    assert "is not a state dict, which holds names with their tensors" in refused(
         DigitsCNN(), tmp_path / "other.pt"
     )
 

@@ -1,1 +1,1 @@
-"""Algorithms: FedAvg is the default, the others say only what they do differently."""
+"""The algorithms: FedAvg is the default, and the others override only what they do differently."""

@@ -1,7 +1,7 @@
-"""The algorithm interface: four hooks with FedAvg's defaults, and one for what clients keep.
+"""The algorithm interface: four hooks with FedAvg's defaults, and one for state that clients keep.
 
 An algorithm never sees a collective, a mask or a codec: it names the vectors that leave a client
-and says what their means do. Every vector is as long as the model, so one mask fits all.
+and defines the effect of their means. Every vector is as long as the model, so one mask fits all.
 """
 
 from collections.abc import Mapping
@@ -24,21 +24,21 @@ class Weighted(Protocol):
 
 
 class Algorithm:
-    """FedAvg's client: every default is what FedAvg does. Symbols: x = anchor, y_i = params."""
+    """Base of all algorithms; the defaults are FedAvg. Symbols: x = anchor, y_i = params."""
 
-    vectors: ClassVar[tuple[Vector, ...]] = (Vector("delta"),)  # what `update` returns
-    keeps: bool = False  # does it have memory of each client?
-    listens: ClassVar[bool] = False  # does it want to know what the others got (`delivered`)?
-    # Does it need each client's full gradient at x, or also its mean (exchanged) before training?
+    vectors: ClassVar[tuple[Vector, ...]] = (Vector("delta"),)  # the vectors of `update`
+    keeps: bool = False  # it has memory of each client
+    listens: ClassVar[bool] = False  # it needs to know what the others received (`delivered`)
+    # before training: nothing, each client's full gradient at x, or also their mean (exchanged)
     needs: Literal["nothing", "gradient", "mean gradient"] = "nothing"
-    gradient_samples: int | None = None  # at most so many samples in a full gradient
+    gradient_samples: int | None = None  # cap on the samples in a full gradient
 
     def __init__(self, settings: Weighted, optimizer: LocalSGD) -> None:
         self.uniform, self.optimizer = settings.weighting == "uniform", optimizer
         self.keeps = self.keeps or optimizer.keeps
 
     def server_state(self, anchor: Tensor) -> Memory:
-        """What the server keeps besides x: (P,) each, zero at first."""
+        """Create the server's state besides x: (P,) each, zero at first."""
         return {}
 
     def weight(self, samples: int) -> float:
@@ -46,26 +46,27 @@ class Algorithm:
         return 1.0 if self.uniform else float(samples)
 
     def begin(self, turn: Turn) -> None:
-        """Before local training; `params` hold the agreed model."""
+        """Prepare local training; `params` hold the agreed model."""
         self.optimizer.begin(turn)
 
     def step(self, turn: Turn) -> None:
-        """What one local gradient does: y <- y - eta g."""
+        """Take one local step: y <- y - eta g."""
         self.optimizer.step(turn)
 
     def update(self, turn: Turn) -> dict[str, Tensor]:
-        """What the client offers: x - y_i. New tensors; nothing that is kept may change here."""
+        """Return the client's offer, x - y_i, as new tensors; no kept state may change here."""
         return {"delta": torch.sub(turn.server.anchor, turn.params)}
 
     def delivered(self, memory: Memory, sent: Mapping[str, Tensor]) -> None:
-        """The others got `sent` of the offer, (P,) each: only now may `memory` change.
+        """Update `memory` from `sent`, the part of the offer that the others received, (P,) each.
 
         Called only if the algorithm listens.
         """
 
     def apply(self, server: Server, mean: Mapping[str, Tensor]) -> None:
-        """What the means do to the agreed model, alike on every rank: x <- x - mean(x - y_i).
+        """Apply the means to the agreed model, alike on every rank: x <- x - mean(x - y_i).
 
-        Place by place, so that it works on any part of the model too; means may be overwritten.
+        It must act on each coordinate separately, so that it works on any part of the model too.
+        Means may be overwritten.
         """
         server.anchor.sub_(mean["delta"])

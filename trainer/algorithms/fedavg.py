@@ -1,7 +1,12 @@
-"""FedAvg (McMahan et al., AISTATS 2017) and FedAvgM, its server momentum (Hsu et al. 2019).
+"""FedAvg (McMahan et al., AISTATS 2017), and FedAvgM with server momentum (Hsu et al. 2019).
 
-Symbols: n_k / n = weight, eta_s = server_lr, mu_s = server_momentum, Delta = mean of x - y_k:
-v <- mu_s v + Delta;  x <- x - eta_s v   (torch.optim.SGD's semantics, Nesterov likewise).
+Only the server's step is here; the clients' is in sgd.py. Symbols: n_k / n = weight, eta_s =
+server_lr, mu_s = server_momentum, Delta = sum over clients of n_k / n (x - y_k):
+
+    v <- mu_s v + Delta;   x <- x - eta_s v    (semantics of torch.optim.SGD, also for Nesterov)
+
+Delta takes the place of a gradient at x. With eta_s = 1 and mu_s = 0 the new x is the weighted mean
+of the y_k, because the weights sum to 1: that is FedAvg as published.
 """
 
 from collections.abc import Mapping
@@ -16,7 +21,7 @@ from trainer.turn import Memory, Server
 
 
 class FedAvg(Algorithm):
-    """The server steps along the mean update."""
+    """FedAvg, whose server steps along the mean update."""
 
     def __init__(self, settings: Settings, optimizer: LocalSGD) -> None:
         super().__init__(settings, optimizer)

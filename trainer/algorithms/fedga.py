@@ -1,9 +1,17 @@
 """FedGA, gradient alignment by displacement (Dandi, Barba, Jaggi, AAAI 2022).
 
-Symbols: x = anchor, G_i = gradient (of client i on all its samples, at x), G = mean_gradient,
-v_i = -beta (G - G_i): client i trains from x + v_i. The displacements sum to zero, and for one
-local step the averaged update is a gradient step on f + (beta / 2) mean ||G_i - G||^2, up to
-O(beta^2).
+Only the displacement is here; local steps and the server's step are FedAvg's. Symbols: x = anchor,
+f_i = loss of client i, f = their mean, G_i = gradient (of f_i on all its samples, at x), G =
+mean_gradient, v_i = -beta (G - G_i): client i trains from x + v_i.
+
+Why it aligns gradients: the v_i have mean zero, so by themselves they do not move the average. For
+one local step, with H_i the Hessian of f_i,
+
+    mean grad f_i(x + v_i) = G + mean H_i v_i + O(beta^2) = G + beta mean H_i (G_i - G) + O(beta^2),
+
+and mean H_i (G_i - G) is the gradient of mean ||G_i - G||^2 / 2. So the averaged update is a step
+on f + (beta / 2) mean ||G_i - G||^2, up to O(beta^2): it penalises the variance of the gradients
+without computing a second derivative.
 """
 
 from trainer.algorithms.fedavg import FedAvg
@@ -13,7 +21,7 @@ from trainer.turn import Turn
 
 
 class FedGA(FedAvg):
-    """Two exchanges a round: the gradients, then the updates; no state between rounds."""
+    """FedGA: two exchanges a round, gradients and then updates; no state between rounds."""
 
     needs = "mean gradient"
 

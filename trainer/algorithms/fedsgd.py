@@ -1,8 +1,9 @@
 """FedSGD by gradients, which is large-batch SGD over the sampled clients.
 
-Symbols: G_i = mean gradient of client i over the batches of its local steps, all at x = anchor;
-x <- SGD(x, sum_i w_i G_i) with the optimizer's lr, momentum and weight decay. With one pass over
-the data this is McMahan's FedSGD; by weights it is FedAvg with one full-batch step, and equal.
+Clients take no local steps. Symbols: G_i = mean gradient of client i over the batches of its local
+steps, all at x = anchor, w_i = weight; x <- SGD(x, sum_i w_i G_i) with the optimizer's lr, momentum
+and weight decay. With one pass over the data this is McMahan's FedSGD. FedSGD by weights is FedAvg
+with one full-batch step: sum_i w_i (x - eta G_i) = x - eta sum_i w_i G_i, so the two are equal.
 """
 
 from collections.abc import Mapping
@@ -18,9 +19,9 @@ from trainer.turn import Memory, Server, Turn
 
 
 class FedSGD(Algorithm):
-    """Clients only accumulate; the one step of a round is the server's."""
+    """FedSGD: clients only accumulate gradients; the one step of a round is the server's."""
 
-    # used once: what is left out of a gradient is not sent later
+    # used once: the part of a gradient that is left out is not sent later
     vectors = (Vector("grad", leftover="lost"),)
 
     def __init__(self, settings: Settings, optimizer: LocalSGD) -> None:
@@ -32,7 +33,8 @@ class FedSGD(Algorithm):
         return {"velocity": torch.zeros_like(anchor)} if momentum else {}
 
     def begin(self, turn: Turn) -> None:
-        # over batches: samples x gradient, and samples
+        # sums over batches, of samples times mean gradient and of samples, so that smaller batches
+        # weigh less and the quotient is the mean over samples
         turn.work["sum"] = torch.zeros_like(turn.params)
         turn.work["samples"] = torch.zeros((), dtype=torch.int64)
 

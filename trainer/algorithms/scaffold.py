@@ -1,8 +1,16 @@
 """SCAFFOLD (Karimireddy et al., ICML 2020), with fresh controls or the paper's kept ones.
 
-Symbols: c_i = memory["control"], c = server.state["control"], eta = mean_lr, K = steps. Every local
-gradient is corrected: y <- y - eta (g_i(y) - c_i + c). Clients send x - y and c_i - c_i+; x steps
-along the mean of the first, and c moves by 1/N of each of the second.
+How offers are masked, coded or weighted is not known here. Symbols: c_i = memory["control"], c =
+server.state["control"], eta = mean_lr, K = steps, S = the clients of a round. Every local gradient
+is corrected (the paper's algorithm 1):
+
+    y <- y - eta (g_i(y) - c_i + c)
+
+c_i estimates client i's gradient and c the mean gradient, so -c_i + c replaces the client's own
+direction by the common one, and clients with different data do not drift apart. Clients send x - y
+and c_i - c_i+; x steps along the mean of the first, and c moves by 1/N of each of the second:
+
+    c <- c + |S| / N  mean over S of (c_i+ - c_i)
 """
 
 from collections.abc import Mapping
@@ -18,7 +26,7 @@ from trainer.turn import Memory, Server, Turn
 
 
 class FreshScaffold(FedAvg):
-    """Controls are the full gradients at x of this round's clients; nothing is kept."""
+    """SCAFFOLD with this round's full gradients at x as controls; nothing is kept."""
 
     needs = "mean gradient"
 
@@ -37,15 +45,18 @@ class FreshScaffold(FedAvg):
 
 
 class KeptScaffold(FedAvg):
-    """Each client keeps c_i, all ranks keep c; both start at 0, so round 1 is FedAvg.
+    """SCAFFOLD as published: each client keeps c_i, all ranks keep c; both start at 0.
 
-    option-1: c_i+ is the client's full gradient at x; option-2: c_i - c + (y_0 - y) / (K eta), with
-    y_0 = x unless the client trains on from values of its own (gwpf, gaia).
+    So round 1 is FedAvg. option-1: c_i+ is the client's full gradient at x; option-2: c_i+ =
+    c_i - c + (y_0 - y) / (K eta), with y_0 = x unless the client trains on from values of its own
+    (gwpf, gaia). Since y_0 - y = eta sum (g_i - c_i + c) over K steps of plain SGD, that is the
+    mean of the local gradients, which costs no extra pass over the data.
 
-    The law: c is the mean of c_i over all N clients, whoever takes part, whatever weighs what, and
-    whatever is left out on the way. For c_i changes by what the others got of the client's change,
-    and c by the sum of the same, 1/N each. What they did not get is in the client's next change,
-    which is a difference to c_i: a residual would count it twice.
+    The law: c is the mean of c_i over all N clients, whichever clients take part, with whatever
+    weights, and whatever is left out on the way. It holds because c_i changes by the part of the
+    client's change that the others received, and c by 1/N of the sum of these parts. The missing
+    part is contained in the client's next change, which is a difference to c_i; a residual, as in
+    error feedback, would count it twice.
     """
 
     vectors = (Vector("delta"), Vector("control", leftover="again", over="everyone"))
@@ -98,6 +109,6 @@ class KeptScaffold(FedAvg):
 
 
 def scaffold(settings: Scaffold, optimizer: LocalSGD) -> FedAvg:
-    """The class that the setting `controls` asks for."""
+    """Create the variant that the setting `controls` selects."""
     kind = FreshScaffold if settings.controls == "fresh" else KeptScaffold
     return kind(settings, optimizer)

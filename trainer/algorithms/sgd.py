@@ -1,7 +1,8 @@
 """Stochastic gradient descent on flat vectors, for clients and for the server.
 
-One elementwise rule with torch.optim.SGD's semantics and bits, but without its bookkeeping: on a
-small network an optimizer object costs as much as the arithmetic.
+Learning rates are decided in trainer/engine/plan.py. One elementwise rule gives the results of
+torch.optim.SGD, bit for bit, but without its bookkeeping: on a small network an optimizer object
+costs as much as the arithmetic.
 
     g <- g + wd x;   v <- mu v + g;   g <- g + mu v (Nesterov) or v;   x <- x - eta g
 """
@@ -23,7 +24,7 @@ def descend(
     nesterov: bool = False,
     weight_decay: float = 0.0,
 ) -> None:
-    """One step of x (P,) along -g (P,), which may be overwritten; velocity (P,): v, 0 at first."""
+    """Take one step of x (P,) along -g (P,); g may be overwritten; velocity (P,): v, 0 at first."""
     if weight_decay:
         g = g.add_(x, alpha=weight_decay)
     if velocity is not None:
@@ -35,7 +36,7 @@ def descend(
 def clip(g: Tensor, most: float, turn: Turn | None = None) -> None:
     """Scale g (P,) down to an L2 norm of at most `most`, over all stages of the model."""
     norm = torch.linalg.vector_norm(g)
-    if turn is not None:
+    if turn is not None:  # the squares of the stages' norms add up
         norm = turn.total(norm.square().view(1)).sqrt()
     g.mul_((most / (norm + 1e-6)).clamp(max=1.0))
 
@@ -43,7 +44,7 @@ def clip(g: Tensor, most: float, turn: Turn | None = None) -> None:
 class LocalSGD:
     """The clients' optimizer: clipping, weight decay, momentum.
 
-    momentum's velocity starts at zero in each round, or is kept by the client (`state: keep`).
+    The velocity of momentum starts at zero in each round, or the client keeps it (`state: keep`).
     decay: (P,) weight decay by coordinate, if it is not the same everywhere.
     """
 
@@ -53,12 +54,12 @@ class LocalSGD:
         self.keeps = settings.state == "keep" and settings.momentum > 0
 
     def begin(self, turn: Turn) -> None:
-        """Before the first step of a turn."""
+        """Prepare the first step of a turn."""
         if self.settings.momentum and not self.keeps:
             turn.work["momentum"] = torch.zeros_like(turn.params)
 
     def step(self, turn: Turn) -> None:
-        """One step of the client's parameters along its latest gradient."""
+        """Take one step of the client's parameters along its latest gradient."""
         settings = self.settings
         if settings.clip_norm is not None:
             clip(turn.grads, settings.clip_norm, turn)

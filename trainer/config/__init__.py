@@ -1,1 +1,1 @@
-"""The experiment: every setting of a run, typed and documented. Floor 0: no torch here."""
+"""The experiment: every setting of a run, typed and documented. Layer 0: no torch here."""

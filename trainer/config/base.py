@@ -1,4 +1,7 @@
-"""The base of every section: frozen, no unknown keys, documented fields."""
+"""Base of every section of an experiment: frozen, without unknown keys, with documented fields.
+
+It knows no section and no setting by name.
+"""
 
 from typing import Any, ClassVar
 
@@ -6,10 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Section(BaseModel):
-    """A part of an experiment. Field docs live in `help`, units in `unit`.
+    """A part of an experiment. Each field is documented in `help`, its unit in `unit`.
 
-    A section that is one of several choices (it has a `name`) also says what carries it out, and
-    what that needs and gives: trainer/config/fit.py makes refusals from it.
+    A section that is one of several choices (it has a `name`) also declares the class that
+    implements it, what that class needs, and what an experiment lacks with it.
+    trainer/config/fit.py rejects combinations from these declarations.
     """
 
     model_config = ConfigDict(
@@ -17,13 +21,13 @@ class Section(BaseModel):
     )
 
     implementation: ClassVar[str] = ""  # `package.module:class`, imported when a run is built
-    needs: ClassVar[dict[str, str]] = {}  # capability -> what it does that needs it
+    needs: ClassVar[dict[str, str]] = {}  # capability -> what the class does that needs it
     lacks: ClassVar[frozenset[str]] = (
         frozenset()
-    )  # capabilities that the experiment has not with it
+    )  # capabilities that an experiment does not have with this choice
 
 
 def setting(default: Any = ..., *, help: str, unit: str = "", **limits: Any) -> Any:
-    """A documented field: `help` says what it does, `unit` what it is counted in."""
+    """Declare a documented field; `unit` is what its value is counted in."""
     extra: dict[str, Any] | None = {"unit": unit} if unit else None
     return Field(default, description=help, json_schema_extra=extra, **limits)

@@ -1,4 +1,7 @@
-"""Owns the settings of what is learned from: the samples, and how clients hold and draw them."""
+"""Settings of the data: the samples, their partition across clients, and the order of drawing.
+
+Reading and partitioning are the business of trainer/data.
+"""
 
 from typing import Annotated, Literal
 
@@ -8,20 +11,20 @@ from trainer.config.base import Section, setting
 
 
 class IID(Section):
-    """Every client draws from the same distribution: a random split into equal parts."""
+    """Clients with the same distribution: a random split into equal parts."""
 
     name: Literal["iid"] = "iid"
 
 
 class Dirichlet(Section):
-    """Label skew by Dirichlet draws; the smaller alpha, the more the clients differ."""
+    """Label skew by Dirichlet draws: the smaller alpha, the more the clients differ."""
 
     name: Literal["dirichlet"] = "dirichlet"
     alpha: float = setting(1.0, help="concentration; 0.1 is strong skew, 100 nearly IID", gt=0)
     over: Literal["clients", "classes"] = setting(
         "clients",
-        help="clients: each class is cut among the clients by one draw (GWPF; unequal sizes); "
-        "classes: each client draws its class mix (equal sizes)",
+        help="clients: one draw for each class divides it among the clients (GWPF; unequal "
+        "sizes); classes: one draw for each client is its mix of classes (equal sizes)",
     )
 
 
@@ -31,12 +34,12 @@ class Shards(Section):
     name: Literal["shards"] = "shards"
     per_client: int = setting(2, help="shards that each client receives", ge=1)
     balance: bool = setting(
-        False, help="leave samples out at random, so that every class has as many as the rarest"
+        False, help="drop samples at random until every class has as many as the rarest"
     )
 
 
 class PercentageIID(Section):
-    """A share of the data is dealt at random, the rest sorted by label (FedGA, SCAFFOLD)."""
+    """A share of the data dealt at random, and the rest sorted by label (FedGA, SCAFFOLD)."""
 
     name: Literal["percentage-iid"] = "percentage-iid"
     share: float = setting(
@@ -46,12 +49,12 @@ class PercentageIID(Section):
     @model_validator(mode="after")
     def _share_or_everything(self) -> "PercentageIID":
         if -1 < self.share < 0:
-            raise ValueError("share must be between 0 and 1, or -1 for all data everywhere")
+            raise ValueError("share must be 0 to 1, or -1 to give every client all the data")
         return self
 
 
 class Shared(Section):
-    """Clients own nothing: each pass over the whole set is dealt among them anew (Local SGD)."""
+    """Samples shared by all clients: each pass over them is dealt again (Local SGD)."""
 
     name: Literal["shared"] = "shared"
 
@@ -62,7 +65,7 @@ Partition = Annotated[
 
 
 class Data(Section):
-    """The samples, and how they are spread over the clients."""
+    """The samples, and their partition across clients."""
 
     name: Literal[
         "digits",
@@ -77,9 +80,9 @@ class Data(Section):
     ] = setting(
         "digits",
         help="digits ships with scikit-learn and needs no network; mnist, emnist (balanced), "
-        "emnist-digits, cifar10 and cifar100 are torchvision's; npz and folder are yours, by "
-        "data.path; imagenet: JPEG files in train/ and val/ of data.path, a folder per class, "
-        "decoded as they are needed",
+        "emnist-digits, cifar10 and cifar100 are torchvision's; npz and folder are your own data "
+        "at data.path; imagenet: JPEG files in train/ and val/ of data.path, one folder per class, "
+        "decoded when they are needed",
     )
     path: str | None = setting(
         None,
@@ -88,47 +91,50 @@ class Data(Section):
     )
     resize: int | None = setting(
         None,
-        help="scale images to this height and width; imagenet: the side of its crops, 224 if empty",
+        help="scale images to this height and width; imagenet: side of the crops, 224 if empty",
         unit="pixels",
         ge=1,
     )
     augment: bool | None = setting(
-        None, help="random crop and flip of training images; default: the data set's custom"
+        None, help="random crop and flip of training images; empty: as is usual for the data set"
     )
     threads: int | None = setting(
         None,
-        help="that decode images ahead of the training step, on each rank (imagenet); empty: one "
-        "for each core, shared among the ranks of a machine; in a pod: its CPU limit",
+        help="threads of each rank that decode images ahead of the training step (imagenet); "
+        "empty: the cores divided by the ranks of the machine; in a pod: its CPU limit",
         unit="threads",
         ge=1,
     )
     mean: tuple[float, ...] | None = setting(None, help="per-channel mean, in units of full scale")
-    std: tuple[float, ...] | None = setting(None, help="per-channel standard deviation, likewise")
+    std: tuple[float, ...] | None = setting(
+        None, help="per-channel standard deviation, in units of full scale"
+    )
     sampling: Literal["reshuffle", "fixed", "replacement"] = setting(
         "reshuffle",
-        help="a new order at each pass, the same order at each pass, or every sample drawn by "
-        "itself, with replacement",
+        help="reshuffle: a new order in each pass; fixed: the same order in each pass; "
+        "replacement: every sample is drawn independently, with replacement",
     )
     restart: bool = setting(
-        False, help="a client begins a new pass at each round; off: it goes on where it stopped"
+        False, help="a client starts a new pass in each round; off: it continues where it stopped"
     )
     holdout: float = setting(
         0.0, help="share of its samples that a client never trains on", ge=0, lt=1
     )
     label_noise: float = setting(
         0.0,
-        help="p: at each visit a label becomes, with this probability, another class at random",
+        help="p: probability that a label is replaced by another class at random, drawn again at "
+        "each visit",
         ge=0,
         le=1,
     )
-    partition: Partition = setting(IID(), help="how samples are spread over clients")
+    partition: Partition = setting(IID(), help="partition of the samples across clients")
 
     @model_validator(mode="after")
     def _own_data_has_a_path(self) -> "Data":
         if self.name in ("npz", "folder", "imagenet") and self.path is None:
-            raise ValueError(f"name {self.name} needs path: set data.path to the file or folder")
+            raise ValueError(f"name {self.name} needs path; set data.path to the file or folder")
         if self.name == "folder" and self.resize is None:
             raise ValueError(
-                "name folder needs resize: set data.resize to the images' side in pixels"
+                "name folder needs resize; set data.resize to the images' side in pixels"
             )
         return self

@@ -1,8 +1,11 @@
-"""Owns the one error a user's setting can raise; the key is spelled as the user wrote it."""
+"""The two errors that end a run in one line: a wrong setting, and a fault of the environment.
+
+Keys are spelled as the user wrote them. Nothing here prints or exits.
+"""
 
 
 class ConfigError(ValueError):
-    """A setting that cannot be used: one line, `key: problem`, with the remedy in the problem."""
+    """A setting that cannot be used: one line, `key: problem; remedy`."""
 
     def __init__(self, key: str, problem: str) -> None:
         super().__init__(f"{key}: {problem}")
@@ -11,4 +14,4 @@ class ConfigError(ValueError):
 
 
 class EnvironmentFault(RuntimeError):
-    """What no setting mends, in one line: a lost rank, a taken port, a damaged checkpoint."""
+    """A fault that no setting fixes, in one line: a lost rank or a damaged checkpoint, say."""

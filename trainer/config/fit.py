@@ -1,7 +1,7 @@
-"""Which parts of an experiment fit each other, from what they say of themselves.
+"""Compatibility of the parts of an experiment, derived from what each part declares.
 
-A section names the capabilities that it needs, and those that an experiment lacks with it. Whoever
-adds a part says the same of it, and no list of combinations is kept anywhere.
+A section names the capabilities that it needs, and those that an experiment lacks with it. A new
+part declares the same of itself, so no list of combinations is kept anywhere.
 """
 
 import typing
@@ -17,19 +17,19 @@ UPDATES = "updates"
 EVERYONE = "everyone"
 SINGLE = "single precision"
 
-WITHOUT = {  # what an experiment without the capability is like, for the sentence
+WITHOUT = {  # why an experiment lacks the capability, as a clause of the error message
     LOCAL: "{name} has none",
     UPDATES: "{name}'s clients send gradients",
 }
 
 
 def lacking(experiment: "Experiment") -> Iterator[tuple[str, str, str]]:
-    """Each capability that the experiment does not have, why, and what would give it."""
+    """Yield each capability that the experiment lacks, why, and the setting that would give it."""
     for capability in sorted(experiment.algorithm.lacks):
         why = WITHOUT[capability].format(name=experiment.algorithm.name)
         yield capability, why, choose(experiment, "algorithm", lacks=capability)
     if experiment.model.precision == "fp64":
-        yield SINGLE, "model.precision=fp64 is for comparisons", "model.precision=fp32"
+        yield SINGLE, "model.precision is fp64", "model.precision=fp32"
     for key, value, all_take_part in (
         ("participation", experiment.participation, 1),
         ("stragglers.unreachable", experiment.stragglers.unreachable, 0),
@@ -39,7 +39,7 @@ def lacking(experiment: "Experiment") -> Iterator[tuple[str, str, str]]:
 
 
 def choose(experiment: "Experiment", section: str, *, needs: str = "", lacks: str = "") -> str:
-    """The other choices of a section that neither need nor lack a capability, as settings."""
+    """Return the choices of a section that neither need nor lack a capability, as settings."""
     field = type(experiment).model_fields[section]
     kinds: tuple[type[Section], ...] = typing.get_args(field.annotation)
     fitting = [kind for kind in kinds if needs not in kind.needs and lacks not in kind.lacks]
@@ -48,7 +48,7 @@ def choose(experiment: "Experiment", section: str, *, needs: str = "", lacks: st
 
 
 def misfits(experiment: "Experiment") -> Iterator[str]:
-    """One sentence for each pair of parts that do not fit: `key: problem; remedy`."""
+    """Yield `key: problem; remedy` for each pair of parts that do not fit each other."""
     for capability, why, remedy in lacking(experiment):
         for section in ("sync", "codec"):
             part: Section = getattr(experiment, section)

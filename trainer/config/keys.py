@@ -1,6 +1,7 @@
-"""Owns the list of settings: every dotted key with its type, default, unit and help.
+"""List of all settings: every dotted key with its type, default, unit and help.
 
-Read from the schema itself, so that `fedctl explain`, error messages and docs can't drift from it.
+It is read from the schema itself, so `fedctl explain`, error messages and docs always agree with
+it. No setting is written down here.
 """
 
 import re
@@ -19,7 +20,7 @@ from trainer.config.schema import Experiment
 
 @dataclass(frozen=True)
 class Setting:
-    """One documented key; `variant` names the choice that it belongs to, as `sync.name=gwpf`."""
+    """One documented key; `variant` is the choice that it belongs to, such as `sync.name=gwpf`."""
 
     key: str
     variant: str
@@ -30,7 +31,7 @@ class Setting:
 
 
 def sections(annotation: Any) -> list[type[Section]]:
-    """The sections that a field's annotation allows: none for a plain value."""
+    """Return the sections that a field's annotation allows: none for a plain value."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
@@ -39,14 +40,14 @@ def sections(annotation: Any) -> list[type[Section]]:
 
 
 def item_section(annotation: Any) -> type[Section] | None:
-    """The section that a list's items are, if they are one."""
+    """Return the section that the items of a list are; None if they are plain values."""
     if typing.get_origin(annotation) is tuple:
         return next(iter(sections(typing.get_args(annotation)[0])), None)
     return None
 
 
 def tag(section: type[Section]) -> str:
-    """The value of `name` that chooses this section among its siblings."""
+    """Return the value of `name` that selects this section among its siblings."""
     (name,) = typing.get_args(section.model_fields["name"].annotation)
     return str(name)
 
@@ -54,7 +55,7 @@ def tag(section: type[Section]) -> str:
 def settings(
     section: type[Section] = Experiment, prefix: str = "", variant: str = ""
 ) -> Iterator[Setting]:
-    """Every setting below `section`, in the order of the schema; list items get the index 0."""
+    """Yield every setting below `section`, in the order of the schema; list items have index 0."""
     for name, field in section.model_fields.items():
         key, choices = prefix + name, sections(field.annotation)
         if not choices:
@@ -67,7 +68,7 @@ def settings(
 
 
 def unions(section: type[Section] = Experiment, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """The keys whose `name` chooses among sections, each with the default's name."""
+    """Yield the keys whose `name` selects among sections, each with the name of the default."""
     for name, field in section.model_fields.items():
         choices = sections(field.annotation)
         if len(choices) > 1:
@@ -77,7 +78,7 @@ def unions(section: type[Section] = Experiment, prefix: str = "") -> Iterator[tu
 
 
 def suggestion(key: str) -> str:
-    """What the user may have meant by an unknown key: ` did you mean ...?`, or nothing."""
+    """Return a remedy for an unknown key, such as `; did you mean ...?`, or an empty string."""
     known = {setting.key: setting.variant for setting in settings()}
     if key in known:  # exists, but belongs to another choice
         owners = [s.variant for s in settings() if s.key == key]

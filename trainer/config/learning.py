@@ -1,4 +1,7 @@
-"""Settings of what is learned: model, optimizer, algorithm."""
+"""Settings of what is learned: model, optimizer, algorithm.
+
+The classes that implement them are in trainer/models and trainer/algorithms.
+"""
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -14,7 +17,7 @@ from trainer.config.models import MODELS
 
 if TYPE_CHECKING:
     ModelName = str
-else:  # one table names the networks; the schema and the messages still list them
+else:  # one table names the networks; from it the schema and the messages list them
     ModelName = Literal[tuple(MODELS)]
 
 
@@ -23,30 +26,30 @@ class Model(Section):
 
     name: ModelName = setting(
         "digits-cnn",
-        help="softmax: regression; digits-cnn: 8x8 digits; lenet: FedGA's cnn_cifar; mnist-cnn, "
-        "resnet18, vgg11: GWPF's; fedavg-cnn: McMahan's; fedga-cnn, fedga-resnet: FedGA's; "
-        "dropout-cnn: the homework's; cifar-resnet*, cifar-vgg*: Local SGD's; resnet50: "
+        help="softmax: softmax regression; digits-cnn: for 8x8 digits; lenet: FedGA's cnn_cifar; "
+        "mnist-cnn, resnet18, vgg11: GWPF's; fedavg-cnn: McMahan's; fedga-cnn, fedga-resnet: "
+        "FedGA's; dropout-cnn: the homework's; cifar-resnet*, cifar-vgg*: Local SGD's; resnet50: "
         "torchvision's",
     )
     norm: Literal["batch", "group", "none"] | None = setting(
         None,
-        help="of cifar-resnet* (batch; group, which brings SiLU for ReLU) and fedga-resnet (none; "
-        "batch); empty: the first; other models have no choice",
+        help="normalisation layers. cifar-resnet*: batch, or group (with SiLU instead of ReLU); "
+        "fedga-resnet: none or batch; empty: the first of these; other models have no choice",
     )
-    groups: int = setting(8, help="groups of norm=group; a divisor of 16", ge=1)
+    groups: int = setting(8, help="number of groups for norm=group; a divisor of 16", ge=1)
     weights: str | None = setting(
         None,
-        help="a .safetensors, .pt or .pth file with weights to start from; empty: drawn from the "
-        "seed",
+        help="file with initial weights (.safetensors, .pt or .pth); empty: drawn from the seed",
     )
     buffers: Literal["mean", "local"] = setting(
         "mean",
-        help="BatchNorm statistics: averaged each round (their bytes count), or kept by clients",
+        help="BatchNorm statistics. mean: averaged each round (their bytes count); local: each "
+        "client keeps its own",
     )
     precision: Literal["fp32", "bf16", "fp64"] = setting(
         "fp32",
-        help="bf16 computes forward and backward under autocast, parameters stay fp32; fp64 is for "
-        "comparisons to the last digit",
+        help="bf16: forward and backward pass under autocast, with fp32 parameters; fp64: for "
+        "exact comparisons",
     )
 
     @field_validator("norm")
@@ -57,15 +60,15 @@ class Model(Section):
         if norm is None or not name or norm in choices:
             return norm
         if not choices:
-            raise ValueError(f"{name} leaves no choice of normalisation: leave model.norm empty")
-        raise ValueError(f"{name} has no norm={norm}: set model.norm to {' or '.join(choices)}")
+            raise ValueError(f"{name} has no choice of normalisation; leave model.norm empty")
+        raise ValueError(f"{name} has no norm={norm}; set model.norm to {' or '.join(choices)}")
 
     @field_validator("groups")
     @classmethod
     def _groups_divide_the_channels(cls, groups: int, info: ValidationInfo) -> int:
         if info.data.get("norm") == "group" and 16 % groups:
             raise ValueError(
-                f"{groups} does not divide the 16 channels of the first layer: set model.groups to "
+                f"{groups} does not divide the 16 channels of the first layer; set model.groups to "
                 "1, 2, 4, 8 or 16"
             )
         return groups
@@ -75,13 +78,13 @@ class Model(Section):
     def _weights_are_in_a_known_format(cls, weights: str | None) -> str | None:
         if weights is not None and not weights.endswith((".safetensors", ".pt", ".pth")):
             raise ValueError(
-                f"{weights} is in no known format: give a .safetensors, .pt or .pth file"
+                f"{weights} has an unknown format; use a .safetensors, .pt or .pth file"
             )
         return weights
 
 
 class SGD(Section):
-    """Stochastic gradient descent, torch.optim.SGD's semantics."""
+    """Stochastic gradient descent with the semantics of torch.optim.SGD."""
 
     name: Literal["sgd"] = "sgd"
     lr: float = setting(0.05, help="local learning rate", gt=0)
@@ -89,23 +92,28 @@ class SGD(Section):
     nesterov: bool = setting(False, help="Nesterov momentum; needs momentum > 0")
     weight_decay: float = setting(0.0, help="L2 penalty factor", ge=0)
     decay_norm_and_bias: bool = setting(
-        True, help="whether the penalty is also on biases and normalisation's parameters"
+        True, help="apply the penalty to biases and normalisation parameters as well"
     )
     clip_norm: float | None = setting(
         None, help="scale each local gradient down to at most this L2 norm", gt=0
     )
     state: Literal["reset", "keep"] = setting(
-        "reset", help="momentum at the start of a round: from zero, or what the client had"
+        "reset",
+        help="momentum at the start of a round. reset: zero; keep: the client's own from its last "
+        "round",
     )
     warmup_rounds: int = setting(
-        0, help="the learning rate rises step by step over these rounds", unit="rounds", ge=0
+        0,
+        help="rounds over which the learning rate rises, step by step",
+        unit="rounds",
+        ge=0,
     )
-    warmup_lr: float = setting(0.01, help="the learning rate that the rise begins at", gt=0)
+    warmup_lr: float = setting(0.01, help="learning rate at the start of the warm-up", gt=0)
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> "SGD":
         if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov needs momentum: set optimizer.momentum above 0")
+            raise ValueError("nesterov needs momentum; set optimizer.momentum above 0")
         return self
 
 
@@ -114,19 +122,23 @@ class SGD(Section):
 
 
 class Server(Section):
-    """What algorithms share whose server steps along the mean update of the clients."""
+    """Settings shared by algorithms whose server steps along the clients' mean update."""
 
     weighting: Literal["samples", "uniform"] = setting(
         "samples", help="a client's weight in the mean: its number of samples, or 1"
     )
-    server_lr: float = setting(1.0, help="step of the server along the mean update", gt=0)
-    server_momentum: float = setting(0.0, help="momentum of the server", ge=0, lt=1)
-    server_nesterov: bool = setting(False, help="Nesterov momentum at the server")
+    server_lr: float = setting(1.0, help="server's step size along the mean update", gt=0)
+    server_momentum: float = setting(0.0, help="server's momentum factor", ge=0, lt=1)
+    server_nesterov: bool = setting(
+        False, help="Nesterov momentum at the server; needs server_momentum > 0"
+    )
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> "Server":
         if self.server_nesterov and self.server_momentum == 0:
-            raise ValueError("server_nesterov needs algorithm.server_momentum above 0")
+            raise ValueError(
+                "server_nesterov needs momentum; set algorithm.server_momentum above 0"
+            )
         return self
 
 
@@ -138,11 +150,11 @@ class FedAvg(Server):
 
 
 class FedProx(Server):
-    """Li et al. 2020: local losses with a pull back to the agreed model."""
+    """Li et al. 2020: a proximal term in the local loss pulls back to the agreed model."""
 
     name: Literal["fedprox"] = "fedprox"
     implementation: ClassVar[str] = "trainer.algorithms.fedprox:FedProx"
-    prox: float = setting(0.01, help="mu; each local gradient grows by mu (y - x)", ge=0)
+    prox: float = setting(0.01, help="mu: adds mu (y - x) to each local gradient", ge=0)
 
 
 class FedGA(Server):
@@ -150,12 +162,15 @@ class FedGA(Server):
 
     name: Literal["fedga"] = "fedga"
     implementation: ClassVar[str] = "trainer.algorithms.fedga:FedGA"
-    beta: float = setting(0.1, help="displacement along G_i - G; 0 is FedAvg", ge=0)
+    beta: float = setting(0.1, help="factor of the displacement along G_i - G; 0 is FedAvg", ge=0)
     scale_beta: bool = setting(
-        True, help="beta falls with the learning rate, by each phase's lr_scale"
+        True, help="scale beta with the learning rate, by each phase's lr_scale"
     )
     gradient_samples: int | None = setting(
-        None, help="cap on the samples of a client's whole gradient", unit="samples", ge=1
+        None,
+        help="maximum samples in a client's full gradient, rounded up to full batches; empty: all",
+        unit="samples",
+        ge=1,
     )
 
 
@@ -166,11 +181,15 @@ class Scaffold(Server):
     implementation: ClassVar[str] = "trainer.algorithms.scaffold:scaffold"
     controls: Literal["fresh", "option-1", "option-2"] = setting(
         "option-2",
-        help="fresh: the whole gradients of this round's clients, no state; option-1 and option-2: "
-        "the paper's, each client keeps its own (whole gradient, or mean local step)",
+        help="fresh: the full gradients of this round's clients, without state; option-1 and "
+        "option-2: the paper's, where each client keeps its own control (option-1: its full "
+        "gradient; option-2: the mean of its local gradients)",
     )
     gradient_samples: int | None = setting(
-        None, help="cap on the samples of a client's whole gradient", unit="samples", ge=1
+        None,
+        help="maximum samples in a client's full gradient, rounded up to full batches; empty: all",
+        unit="samples",
+        ge=1,
     )
 
 

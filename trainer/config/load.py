@@ -1,6 +1,6 @@
-"""Owns the way from text to an experiment: defaults < preset (`extends`) < file < `--set`.
+"""Loading of an experiment from text: defaults < preset (`extends`) < file < `--set`.
 
-The only module that reads experiment files; it reports each mistake in one line, by the user's key.
+No other module reads experiment files. Each mistake is reported in one line, with the user's key.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,13 +21,13 @@ Tree = dict[str, Any]
 
 @dataclass
 class Layers:
-    """Settings laid over one another, and for each dotted key where its value came from."""
+    """Settings merged from several sources, with the source of each dotted key's value."""
 
     tree: Tree = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
 
     def add(self, layer: Mapping[str, Any], origin: str) -> None:
-        """Lay `layer` on top. A new choice of a union's `name` drops the old choice's settings."""
+        """Merge `layer` on top; a new choice of a union's `name` drops the old one's settings."""
         for key, value in flatten(layer):
             if key.endswith(".name"):
                 self._choose(key.removesuffix(".name"), value)
@@ -51,9 +51,9 @@ class Layers:
 def load(
     source: str | Path | Mapping[str, Any], *, sets: Iterable[str] = (), presets: Path | None = None
 ) -> tuple[Experiment, dict[str, str]]:
-    """Read a preset's name, a file or a mapping; returns the experiment and each key's origin.
+    """Read a preset (by name), a file or a mapping; return the experiment and each key's origin.
 
-    Raises ConfigError for whatever the user can mend.
+    Raises ConfigError for every mistake that the user can fix.
     """
     layers = Layers()
     _read(source, presets, layers, ())
@@ -64,7 +64,7 @@ def load(
 
 
 def validate(tree: Tree) -> Experiment:
-    """The typed experiment; a ConfigError names the first key that does not fit."""
+    """Return the typed experiment; raise a ConfigError with the first key that does not fit."""
     for section, default in unions():
         if isinstance(chosen := get(tree, section), dict):
             chosen.setdefault("name", default)
@@ -75,7 +75,7 @@ def validate(tree: Tree) -> Experiment:
 
 
 def parse_set(text: str) -> tuple[str, Any]:
-    """`key=value`, the value read as YAML."""
+    """Split `key=value`, and read the value as YAML."""
     key, sign, value = text.partition("=")
     if not sign or not key:
         raise ConfigError(text, "write --set KEY=VALUE, such as --set rounds=3")
@@ -99,7 +99,9 @@ def _read(
     base = tree.pop("extends", None)
     if base is not None:
         if base in seen:
-            raise ConfigError("extends", f"{' -> '.join((*seen, base))} goes round in a circle")
+            raise ConfigError(
+                "extends", f"{' -> '.join((*seen, base))} is a cycle; remove one `extends`"
+            )
         _read(base, presets, layers, (*seen, base))
     layers.add(tree, origin)
 
@@ -114,7 +116,7 @@ def _find(source: str, presets: Path | None) -> tuple[Path, str]:
         raise ConfigError(source, "no such file")
     names = sorted(p.stem for p in presets.glob("*.yaml")) if presets else []
     close = get_close_matches(source, names, n=1)
-    hint = f"did you mean {close[0]}?" if close else "`fedctl presets` shows them"
+    hint = f"did you mean {close[0]}?" if close else "`fedctl presets` lists the presets"
     raise ConfigError(source, f"neither a preset nor a file; {hint}")
 
 
@@ -139,7 +141,7 @@ def _parse(path: Path) -> Tree:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Leaves with their dotted keys; lists are leaves."""
+    """Return the leaves with their dotted keys; lists are leaves."""
     pairs: list[tuple[str, Any]] = []
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
@@ -150,14 +152,14 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def get(tree: Any, key: str) -> Any:
-    """The value at a dotted key (the tree itself for an empty one), or None."""
+    """Return the value at a dotted key (the tree itself for an empty one), or None."""
     for part in filter(None, key.split(".")):
         tree = tree.get(part) if isinstance(tree, dict) else None
     return tree
 
 
 def put(tree: Tree, key: str, value: Any) -> None:
-    """Set the value at a dotted key, making sections on the way."""
+    """Set the value at a dotted key, and create the sections above it if they are missing."""
     *parents, leaf = key.split(".")
     for part in parents:
         below = tree.get(part)
@@ -168,7 +170,7 @@ def put(tree: Tree, key: str, value: Any) -> None:
 
 
 def _nest(key: str, value: Any, tree: Tree) -> Tree:
-    """One `--set` as a layer; `phases.0.steps` becomes a new list with that item changed."""
+    """Return one `--set` as a layer; `phases.0.steps` gives a new list with that item changed."""
     parts = key.split(".")
     index = next((i for i, part in enumerate(parts) if part.isdigit()), None)
     layer: Tree = {}
@@ -190,7 +192,7 @@ def _nest(key: str, value: Any, tree: Tree) -> Tree:
 
 
 def _explain(error: ValidationError, tree: Tree) -> ConfigError:
-    """The first mistake, in the user's words: pydantic's path without the tags of unions."""
+    """Return the first mistake with the user's own key: pydantic's path without union tags."""
     first = error.errors(include_url=False)[0]
     parts: list[str] = []
     here: Any = tree
@@ -210,6 +212,6 @@ def _explain(error: ValidationError, tree: Tree) -> ConfigError:
         return ConfigError(
             f"{key}.name", f"{here['name']!r} is not one of {first['ctx']['expected_tags']}"
         )
-    if first["type"] == "value_error":  # a rule over several keys names them itself
+    if first["type"] == "value_error":  # a rule about several keys names them in its message
         return ConfigError(key, message) if key else ConfigError(*message.split(": ", 1))
     return ConfigError(key, f"{here!r}: {message[0].lower()}{message[1:]}")

@@ -1,4 +1,7 @@
-"""The networks by name: the one table that settings, error messages and the trainer read."""
+"""The networks by name: the one table that settings, error messages and the trainer read.
+
+It holds import paths only; the networks themselves are in trainer/models.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,14 +11,14 @@ from trainer.config.parts import resolve
 
 @dataclass(frozen=True)
 class Network:
-    """A class by its import path, its arguments, and the norms it can have (the first: default)."""
+    """A class by import path, its arguments, and the norms that it offers (default first)."""
 
     path: str
     arguments: dict[str, Any] = field(default_factory=dict)
     norms: tuple[str, ...] = ()
 
     def __call__(self, **arguments: Any) -> Any:
-        """A new network, with `classes` and `in_shape` (C, H, W) among the arguments."""
+        """Create the network; `classes` and `in_shape` (C, H, W) are among the arguments."""
         return resolve(self.path)(**self.arguments, **arguments)
 
 

@@ -1,4 +1,7 @@
-"""Owns the settings of how a run is operated: evaluation, checkpoints, metrics, cluster."""
+"""Settings of how a run is operated: evaluation, checkpoints, metrics, process group.
+
+They change neither the data nor the algorithm.
+"""
 
 import re
 from typing import Literal
@@ -10,43 +13,47 @@ from trainer.config.base import Section, setting
 
 
 class Evaluation(Section):
-    """Tests on the whole test set, shared by the ranks, outside every timer."""
+    """Evaluation on the whole test set, divided among the ranks and not part of training time."""
 
     model: Literal["mean", "agreed"] = setting(
         "mean",
-        help="mean: over clients, with what they hold apart (the model a run ends with; the test "
-        "costs wire bytes); agreed: what all ranks hold already, which differs under gwpf and gaia",
+        help="which model to evaluate. mean: the average over clients, including values they hold "
+        "locally (what the run saves at the end; costs wire bytes); agreed: the model all ranks "
+        "share, which differs from the mean under gwpf and gaia",
     )
 
     every: int = setting(
-        1, help="evaluate after every so many rounds, and at the end", unit="rounds", ge=1
+        1, help="evaluate every this many rounds, and after the last", unit="rounds", ge=1
     )
     batch_size: int = setting(500, help="test samples per forward pass", unit="samples", ge=1)
-    at_start: bool = setting(False, help="evaluate before training too, as round 0")
+    at_start: bool = setting(False, help="evaluate before training as well, as round 0")
     target: float | None = setting(
         None, help="end the run when the accuracy (0 to 1) is above this", ge=0, lt=1
     )
     bn_batches: int = setting(
         0,
-        help="training batches, over all ranks, that estimate BatchNorm's statistics anew before "
-        "each test; 0: test with the agreed ones",
+        help="training batches, over all ranks, from which BatchNorm's statistics are estimated "
+        "again before each evaluation; 0: use the agreed ones",
         unit="batches",
         ge=0,
     )
     alignment: bool = setting(
         False,
-        help="measure how far clients' gradients are from their mean at each evaluated round; "
-        "where the algorithm needs no such gradients, for one more exchange",
+        help="measure how far the clients' full gradients are from their mean in each evaluated "
+        "round; costs one more exchange if the algorithm does not exchange them itself",
     )
 
 
 class Checkpoint(Section):
-    """The whole state of a run, so that it resumes as if never stopped."""
+    """The saved state of a run, from which it resumes as if it had never stopped."""
 
     every: int = setting(
-        0, help="save after every so many rounds; 0: only when asked to stop", unit="rounds", ge=0
+        0,
+        help="checkpoint every this many rounds; 0: only when asked to stop",
+        unit="rounds",
+        ge=0,
     )
-    keep: int = setting(2, help="complete checkpoints that stay on disk", unit="checkpoints", ge=1)
+    keep: int = setting(2, help="complete checkpoints kept on disk", unit="checkpoints", ge=1)
 
 
 class WandB(Section):
@@ -54,11 +61,12 @@ class WandB(Section):
 
     mode: Literal["disabled", "offline", "online"] = setting(
         "disabled",
-        help="offline: into the run folder, for a later `wandb sync`; online: to the server",
+        help="offline: write to the run folder, for a later `wandb sync`; online: send to the "
+        "server",
     )
-    project: str = setting("fedctl", help="project that the run is listed under")
+    project: str = setting("fedctl", help="project under which the run is listed")
     entity: str | None = setting(None, help="user or team of the project; empty: your default")
-    model: bool = setting(False, help="log the final model too, as an artifact")
+    model: bool = setting(False, help="log the final model as well, as an artifact")
 
     @field_validator("project")
     @classmethod
@@ -74,13 +82,14 @@ class MLflow(Section):
     enabled: bool = setting(False, help="write the run to MLflow")
     uri: str | None = setting(
         None,
-        help="tracking server or database, such as http://host:5000; empty: in the run folder",
+        help="tracking server or database, such as http://host:5000; empty: a database in the run "
+        "folder",
         min_length=1,
     )
     experiment: str = setting(
-        "fedctl", help="MLflow's experiment that the run is listed under", min_length=1
+        "fedctl", help="MLflow experiment under which the run is listed", min_length=1
     )
-    model: bool = setting(False, help="log the final model too, as an artifact")
+    model: bool = setting(False, help="log the final model as well, as an artifact")
 
     @field_validator("uri")
     @classmethod
@@ -88,18 +97,18 @@ class MLflow(Section):
         address = urlsplit(uri or "")
         if address.password or (address.username and address.scheme.startswith("http")):
             raise ValueError(
-                "every tracker shows the experiment, so it is no place for a password: leave that "
-                "out; MLFLOW_TRACKING_USERNAME, _PASSWORD or _TOKEN tell a server who you are"
+                "contains a user name or password, which every tracker would show; remove it and "
+                "set MLFLOW_TRACKING_USERNAME, _PASSWORD or _TOKEN instead"
             )
         return uri
 
 
 class Metrics(Section):
-    """Where metrics go besides metrics.jsonl: Prometheus from each rank, trackers from rank 0."""
+    """Destinations of metrics besides metrics.jsonl: Prometheus (each rank), trackers (rank 0)."""
 
     port: int | None = setting(
         0,
-        help="rank k serves /metrics on port + k; 0 picks a free one and logs it; empty: no server",
+        help="rank k serves /metrics on port + k; 0: any free port, logged; empty: no server",
         ge=0,
         le=65535,
     )
@@ -110,17 +119,17 @@ class Metrics(Section):
 
 
 class Cluster(Section):
-    """The process group; what Kubernetes needs joins this section with the charts."""
+    """The process group and its threads; what Kubernetes needs is in the charts' values."""
 
     backend: Literal["auto", "gloo", "nccl"] = setting(
         "auto", help="collectives: nccl on GPUs, gloo otherwise"
     )
     timeout: float = setting(
         600.0,
-        help="a collective that waits for so long fails the run; a dead rank fails it at once",
+        help="a collective that waits longer than this fails the run; a dead rank fails it at once",
         unit="seconds",
         gt=0,
     )
     threads: int = setting(
-        1, help="compute threads of a rank on CPU; 0: PyTorch's choice", unit="threads", ge=0
+        1, help="compute threads of each rank on a CPU; 0: PyTorch's choice", unit="threads", ge=0
     )

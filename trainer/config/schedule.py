@@ -1,4 +1,7 @@
-"""Owns the settings of when clients work and synchronise: phases, and who falls behind."""
+"""Settings of when clients work and synchronise: phases, and stragglers.
+
+Learning rates and due dates that follow from them are computed in trainer/engine/plan.py.
+"""
 
 from pydantic import model_validator
 
@@ -9,38 +12,41 @@ class Phase(Section):
     """A stretch of rounds with the same amount of local work."""
 
     rounds: int | None = setting(
-        None, help="length; empty in the last phase: until the end", unit="rounds", ge=1
+        None, help="length of the phase; empty in the last: until the end", unit="rounds", ge=1
     )
     steps: int | None = setting(None, help="local steps per round (H)", unit="steps", ge=1)
     epochs: int | None = setting(
-        None, help="instead of steps: passes over the client's data per round", unit="passes", ge=1
+        None,
+        help="passes over the client's data per round, instead of steps",
+        unit="passes",
+        ge=1,
     )
 
     lr_scale: float = setting(
         1.0, help="factor on optimizer.lr in this phase: 0.1 is a decay by ten", gt=0
     )
     evaluate_every: int | None = setting(
-        None, help="in this phase, instead of evaluation.every", unit="rounds", ge=1
+        None, help="replaces evaluation.every in this phase", unit="rounds", ge=1
     )
     checkpoint_every: int | None = setting(
-        None, help="in this phase, instead of checkpoint.every", unit="rounds", ge=0
+        None, help="replaces checkpoint.every in this phase", unit="rounds", ge=0
     )
 
     @model_validator(mode="after")
     def _one_measure_of_work(self) -> "Phase":
         if (self.steps is None) == (self.epochs is None):
-            raise ValueError("give either steps or epochs, and leave the other empty (steps=)")
+            raise ValueError("set either steps or epochs, and leave the other empty (steps=)")
         return self
 
 
 class Schedule(Section):
-    """When clients synchronise: Local SGD is one phase, post-local SGD is two."""
+    """The phases of a run: Local SGD is one phase, post-local SGD is two."""
 
     batch_size: int | None = setting(
-        32, help="samples per local step; empty: all that the client holds", unit="samples", ge=1
+        32, help="samples per local step; empty: all samples of the client", unit="samples", ge=1
     )
     phases: tuple[Phase, ...] = setting(
-        (Phase(steps=5),), help="one after the other; the last one may be open-ended", min_length=1
+        (Phase(steps=5),), help="phases in order; the last may be open-ended", min_length=1
     )
 
     @model_validator(mode="after")
@@ -50,11 +56,11 @@ class Schedule(Section):
         return self
 
     def phase(self, round_number: int) -> Phase:
-        """The phase that round `round_number` (from 1) belongs to; the last one goes on."""
+        """Return the phase of round `round_number` (from 1); the last one never ends."""
         return self.place(round_number)[0]
 
     def place(self, round_number: int) -> tuple[Phase, int]:
-        """The phase of a round, and which of the phase's rounds it is, from 1."""
+        """Return the phase of a round, and the number of the round within the phase, from 1."""
         for phase in self.phases[:-1]:
             assert phase.rounds is not None
             if round_number <= phase.rounds:
@@ -64,17 +70,24 @@ class Schedule(Section):
 
 
 class Stragglers(Section):
-    """Clients that fail a round: some can't be reached, some finish only part of their steps."""
+    """Clients that fail a round: some are unreachable, some finish only part of their steps."""
 
     unreachable: float = setting(
         0.0,
-        help="share of a round's clients that never answer; drawn anew each round, one remains",
+        help="share of a round's clients that never answer; drawn again each round, and at least "
+        "one client remains",
         ge=0,
         lt=1,
     )
     slow: float = setting(
-        0.0, help="chance that another one sends what it has before it is done", ge=0, le=1
+        0.0,
+        help="probability that a reachable client finishes only part of its local steps",
+        ge=0,
+        le=1,
     )
     least: float = setting(
-        0.1, help="a slow client takes a share of its steps between this and 1", gt=0, le=1
+        0.1,
+        help="smallest share of its steps that a slow client finishes; drawn between this and 1",
+        gt=0,
+        le=1,
     )

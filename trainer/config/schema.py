@@ -1,4 +1,7 @@
-"""The experiment: the one typed, frozen model of a run that every part reads."""
+"""The experiment: the one typed, frozen model of a run that every part reads.
+
+Only rules that concern several sections are here; each section checks its own settings.
+"""
 
 import hashlib
 import json
@@ -19,31 +22,34 @@ NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?")
 
 
 class Experiment(Section):
-    """One run, complete: the same file trains on a laptop and on a cluster."""
+    """A complete run: the same file trains on a laptop and on a cluster."""
 
     name: str = setting("experiment", help="lower-case letters, digits and dashes; at most 53")
-    description: str = setting("", help="one line that says what the run shows")
+    description: str = setting("", help="purpose of the run, in one line")
     seed: int = setting(
         1, help="the only source of randomness: weights, partition, sampling, batches", ge=0
     )
-    rounds: int = setting(60, help="synchronisations", unit="rounds", ge=1)
+    rounds: int = setting(
+        60, help="rounds of the run; each ends in a synchronisation", unit="rounds", ge=1
+    )
     clients: int = setting(10, help="N, clients in the federation", unit="clients", ge=1)
     ranks: int = setting(
         1,
-        help="W, processes (pods) that the clients are spread over; 1 to clients",
+        help="W, processes (pods) that train the clients; at most as many as clients",
         unit="ranks",
         ge=1,
     )
     placement: Literal["dealt", "fixed"] = setting(
         "dealt",
-        help="who trains a client. dealt: each round's clients go to ranks by their work, longest "
-        "first, and what a client keeps moves with it; every rank holds all samples. fixed: each "
-        "client always on the same rank, for data that must not move",
+        help="which rank trains a client. dealt: each round's clients go to ranks by their work, "
+        "longest first, and the state that a client keeps moves with it; every rank holds all "
+        "samples. fixed: a client is always on the same rank, for data that must not move",
     )
     client_memory: int | None = setting(
         None,
-        help="memory of a rank for what clients keep between rounds; beyond it, those that rested "
-        "longest wait in memory-mapped files of the run folder; empty: all in memory",
+        help="memory of each rank for the state that clients keep between rounds; beyond it, the "
+        "state of clients that have not trained for longest moves to memory-mapped files in the "
+        "run folder; empty: no limit",
         unit="MiB",
         ge=0,
     )
@@ -53,15 +59,15 @@ class Experiment(Section):
     data: Data = setting(Data(), help="the samples and their partition")
     model: Model = setting(Model(), help="the network")
     optimizer: SGD = setting(SGD(), help="the clients' optimizer")
-    algorithm: Algorithm = setting(FedAvg(), help="what clients do and what their means do")
+    algorithm: Algorithm = setting(FedAvg(), help="the clients' local steps, and the server's step")
     schedule: Schedule = setting(Schedule(), help="local work between synchronisations")
     stragglers: Stragglers = setting(Stragglers(), help="clients that fail a round")
     sync: Sync = setting(Full(), help="which parameters are exchanged")
-    codec: Codec = setting(FP32(), help="how values travel")
-    evaluation: Evaluation = setting(Evaluation(), help="tests of the agreed model")
+    codec: Codec = setting(FP32(), help="format of the exchanged values")
+    evaluation: Evaluation = setting(Evaluation(), help="evaluation of the model")
     checkpoint: Checkpoint = setting(Checkpoint(), help="saved state")
-    metrics: Metrics = setting(Metrics(), help="what is exported")
-    cluster: Cluster = setting(Cluster(), help="processes")
+    metrics: Metrics = setting(Metrics(), help="destinations of the metrics")
+    cluster: Cluster = setting(Cluster(), help="the process group")
 
     @field_validator("name")
     @classmethod
@@ -76,8 +82,8 @@ class Experiment(Section):
     def _ranks_have_clients(self) -> "Experiment":
         if self.ranks > self.clients:
             raise ValueError(
-                f"ranks: {self.ranks} is more than clients ({self.clients}); every rank needs a "
-                f"client: set ranks to at most {self.clients}, or raise clients"
+                f"ranks: {self.ranks} is more than clients ({self.clients}), and every rank needs "
+                f"a client; set ranks to at most {self.clients}, or raise clients"
             )
         return self
 
@@ -89,14 +95,14 @@ class Experiment(Section):
         return self
 
     def canonical(self) -> str:
-        """The one JSON form: every setting, keys sorted, no spaces; `load` reads it back equal."""
+        """Return the canonical JSON: every setting, keys sorted, no spaces; `load` restores it."""
         return canonical(self.model_dump(mode="json"))
 
     def digest(self) -> str:
-        """Twelve hexadecimal digits that name these settings, whatever file they came from."""
+        """Return twelve hexadecimal digits that identify the settings, whatever their source."""
         return hashlib.sha256(self.canonical().encode()).hexdigest()[:12]
 
 
 def canonical(value: Any) -> str:
-    """JSON with sorted keys and no spaces."""
+    """Return JSON with sorted keys and no spaces."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -1,1 +1,1 @@
-"""The samples: loaded once into memory, spread over clients, cut into batches. Floor 1."""
+"""The samples: loaded once into memory, partitioned across clients, cut into batches. Layer 1."""

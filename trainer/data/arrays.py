@@ -1,6 +1,6 @@
-"""Owns the four arrays that every source of samples yields, and the checks that they must pass.
+"""The four arrays that every source of samples yields, and the checks that they must pass.
 
-Floor 1; it alone decides what a well-formed data set is.
+No other module decides whether a data set is well-formed. Layer 1.
 """
 
 from typing import Any, NamedTuple
@@ -25,13 +25,13 @@ class Arrays(NamedTuple):
 
 
 def images(array: npt.NDArray[Any], name: str) -> Tensor:
-    """N x H x W or N x H x W x C -> (n, C, H, W), contiguous."""
+    """Convert N x H x W or N x H x W x C to (n, C, H, W), contiguous."""
     if array.dtype != np.uint8:
         raise ConfigError("data.path", f"{name} is {array.dtype}; it must be uint8, 0 to 255")
     if array.ndim == 3:
         array = array[..., None]
     if array.ndim != 4 or array.shape[-1] not in CHANNELS:
-        # Channels first would pass as 32 channels: better refused than trained on.
+        # Channels-first images would be taken for images with 32 channels: reject, do not train.
         raise ConfigError(
             "data.path",
             f"{name} has shape {array.shape}; it must be N x H x W, or N x H x W x C with "
@@ -43,7 +43,7 @@ def images(array: npt.NDArray[Any], name: str) -> Tensor:
 
 
 def labels(array: npt.NDArray[Any], name: str) -> Tensor:
-    """N or N x 1 integers -> (n,) int64."""
+    """Convert N or N x 1 integers to (n,) int64."""
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1 or array.dtype.kind not in "iu":
@@ -55,7 +55,7 @@ def labels(array: npt.NDArray[Any], name: str) -> Tensor:
 
 
 def check(arrays: Arrays, classes: int, channels: int | None) -> None:
-    """Parts that fit each other, labels below `classes`, the number of channels if it is known."""
+    """Check that the parts match, that labels are below `classes`, and the channels if known."""
     for part, x, y in (
         ("train", arrays.x_train, arrays.y_train),
         ("test", arrays.x_test, arrays.y_test),
@@ -81,6 +81,6 @@ def check(arrays: Arrays, classes: int, channels: int | None) -> None:
     if channels is not None and train[0] != channels:
         raise ConfigError(
             "data.path",
-            f"images have {train[0]} channels where this data set has {channels}; "
+            f"images have {train[0]} channels, but this data set has {channels}; "
             "set data.name=npz for a file of your own",
         )

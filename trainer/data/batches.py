@@ -1,7 +1,8 @@
 """Batches on their way to the model: augmentation, label noise, normalisation.
 
-Every step passes through here, so it works on whole batches, on the device that holds the data,
-without a loop over samples or a wait for the device.
+Which samples are in a batch is decided elsewhere. Every training step passes through here, so
+everything works on whole batches, on the device that holds the data, without a loop over samples
+and without waiting for the device.
 """
 
 import torch
@@ -12,7 +13,7 @@ PADDING = 4  # pixels on each side, black, before a crop of the old size
 
 
 class Normalise:
-    """(B, C, H, W) integers -> (value / scale - mean) / std, as one mul and one add."""
+    """Map from (B, C, H, W) integers to (value / scale - mean) / std, as one mul and one add."""
 
     def __init__(
         self,
@@ -22,7 +23,8 @@ class Normalise:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        # In float64 up to here, so that folding the two divisions into one factor costs no digits.
+        # In float64, so that folding the two divisions into one factor loses no precision:
+        # (x / scale - mean) / std = x * 1 / (scale std) - mean / std.
         mean64 = torch.tensor(mean, dtype=torch.float64)[:, None, None]  # (C, 1, 1)
         std64 = torch.tensor(std, dtype=torch.float64)[:, None, None]
         self.factor = (1 / (scale * std64)).to(device, dtype)
@@ -33,10 +35,10 @@ class Normalise:
 
 
 def augment(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Crop each image of (B, C, H, W) out of its padded self at random, and flip half of them."""
+    """Crop each image of (B, C, H, W) at random out of its padded copy, and flip half of them."""
     count, channels, height, width = x.shape
     places = 2 * PADDING + 1
-    # One draw for all three choices: a generator on another device costs one small copy, not three.
+    # One draw decides flip, top and left: a generator on another device costs one copy, not three.
     draw = torch.randint(
         2 * places * places, (count, 1), generator=generator, device=generator.device
     ).to(x.device, non_blocking=True)
@@ -44,17 +46,17 @@ def augment(x: Tensor, generator: torch.Generator) -> Tensor:
     rows = top + torch.arange(height, device=x.device)  # (B, H)
     across = torch.arange(width, device=x.device)
     columns = left + torch.where(flip == 1, across.flip(0), across)  # (B, W)
-    # One gather on flat images: six times as fast as indexing by rows and columns (on a CPU).
+    # One gather on flat images is six times as fast as indexing by rows and columns (on a CPU).
     place = rows[:, :, None] * (width + 2 * PADDING) + columns[:, None, :]  # (B, H, W)
     place = place.view(count, 1, -1).expand(-1, channels, -1)
     return pad(x, (PADDING,) * 4).flatten(2).gather(2, place).view(x.shape)
 
 
 def noisy(y: Tensor, share: float, classes: int, generator: torch.Generator) -> Tensor:
-    """Labels (B,) of which each is, with chance `share`, one of the other classes at random.
+    """Replace each label of (B,), with probability `share`, by another class at random.
 
-    Drawn anew at each visit, so that the mean loss is that of the mixed target distribution: 1 - p
-    on the true class, p / (classes - 1) on each other (Gu et al. 2023).
+    The draw is repeated at each visit, so the mean loss is that of the mixed target distribution:
+    1 - p on the true class, p / (classes - 1) on each other class (Gu et al. 2023).
     """
     draw = torch.rand((2, len(y)), generator=generator, device=generator.device).to(y.device)
     shift = 1 + (draw[1] * (classes - 1)).to(y.dtype).clamp_(max=classes - 2)

@@ -1,6 +1,6 @@
-"""Owns the sources that need torchvision: its own data sets, and folders of image files.
+"""The sources of samples that need torchvision: its own data sets, and folders of image files.
 
-The only module that downloads, and the only one that decodes image files.
+No other module downloads data. Images that stay in their files are in trainer/data/stored.py.
 """
 
 import os
@@ -32,9 +32,9 @@ CLASSES = {
 }
 OPTIONS = {"emnist": {"split": "balanced"}, "emnist-digits": {"split": "digits"}}
 
-STALLED_SECONDS = 60.0  # without it, a firewall that drops packets holds a job for ever
+STALLED_SECONDS = 60.0  # without it, a firewall that drops packets would block a job forever
 
-# What a refused connection, a broken download or a damaged file comes out as.
+# The exceptions that a refused connection, a broken download or a damaged file can raise.
 _FAILURES = (
     OSError,
     RuntimeError,
@@ -52,13 +52,13 @@ _FAILURES = (
 
 
 def cache() -> Path:
-    """Where downloads go unless data.path says otherwise."""
+    """Return the folder for downloads, used if data.path is empty."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser() / "fedctl" / "data"
 
 
 def named(name: str, root: Path | None, *, download: bool) -> Arrays:
-    """One of torchvision's data sets under `root`; fetched first if it is absent and may be."""
+    """Load one of torchvision's data sets from `root`; `download`: fetch it first if absent."""
     datasets = torchvision().datasets
     try:
         root = root or cache()
@@ -94,7 +94,7 @@ def _no_data(name: str, root: Path | None, download: bool, error: BaseException)
 
 @contextmanager
 def _give_up_after(seconds: float) -> Iterator[None]:
-    """torchvision opens its connections without a time limit; this is the only way to give one."""
+    """Limit the waiting time of connections, since torchvision opens its own without a limit."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
@@ -104,16 +104,16 @@ def _give_up_after(seconds: float) -> Iterator[None]:
 
 
 def folder(path: Path, side: int) -> Arrays:
-    """path/train and path/test (or val), a folder per class; every image as RGB, side x side."""
+    """Load path/train and path/test (or val), one folder per class; images as RGB, side x side."""
     train = _image_folder(path / "train")
     test = _image_folder(path / "test" if (path / "test").is_dir() else path / "val")
     if unknown := sorted(set(test.classes) - set(train.classes)):
         raise ConfigError(
             "data.path",
             f"{test.root} has classes that {train.root} lacks: {', '.join(unknown[:5])}; "
-            "name the folders alike",
+            "give both the same sub-folders",
         )
-    # By name: a class without test images would shift the numbers of those behind it.
+    # By name: a class without test images would shift the numbers of all classes after it.
     number = [train.class_to_idx[name] for name in test.classes]
     return Arrays(
         _decoded(train.samples, side),
@@ -129,8 +129,8 @@ def _image_folder(path: Path) -> Any:
     except OSError as error:
         raise ConfigError(
             "data.path",
-            f"{path} is no folder with a sub-folder of images for each class ({error}); "
-            "data.path needs train/ and test/ (or val/) laid out so",
+            f"{path} is not a folder with a sub-folder of images for each class ({error}); "
+            "data.path needs train/ and test/ (or val/) with this layout",
         ) from error
 
 
@@ -149,6 +149,6 @@ def _image(path: str, side: int) -> Tensor:
             small = file.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
     except (OSError, ValueError, SyntaxError) as error:
         raise ConfigError(
-            "data.path", f"{path} is no readable image ({error}); mend or remove it"
+            "data.path", f"{path} is not a readable image ({error}); replace or remove it"
         ) from error
     return torch.from_numpy(np.array(small)).permute(2, 0, 1)

@@ -1,14 +1,13 @@
-"""Owns the list of image files in class folders: made once, then read from a cache.
+"""List of the image files in class folders: made once, then read from a cache.
 
-The only module that walks such folders. A file costs its name and about ten bytes of memory: a
-million paths as Python strings would cost hundreds of megabytes in every rank.
+No other module reads such folders, and no image is opened here. A file costs its name and about ten
+bytes of memory: a million paths as Python strings would cost hundreds of megabytes in every rank.
 """
 
 import hashlib
+import io
 import os
-import socket
 import zipfile
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import numpy.typing as npt
 
 from trainer.config.errors import ConfigError
 from trainer.data.images import cache
+from trainer.files import write_atomically
 
 SUFFIXES = (b".jpg", b".jpeg")
 LAYOUT = "data.path needs train/ and val/, each with a sub-folder of JPEG files for each class"
@@ -27,13 +27,13 @@ Numbers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Files:
-    """The images of one part; a label is the place of the class among the sorted names."""
+    """The images of one part; a label is the position of the class among the sorted names."""
 
     root: Path
     classes: tuple[str, ...]  # sorted
     labels: Numbers  # (n,)
     names: bytes  # of all files, one after the other
-    ends: Numbers  # (n,) where each name ends
+    ends: Numbers  # (n,) the end of each name in `names`
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -45,7 +45,7 @@ class Files:
 
 
 def listed(root: Path) -> tuple[Files, Files]:
-    """The files of root/train and root/val, which must have the same classes."""
+    """List the files of root/train and root/val, which must have the same classes."""
     train, val = _part(root, "train"), _part(root, "val")
     for one, other in ((train, val), (val, train)):
         if lacking := sorted(set(one.classes) - set(other.classes)):
@@ -65,11 +65,11 @@ def _part(root: Path, name: str) -> Files:
             (entry.name, entry.stat().st_mtime_ns) for entry in os.scandir(folder) if entry.is_dir()
         )
     except OSError as error:
-        raise ConfigError("data.path", f"{folder} can't be read ({error}); {LAYOUT}") from error
+        raise ConfigError("data.path", f"{folder} cannot be read ({error}); {LAYOUT}") from error
     if not stamps:
         raise ConfigError("data.path", f"{folder} has no sub-folders; {LAYOUT}")
     classes = tuple(name for name, _ in stamps)
-    # A folder's time changes with each file that comes or goes, so it says if a list still holds.
+    # The time of a folder changes with each file added or removed, so it shows a stale list.
     fingerprint = hashlib.sha256(repr((VERSION, stamps)).encode(errors="surrogateescape"))
     places = _places(folder)
     for place in places:
@@ -109,12 +109,12 @@ def _walk(folder: Path, classes: tuple[str, ...]) -> Files:
 
 
 def _places(folder: Path) -> list[Path]:
-    """Beside the data, where other ranks and pods find it; else the user's cache, if there is."""
+    """Return where a list may be: next to the data, for all ranks and pods, or the user's cache."""
     places = [folder.parent / f".fedctl-{folder.name}.npz"]
     try:
         number = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
         places.append(cache() / f"listing-{number}.npz")
-    except RuntimeError:  # a user without a home, as in many pods
+    except RuntimeError:  # the user has no home folder, as in many pods
         pass
     return places
 
@@ -126,25 +126,23 @@ def _read(place: Path, fingerprint: str) -> tuple[Numbers, bytes, Numbers] | Non
                 return None
             return file["labels"], file["names"].tobytes(), file["ends"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None  # absent or damaged: made anew
+        return None  # absent or damaged: the folder is listed again
 
 
 def _write(places: list[Path], fingerprint: str, files: Files) -> None:
-    """At the first place that can be written; at none, the next run walks again."""
+    """Write the list to the first place that is writable; if none is, the next run lists again."""
+    content = io.BytesIO()
+    np.savez(
+        content,
+        fingerprint=np.array(fingerprint),
+        labels=files.labels,
+        names=np.frombuffer(files.names, np.uint8),
+        ends=files.ends,
+    )
     for place in places:
-        partial = place.with_name(f"{place.name}.{socket.gethostname()}-{os.getpid()}.partial")
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                np.savez(
-                    file,
-                    fingerprint=np.array(fingerprint),
-                    labels=files.labels,
-                    names=np.frombuffer(files.names, np.uint8),
-                    ends=files.ends,
-                )
-            partial.replace(place)
+            write_atomically(place, content.getvalue())
             return
         except OSError:
-            with suppress(OSError):
-                partial.unlink()
+            continue

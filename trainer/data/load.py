@@ -1,6 +1,6 @@
-"""Owns the way from data.name and data.path to a data set, in memory or in its files.
+"""Loading of the data set that data.name and data.path select, into memory or left in its files.
 
-The only module that knows the data sets' class counts and normalisations.
+No other module knows the data sets' class counts and normalisations.
 """
 
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Custom:
-    """How the literature uses a data set."""
+    """Class count, normalisation and augmentation of a data set as usual in the literature."""
 
     classes: int
     mean: tuple[float, ...]
@@ -65,13 +65,13 @@ DIGITS_TEST_EVERY = 5  # 360 of 1,797
 
 CPU = torch.device("cpu")
 
-# ImageNet: how many classes there are, the folders say.
+# ImageNet's number of classes is the number of folders.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 IMAGENET_SIDE = 224  # pixels, of a crop
 
 
 def load(data: Data, *, download: bool) -> Dataset:
-    """The data set that `data` names; `download`: whether this process may fetch it."""
+    """Load the data set that `data` names; `download`: whether this process may download it."""
     if data.name == "imagenet":
         return _imagenet(data)
     arrays = _resized(_read(data, download), data.resize)
@@ -96,7 +96,7 @@ def _read(data: Data, download: bool) -> Arrays:
     if data.name == "digits":
         return _digits()
     if data.name == "folder":
-        assert path is not None and data.resize is not None  # the schema asks for both
+        assert path is not None and data.resize is not None  # the schema requires both
         return images.folder(path, data.resize)
     if path is not None and (data.name == "npz" or path.suffix == ".npz"):
         return npz.read(path)
@@ -104,7 +104,7 @@ def _read(data: Data, download: bool) -> Arrays:
 
 
 def _imagenet(data: Data) -> Dataset:
-    assert data.path is not None  # the schema asks for it
+    assert data.path is not None  # the schema requires it
     parts, decoder = listed(Path(data.path).expanduser()), Decoder(data.threads)
     train, test = (
         Stored(files, data.resize or IMAGENET_SIDE, decoder, torch.arange(len(files)), CPU)
@@ -124,8 +124,8 @@ def _imagenet(data: Data) -> Dataset:
 
 
 def _digits() -> Arrays:
-    """scikit-learn's 8x8 digits: 1,437 to train on and 360 to test on, whatever the seed."""
-    from sklearn.datasets import load_digits  # a second to import, which other data sets save
+    """Load scikit-learn's 8x8 digits: 1,437 for training and 360 for testing, for every seed."""
+    from sklearn.datasets import load_digits  # takes a second, which other data sets need not pay
 
     digits = load_digits()
     y = torch.from_numpy(digits.target).to(torch.int64)
@@ -147,14 +147,14 @@ def _resized(arrays: Arrays, side: int | None) -> Arrays:
 
 
 def _square(x: Tensor, side: int) -> Tensor:
-    """All images at once; on uint8 this gives Pillow's bilinear resize to the last bit."""
+    """Resize all images at once; on uint8 the result is bit-identical to Pillow's bilinear one."""
     if x.shape[2:] == (side, side):
         return x
     return interpolate(x, (side, side), mode="bilinear", antialias=True)
 
 
 def _statistics(x: Tensor, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, exact, from histograms: no copy as floats."""
+    """Compute each channel's mean and standard deviation exactly, from histograms, not floats."""
     values = torch.arange(256, dtype=torch.float64) / scale
     mean, std = [], []
     for channel in x.unbind(1):
@@ -171,7 +171,7 @@ def _per_channel(key: str, values: tuple[float, ...], channels: int) -> tuple[fl
     if len(values) != channels:
         raise ConfigError(
             f"data.{key}",
-            f"has {len(values)} values; the images have {channels} channels, give one each",
+            f"has {len(values)} values, but the images have {channels} channels; give one for each",
         )
     if key == "std" and min(values) <= 0:
         raise ConfigError("data.std", f"has {min(values)}; each value must be above 0")

@@ -1,6 +1,6 @@
-"""Owns the reading of Keras-style .npz files.
+"""Reading of Keras-style .npz files.
 
-The only module that opens them; never unpickles, so a file from a stranger can't run code.
+Nothing is unpickled, so a file from an untrusted source cannot run code.
 """
 
 import zipfile
@@ -18,7 +18,7 @@ NAMES = ("x_train", "y_train", "x_test", "y_test")
 
 
 def read(path: Path) -> Arrays:
-    """x_train, y_train, x_test and y_test of the file at `path`."""
+    """Read x_train, y_train, x_test and y_test from the file at `path`."""
     x_train, y_train, x_test, y_test = _members(path)
     return Arrays(
         images(x_train, "x_train"),
@@ -31,12 +31,12 @@ def read(path: Path) -> Arrays:
 def _members(path: Path) -> list[npt.NDArray[Any]]:
     if not path.is_file():
         raise ConfigError("data.path", f"{path} is not a file; give the path of an .npz file")
-    if not zipfile.is_zipfile(path):  # numpy would take it for a pickle, and say how to load that
+    if not zipfile.is_zipfile(path):  # numpy would report a pickle, and how to load one
         raise ConfigError(
             "data.path", f"{path} is not an .npz file, or damaged; write it with numpy.savez"
         )
     try:
-        # Opened here, as numpy leaves a file that it can't read open.
+        # Opened here, because numpy does not close a file that it cannot read.
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             if missing := [name for name in NAMES if name not in file]:
                 raise ConfigError(
@@ -49,7 +49,7 @@ def _members(path: Path) -> list[npt.NDArray[Any]]:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ConfigError(
             "data.path",
-            f"{path} can't be read as an .npz file of plain arrays ({_line(error)}); "
+            f"{path} cannot be read as an .npz file of plain arrays ({_line(error)}); "
             "write it again with numpy.savez",
         ) from error
 

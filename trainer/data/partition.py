@@ -1,8 +1,8 @@
-"""Owns how samples are spread over clients: pure functions of labels, clients and a seed.
+"""Partition of the samples across clients: pure functions of labels, clients and a seed.
 
-The only module that decides which client holds which sample. Each function returns one array of
-indices per client, no sample twice, in an order that is random already. The generators are those
-that numpy and Python have frozen, so that a seed means the same split for ever.
+No other module decides which client holds which sample. Each function returns one array of indices
+per client, without duplicates, already in random order. The generators are those that numpy and
+Python have frozen, so a seed gives the same split forever.
 """
 
 import random
@@ -18,11 +18,11 @@ from trainer.config.errors import ConfigError
 Labels = npt.NDArray[np.int64]
 Parts = list[npt.NDArray[np.int64]]
 
-EVERYTHING = -1.0  # as a share: every client holds all samples
+EVERYTHING = -1.0  # the share that gives every client all samples
 
 
 def partition(config: Partition, labels: Labels, clients: int, seed: int) -> Parts:
-    """Indices of each client's samples; no client without any. What is shared, all hold."""
+    """Return the indices of each client's samples; every client has some, all if they share."""
     if clients > len(labels):
         raise ConfigError(
             "clients", f"{clients} is more than the {len(labels)} training samples; lower it"
@@ -36,15 +36,15 @@ def partition(config: Partition, labels: Labels, clients: int, seed: int) -> Par
 
 
 def iid(labels: Labels, clients: int, seed: int) -> Parts:
-    """A random split into equal parts; the first n mod clients get one sample more."""
+    """Split at random into equal parts; the first n mod clients get one more sample."""
     return np.array_split(_numbers(seed).permutation(len(labels)), clients)
 
 
 def dirichlet_over_clients(labels: Labels, clients: int, seed: int, alpha: float) -> Parts:
-    """Each class is cut among the clients by one Dirichlet draw, as in GWPF's released code.
+    """Divide each class among the clients by one Dirichlet draw, as in GWPF's released code.
 
-    Reproduces it to the sample: the draws, the cuts, and one shuffle of each client's list by a
-    generator that starts anew from the seed for every client.
+    The split is that code's, sample for sample: the same draws and cuts, and one shuffle of each
+    client's list by a generator that is seeded again for every client.
     """
     numbers = _numbers(seed)
     indices, owners = [], []
@@ -60,9 +60,9 @@ def dirichlet_over_clients(labels: Labels, clients: int, seed: int, alpha: float
 
 
 def dirichlet_over_classes(labels: Labels, clients: int, seed: int, alpha: float) -> Parts:
-    """Each client draws its class mix and takes an equal share of the samples (Hsu et al. 2019).
+    """Draw a class mix for each client, which takes an equal number of samples (Hsu et al. 2019).
 
-    Classes run out: the mix is then renormalised over those with stock left.
+    When a class runs out, the mix is renormalised over the classes that have samples left.
     """
     numbers = _numbers(seed)
     classes = int(np.max(labels)) + 1
@@ -70,7 +70,7 @@ def dirichlet_over_classes(labels: Labels, clients: int, seed: int, alpha: float
     stock = np.array([len(pool) for pool in pools])
     parts: Parts = []
     for client in range(clients):
-        size = (len(labels) + clients - 1 - client) // clients  # the first get the remainder
+        size = (len(labels) + clients - 1 - client) // clients  # the first ones get the remainder
         taken = _take(numbers, _dirichlet(numbers, alpha, classes), stock, size)
         mine = [
             pool[left - count : left] for pool, left, count in zip(pools, stock, taken, strict=True)
@@ -83,12 +83,12 @@ def dirichlet_over_classes(labels: Labels, clients: int, seed: int, alpha: float
 def _take(
     numbers: np.random.RandomState, mix: npt.NDArray[np.float64], stock: Labels, size: int
 ) -> Labels:
-    """`size` samples by class, drawn by `mix`, none beyond `stock`: (classes,)"""
+    """Draw how many of `size` samples are of each class, by `mix`, at most `stock`: (classes,)."""
     taken = np.zeros_like(stock)
-    while (missing := size - int(taken.sum())) > 0:  # each turn completes, or empties a class
+    while (missing := size - int(taken.sum())) > 0:  # each turn is the last, or empties a class
         left = stock - taken
         weights = np.where(left > 0, mix, 0.0)
-        if weights.sum() < 1e-12:  # the mix wants only what is gone
+        if weights.sum() < 1e-12:  # the mix has only classes that have run out
             weights = left.astype(np.float64)
         drawn = numbers.multinomial(missing, weights / weights.sum())
         taken += np.minimum(drawn, left)
@@ -98,7 +98,7 @@ def _take(
 def shards(
     labels: Labels, clients: int, seed: int, per_client: int, balance: bool = False
 ) -> Parts:
-    """Sorted by label, cut into equal shards, each client dealt `per_client` (McMahan 2017)."""
+    """Sort by label, cut into equal shards, and deal each client `per_client` (McMahan 2017)."""
     numbers = _numbers(seed)
     by_label = np.argsort(labels, kind="stable")
     if balance:
@@ -109,7 +109,7 @@ def shards(
 
 
 def _equal_classes(by_label: Labels, labels: Labels, numbers: np.random.RandomState) -> Labels:
-    """As many of each class as the rarest has, chosen at random, still sorted by label."""
+    """Keep as many of each class as the rarest has, chosen at random, still sorted by label."""
     counts = np.bincount(labels)
     groups = np.split(by_label, np.cumsum(counts)[:-1])
     least = counts[counts > 0].min()
@@ -117,11 +117,11 @@ def _equal_classes(by_label: Labels, labels: Labels, numbers: np.random.RandomSt
 
 
 def percentage_iid(labels: Labels, clients: int, seed: int, share: float) -> Parts:
-    """A `share` is dealt at random, the rest in order of label (FedGA, SCAFFOLD).
+    """Deal a `share` of the samples at random, and the rest by label (FedGA, SCAFFOLD).
 
-    Remainders: of the random part the first clients get one sample more, of the sorted part the
-    last ones, so sizes differ by one at most. `share` -1: everybody holds everything, which is the
-    one split that gives a sample to more than one client.
+    Remainders: the first clients get one more sample of the random part, the last clients one more
+    of the sorted part, so sizes differ by at most one. With `share` -1 every client holds all
+    samples; no other split gives a sample to more than one client.
     """
     numbers = _numbers(seed)
     if share == EVERYTHING:
@@ -152,11 +152,11 @@ _REMEDIES = {
 
 
 def _numbers(seed: int) -> np.random.RandomState:
-    return np.random.RandomState(seed % 2**32)  # the legacy generator takes no more bits
+    return np.random.RandomState(seed % 2**32)  # the legacy generator takes 32 bits
 
 
 def _dirichlet(numbers: np.random.RandomState, alpha: float, size: int) -> npt.NDArray[np.float64]:
-    """One draw, (size,); where a tiny alpha makes every term underflow, its limit: one gets all."""
+    """Draw shares, (size,); if a tiny alpha makes all underflow, use the limit: one gets all."""
     shares = numbers.dirichlet([alpha] * size)
     if not np.isfinite(shares).all():
         shares = np.zeros(size)
@@ -165,7 +165,7 @@ def _dirichlet(numbers: np.random.RandomState, alpha: float, size: int) -> npt.N
 
 
 def _dealt(indices: Labels, owners: Labels, clients: int) -> Parts:
-    """Each owner's indices, in the order in which they came."""
+    """Return each owner's indices, in the order given."""
     sizes = np.bincount(owners, minlength=clients)
     return np.split(indices[np.argsort(owners, kind="stable")], np.cumsum(sizes)[:-1])
 

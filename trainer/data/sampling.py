@@ -1,7 +1,7 @@
 """The order in which clients draw their samples: a function of (seed, client, batch number).
 
-Nothing is kept and nothing moves, so any rank can train any client. Every sampler also knows how
-many steps a pass has and how many samples some steps take, so counters need no exchange.
+A sampler has no state that must move, so any rank can train any client. It also computes how many
+steps a pass has and how many samples a number of steps takes, so counters need no exchange.
 """
 
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ from trainer.keys import Purpose, stream
 
 
 def order(seed: int, client: int, epoch: int, n: int) -> Tensor:
-    """How a client goes through its n samples in one pass: a permutation, (n,), on the CPU."""
+    """Return the order of a client's n samples in one pass: a permutation, (n,), on the CPU."""
     return torch.randperm(n, generator=stream(seed, Purpose.ORDER, client, epoch))
 
 
-@lru_cache(maxsize=2)  # a client may end one pass and begin the next, then the next client comes
+@lru_cache(maxsize=2)  # a client may end one pass and begin the next, as the next client will too
 def shared_order(seed: int, epoch: int, n: int) -> Tensor:
-    """The order in which all clients together go through n shared samples in one pass: (n,)."""
+    """Return the order of n samples that all clients share, in one pass: (n,)."""
     return torch.randperm(n, generator=stream(seed, Purpose.DEAL, epoch))
 
 
 class Sampler:
-    """Deals each client its own samples, pass after pass; a pass's last batch may be smaller.
+    """The samples of each client, pass after pass; the last batch of a pass may be smaller.
 
     Symbols: n, samples of a client (its share of a pass, if clients share all samples); B, samples
     of a full batch; k, the number of a batch since the run began.
@@ -41,7 +41,7 @@ class Sampler:
         shared: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
-        """`parts`: each client's samples as places in the data set, (n,) int64 on the CPU.
+        """Take each client's samples, as places in the data set, (n,) int64 on the CPU.
 
         batch_size: B; None: all that the client holds. Without `reshuffle` every pass goes through
         the samples as they are, as GWPF's loader does: the partition has put them in random order
@@ -52,23 +52,23 @@ class Sampler:
         shares = shared or isinstance(self, SharedSampler)
         self.sizes = [len(part) // len(parts) if shares else len(part) for part in parts]
         self._batch_size = batch_size
-        self._pass: dict[tuple[int, int], Tensor] = {}  # the latest (client, pass) asked for
+        self._pass: dict[tuple[int, int], Tensor] = {}  # the latest (client, pass) requested
         assert all(self.sizes) and batch_size != 0
 
     def size(self, client: int) -> int:
-        """n: how many samples a pass takes."""
+        """Return n, the number of samples in a pass."""
         return self.sizes[client]
 
     def batch_size(self, client: int) -> int:
-        """B, samples of a full batch."""
+        """Return B, the number of samples in a full batch."""
         return self.size(client) if self._batch_size is None else self._batch_size
 
     def steps_per_pass(self, client: int) -> int:
-        """Local steps of one pass."""
+        """Return the number of local steps in a pass."""
         return -(-self.size(client) // self.batch_size(client))
 
     def samples(self, client: int, before: int, steps: int) -> int:
-        """How many samples `steps` take, after `before` steps since the run began."""
+        """Return how many samples `steps` take, after `before` steps since the run began."""
         n, batch, per_pass = self.size(client), self.batch_size(client), self.steps_per_pass(client)
 
         def taken(steps: int) -> int:
@@ -86,7 +86,7 @@ class Sampler:
         return self._pass[client, epoch][at * batch : (at + 1) * batch]
 
     def every(self, client: int) -> Tensor:
-        """All samples of a client, (n,), in a fixed order."""
+        """Return all samples of a client, (n,), in a fixed order."""
         return self.parts[client].to(self.device)
 
     def _steps(self, client: int) -> int:
@@ -99,7 +99,7 @@ class Sampler:
 
 
 class WithReplacement(Sampler):
-    """Draws every sample on its own, with replacement; each batch is full."""
+    """Samples drawn independently, with replacement; each batch is full."""
 
     def samples(self, client: int, before: int, steps: int) -> int:
         return steps * self.batch_size(client)
@@ -115,10 +115,10 @@ class WithReplacement(Sampler):
 
 
 class SharedSampler(Sampler):
-    """Deals samples that all N clients share: in a pass, step t of client c takes batch t N + c.
+    """Samples that all N clients share: in a pass, step t of client c takes batch t N + c.
 
-    One step of all clients therefore consumes one batch of N B samples of the whole set, whoever
-    computes it. What does not fill a step of all clients is dropped from the pass.
+    One step of all clients therefore consumes one batch of N B samples of the whole set, whichever
+    rank computes it. Samples that do not fill a step of all clients are dropped from the pass.
     """
 
     def steps_per_pass(self, client: int) -> int:

@@ -1,7 +1,7 @@
-"""Owns images that stay in their files: decoded and cropped on access, ahead of the training step.
+"""Images that stay in their files: decoded and cropped on access, ahead of the training step.
 
-The only module that decodes while a run trains. Everything random is drawn, per batch, from the
-key of the client's turn, before any thread starts: results depend neither on threads nor on ranks.
+No other module decodes images while a run trains. All random numbers of a batch are drawn from the
+key of the client's turn before any thread starts, so results depend on neither threads nor ranks.
 """
 
 import math
@@ -22,8 +22,8 @@ from trainer.data.listing import Files
 from trainer.keys import Purpose
 from trainer.keys import stream as keyed
 
-AHEAD = 4  # batches that are decoded while one is trained on: what prefetching costs in memory
-ATTEMPTS = 10  # at a random box, before the middle is taken, as torchvision and FFCV have it
+AHEAD = 4  # batches decoded while one is trained on: the memory cost of prefetching
+ATTEMPTS = 10  # at a random box, before the middle is taken, as in torchvision and FFCV
 AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # of a random box
 CENTRE = 224 / 256  # side of the central box, as a share of the image's shorter side
 
@@ -32,7 +32,7 @@ Decode = Callable[[bytes], Tensor]  # a file's content -> (3, H, W) uint8
 
 
 class Box(NamedTuple):
-    """What is cut out of an image, in pixels."""
+    """The rectangle that is cut out of an image, in pixels."""
 
     top: int
     left: int
@@ -41,7 +41,7 @@ class Box(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """The random numbers of one image, each from [0, 1): enough for any size it may have."""
+    """The random numbers of one image, each from [0, 1): enough for an image of any size."""
 
     attempts: list[list[float]]  # area and ratio of each
     top: float
@@ -50,7 +50,7 @@ class Draw(NamedTuple):
 
 
 def random_box(height: int, width: int, draw: Draw) -> Box:
-    """A box of random area and ratio at a random place (Inception's random resized crop)."""
+    """Return a box of random area and ratio at a random place (Inception's random resized crop)."""
     low, high = math.log(RATIO[0]), math.log(RATIO[1])
     for area, ratio in draw.attempts:
         pixels = height * width * (AREA[0] + area * (AREA[1] - AREA[0]))
@@ -65,7 +65,7 @@ def random_box(height: int, width: int, draw: Draw) -> Box:
 
 
 def central_box(height: int, width: int) -> Box:
-    """The square that a test image is cut to, as in FFCV's centre crop."""
+    """Return the central square to which a test image is cut, as in FFCV's centre crop."""
     side = max(1, int(CENTRE * min(height, width)))
     return Box((height - side) // 2, (width - side) // 2, side, side)
 
@@ -75,10 +75,10 @@ def central_box(height: int, width: int) -> Box:
 
 
 def decoder() -> Decode:
-    """torchcodec's, which decodes outside the GIL; else Pillow's: slower, and the same pixels."""
+    """Return torchcodec's decoder, which releases the GIL, or Pillow's: slower, the same pixels."""
     try:
         from torchcodec.decoders import decode_image  # type: ignore[attr-defined]  # it is public
-    except (ImportError, RuntimeError, OSError):  # its wheel for CUDA, beside a CPU-only torch
+    except (ImportError, RuntimeError, OSError):  # its CUDA wheel with a CPU-only torch
         return _pillow
     decode: Decode = decode_image
     return decode
@@ -96,24 +96,24 @@ def _pillow(content: bytes) -> Tensor:
 
 
 def threads_here() -> int:
-    """The cores of this process, shared fairly with the other ranks of this machine."""
+    """Return the cores of this process divided by the number of ranks on this machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, (cores or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 class Decoder:
-    """Threads that turn a row of a list into a crop; shared by the parts of a data set."""
+    """Threads that turn a row of a file list into a crop; shared by the parts of a data set."""
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads or threads_here()
         self.decode = decoder()
-        # Its own threads are the parallelism: none may start a pool of compute threads inside.
+        # The pool's threads are the parallelism: none may start compute threads of its own.
         self.pool = ThreadPoolExecutor(
             self.threads, "decode", initializer=torch.set_num_threads, initargs=(1,)
         )
 
     def submit(self, files: Files, row: int, draw: Draw | None, out: Tensor) -> Future[None]:
-        """Begin to fill `out`, (3, S, S), with the crop that `draw` (none: the centre) selects."""
+        """Start to fill `out`, (3, S, S), with the crop that `draw` selects (None: the centre)."""
         return self.pool.submit(self._fill, files, row, draw, out)
 
     def _fill(self, files: Files, row: int, draw: Draw | None, out: Tensor) -> None:
@@ -124,7 +124,7 @@ class Decoder:
         except (OSError, RuntimeError, ValueError, SyntaxError) as error:
             why = (str(error).splitlines() or [""])[0] or type(error).__name__
             raise ConfigError(
-                "data.path", f"{path} is no readable image ({why[-200:]}); mend or remove it"
+                "data.path", f"{path} is not a readable image ({why[-200:]}); replace or remove it"
             ) from error
         height, width = image.shape[1:]
         box = central_box(height, width) if draw is None else random_box(height, width, draw)
@@ -139,7 +139,7 @@ class Decoder:
 
 @dataclass
 class _Batch:
-    """A batch in the making."""
+    """A batch whose images are being decoded."""
 
     chosen: Chosen
     x: Tensor  # (B, 3, S, S)
@@ -153,7 +153,7 @@ class _Batch:
 
 @dataclass(frozen=True)
 class Stored:
-    """Images in files, addressed as a tensor (n, 3, S, S) would be; a batch of them is one."""
+    """Images in files, indexed like a tensor (n, 3, S, S); a batch of them is such a tensor."""
 
     files: Files
     side: int  # S
@@ -170,20 +170,20 @@ class Stored:
         return len(self.rows)
 
     def __getitem__(self, chosen: Tensor | slice) -> "Stored":
-        """A part, still in its files."""
+        """Select images, which still stay in their files."""
         return replace(self, rows=self.rows[chosen])
 
     def to(self, device: torch.device) -> "Stored":
-        """The same, with batches on `device`."""
+        """Return the same images, with batches on `device`."""
         return replace(self, device=device)
 
     def batches(
         self, chosen: Iterable[Chosen], stream: torch.Generator | None
     ) -> Iterator[tuple[Chosen, Tensor]]:
-        """For each of `chosen`: it and its images, (B, 3, S, S) uint8 on the device.
+        """Yield each item of `chosen` with its images, (B, 3, S, S) uint8 on the device.
 
-        AHEAD more are decoded meanwhile. With `stream`, whose seed is the key: cropped and
-        flipped at random; without: the centre.
+        The next AHEAD batches are decoded at the same time. With `stream`, whose seed is the key,
+        images are cropped and flipped at random; without it, the centre is taken.
         """
         waiting: deque[_Batch] = deque()
         try:
@@ -193,13 +193,13 @@ class Stored:
                     yield self._end(waiting.popleft())
             while waiting:
                 yield self._end(waiting.popleft())
-        finally:  # left early, by an error or because enough was seen
+        finally:  # the caller stopped early, because of an error or because it has enough
             for batch in waiting:
                 for future in batch.work:
                     future.cancel()
 
     def _begin(self, chosen: Chosen, stream: torch.Generator | None, number: int) -> _Batch:
-        # Pinned, so that the copy to the GPU need not wait; torch reuses it when that is done.
+        # Pinned, so that the copy to the GPU is asynchronous; torch reuses the memory after it.
         pinned = self.device.type == "cuda"
         rows: list[int] = self.rows[chosen].tolist()
         x = torch.empty(len(rows), *self.shape[1:], dtype=torch.uint8, pin_memory=pinned)
@@ -228,9 +228,9 @@ Images = Tensor | Stored
 def feed(
     x: Images, y: Tensor, chosen: Iterable[Chosen], stream: torch.Generator | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images and labels of each of `chosen`, from memory or files; augmented where `stream` is.
+    """Yield images and labels of each item of `chosen`, from memory or files.
 
-    Of files, `chosen` is asked for AHEAD batches early.
+    With `stream` the images are augmented. For files, `chosen` is consumed AHEAD batches early.
     """
     if isinstance(x, Stored):
         for places, images in x.batches(chosen, stream):
@@ -239,6 +239,6 @@ def feed(
         for places in chosen:
             if isinstance(places, slice):
                 images, labels = x[places], y[places]
-            else:  # half the cost of indexing, which is much where a step is short
+            else:  # half the cost of indexing, which matters if a step is short
                 images, labels = x.index_select(0, places), y.index_select(0, places)
             yield images if stream is None else augment(images, stream), labels

@@ -1,6 +1,6 @@
-"""Owns the import of torchvision, with the cure for a CPU-only torch.
+"""Import of torchvision, with a workaround for a CPU-only torch.
 
-The only module that imports torchvision; who needs it calls `torchvision()`.
+No other module imports torchvision; they call `torchvision()`.
 """
 
 import importlib
@@ -8,8 +8,8 @@ from types import ModuleType
 
 import torch
 
-# Operators that torchvision describes to torch while it is imported, and whose C++ definition its
-# wheel lacks beside a CPU-only torch (the library is linked against CUDA's).
+# Operators whose shapes torchvision registers with torch during its import. Their C++ definitions
+# are missing with a CPU-only torch, since the wheel's library is linked against CUDA's.
 _OPERATORS = ("nms", "qnms")
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
@@ -17,11 +17,11 @@ _definitions: list[torch.library.Library] = []  # a definition lives only as lon
 
 
 def torchvision() -> ModuleType:
-    """torchvision, imported; data sets and transforms work, its own C++ operators may not."""
+    """Import torchvision; data sets and transforms work, its own C++ operators may not."""
     try:
         return importlib.import_module("torchvision")
     except RuntimeError as error:
-        # Tried first, cured second: where the operators exist, defining them again would fail.
+        # The plain import comes first, since defining operators that exist would fail.
         curable = torch.version.cuda is None and "operator torchvision::nms" in str(error)
         if _definitions or not curable:
             raise

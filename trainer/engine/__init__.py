@@ -1,1 +1,1 @@
-"""Assembles an experiment into objects and runs it round by round."""
+"""The engine: it assembles an experiment into objects and runs it round by round."""

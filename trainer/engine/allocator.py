@@ -1,4 +1,7 @@
-"""Owns a rank's memory: how much it holds, and that what it frees on a CPU stays with it."""
+"""Memory of a rank: how much it holds, and how freed memory on a CPU stays with the process.
+
+It changes no result, only the time of a step.
+"""
 
 import ctypes
 
@@ -7,13 +10,13 @@ import torch
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 KEPT = 2**31 - 1  # bytes at the end of the heap that need not go back to the kernel
-LARGEST = 2**30  # a block above this is mapped by itself, and goes back
+LARGEST = 2**30  # bytes; a larger block is mapped separately, and goes back
 
 
 def held_bytes(device: torch.device) -> int | None:
-    """Return the memory that this rank holds on `device`; None if the system does not tell.
+    """Return the bytes that this rank holds on `device`; None if the system does not report them.
 
-    Neither number waits for the device: PyTorch counts by itself what it has taken of a GPU.
+    Neither number waits for the device: PyTorch keeps count of the memory that it has reserved.
     """
     if device.type == "cuda":
         return torch.cuda.memory_reserved(device)
@@ -24,10 +27,10 @@ def held_bytes(device: torch.device) -> int | None:
 
 
 def keep_freed_memory() -> bool:
-    """Ask glibc not to give large blocks back at each step; False where the C library can't.
+    """Stop glibc from returning large blocks to the kernel; return False if it is not glibc.
 
-    The next step asks for blocks of the same sizes. Given back, each of their pages would be
-    taken and zeroed anew, which costs more than small networks compute.
+    The next step requests blocks of the same sizes. If they had been returned, the kernel would
+    have to map and zero each page again, which takes longer than small networks compute.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,6 +1,6 @@
-"""The way from an experiment to objects: the only place that asks which part was chosen.
+"""Assembly of an experiment into objects; no other module checks which part was chosen.
 
-Which class carries out a choice is written at the choice itself (trainer/config), as an import
+The class that implements a choice is named at the choice itself (trainer/config), as an import
 path.
 """
 
@@ -34,14 +34,14 @@ from trainer.tasks.images import Images
 from trainer.turn import Server
 from trainer.workers.single import Single
 
-DOWNLOAD = timedelta(hours=6)  # that rank 0 may take to load the data, and download it first
+DOWNLOAD = timedelta(hours=6)  # time limit for rank 0 to download and load the data
 MEBIBYTE = 2**20
 
 
 def build(experiment: Experiment, device: torch.device, out: Path | None = None) -> RankState:
     """Load the data, create the model, assemble a rank; all ranks start from the same weights.
 
-    out: the run folder, for what clients keep beyond the memory that it may take.
+    out: the run folder, for the records of clients beyond experiment.client_memory.
     """
     group = Group(Books(), device)
     task = _load_in_turn(experiment, group)
@@ -52,7 +52,7 @@ def build(experiment: Experiment, device: torch.device, out: Path | None = None)
     worker = Single(model.to(device).train(), task, bf16=experiment.model.precision == "bf16")
     anchor = worker.params.clone()
     if experiment.model.weights is not None and not group.all_equal(anchor, worker.buffers):
-        raise ConfigError("model.weights", "ranks read different files; give all the same one")
+        raise ConfigError("model.weights", "ranks read different files; give all the same file")
     algorithm = _algorithm(experiment, worker.layout, anchor)
     chain, policy = _selection(experiment, algorithm, len(anchor), device)
     code: Callable[..., Reduction] = resolve(experiment.codec.implementation)
@@ -95,7 +95,7 @@ def _algorithm(experiment: Experiment, layout: Layout, anchor: Tensor) -> Algori
     sgd = experiment.optimizer
     decay = None
     if sgd.weight_decay and not sgd.decay_norm_and_bias:
-        # none on vectors, which are biases and norms' factors
+        # no decay on vectors, which are biases and the factors of norms
         decayed = [torch.full((p.size,), float(len(p.shape) > 1)) for p in layout.pieces]
         decay = torch.cat(decayed).to(anchor).mul_(sgd.weight_decay)
     chosen = experiment.algorithm
@@ -106,7 +106,7 @@ def _algorithm(experiment: Experiment, layout: Layout, anchor: Tensor) -> Algori
 def _selection(
     experiment: Experiment, algorithm: Algorithm, size: int, device: torch.device
 ) -> tuple[tuple[Transform, ...], Policy]:
-    """What decides which values travel: all clients alike (a policy), or each (a transform)."""
+    """Create what decides which values travel: one policy for all, or a transform per client."""
     chosen = experiment.sync
     kind = resolve(chosen.implementation)
     chain: list[Transform] = []
@@ -123,7 +123,7 @@ def _selection(
 
 
 def _load_in_turn(experiment: Experiment, group: Group) -> Images:
-    """Rank 0 first, since it may have to download what the others then find."""
+    """Load the data on rank 0 first, since it may have to download what the others then find."""
 
     def loaded(*, download: bool) -> Images:
         return Images(experiment, group.device, group.rank, group.size, download=download)

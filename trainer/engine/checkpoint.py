@@ -1,8 +1,9 @@
 """Saved state: everything that a run needs to resume as if it had never stopped.
 
-A checkpoint is a folder, renamed into place once it is complete. It has three parts: what all
-ranks agree on (rank 0 writes it), each client's record, and what only one rank has. Random streams
-need no saving: each is a function of its key, and so is a sampler's place in its data.
+When to save is decided in plan.py and loop.py. A checkpoint is a folder, renamed into place once it
+is complete. It has three parts: the state that all ranks agree on (rank 0 writes it), each client's
+record, and the state of each rank alone. Random streams need no saving: each is a function of its
+key, and so is a sampler's position in its data.
 """
 
 import json
@@ -18,7 +19,7 @@ from trainer.config.errors import ConfigError, EnvironmentFault
 from trainer.engine.parts import RankState
 from trainer.files import write_atomically
 
-FORMAT = 2  # of the folder: a number for each way that it has been laid out
+FORMAT = 2  # of the folder; it changes with each change of the layout
 CLIENTS = "clients"  # records, a safetensors file each
 
 
@@ -33,8 +34,8 @@ def save(rank: RankState, number: int, folder: Path) -> None:
     group.barrier()
     if not partial.is_dir():
         raise EnvironmentFault(
-            f"{folder} is not shared: rank {group.rank} does not see what rank 0 made there; "
-            "give all ranks one volume that many nodes can write to (ReadWriteMany)"
+            f"{folder} is not shared: rank {group.rank} does not see the folder that rank 0 "
+            "created; give all ranks one volume that many nodes can write to (ReadWriteMany)"
         )
     if group.rank == 0:
         _write(partial / "agreed.pt", agreed(rank, number))
@@ -54,12 +55,12 @@ def save(rank: RankState, number: int, folder: Path) -> None:
 
 
 def forget(folder: Path) -> None:
-    """Remove what an earlier run in the same folder saved."""
+    """Remove the checkpoints of an earlier run in the same folder."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def restore(rank: RankState, folder: Path) -> int:
-    """Load the latest complete checkpoint; returns its round, 0 if there is none."""
+    """Load the latest complete checkpoint; return its round, 0 if there is none."""
     if not (folder / "latest.json").exists():
         return 0
     latest = folder / json.loads((folder / "latest.json").read_text())["folder"]
@@ -102,13 +103,13 @@ def _read(path: Path, rank: RankState) -> dict[str, Any]:
     device = rank.server.anchor.device
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # what a damaged file raises depends on where it is damaged
+    except Exception as error:  # which exception a damaged file raises depends on the damage
         raise EnvironmentFault(f"{path} is damaged; start a new run") from error
     return state
 
 
 def agreed(rank: RankState, number: int) -> dict[str, Any]:
-    """What is the same on every rank."""
+    """Return the state that is the same on every rank."""
     parts, server = rank.parts, rank.server
     return {
         "format": FORMAT,
@@ -127,7 +128,7 @@ def agreed(rank: RankState, number: int) -> dict[str, Any]:
 
 
 def own(rank: RankState) -> dict[str, Any]:
-    """What only this rank has."""
+    """Return the state that only this rank has."""
     return {
         "clients": rank.store.clients,
         "worker": rank.parts.worker.state(),

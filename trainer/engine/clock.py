@@ -1,4 +1,7 @@
-"""Time of this rank: by phase since the start of the run, and by client in the round."""
+"""Time of this rank: by phase since the start of the run, and by client in the round.
+
+The times of all ranks are compared in ledger.py.
+"""
 
 import time
 from collections.abc import Iterator
@@ -12,7 +15,7 @@ from trainer.metrics.catalog import PHASES
 
 @dataclass
 class Clock:
-    """Seconds spent in each phase, and what clients took in the round that is being run."""
+    """Seconds spent in each phase, and by each client in the current round."""
 
     device: torch.device
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
@@ -20,26 +23,26 @@ class Clock:
     began: dict[str, float] = field(default_factory=dict)  # seconds as the round began
 
     def begin_round(self) -> None:
-        """No client had its turn yet."""
+        """Forget the clients of the last round."""
         self.turns.clear()
         self.began = dict(self.seconds)
 
     def since_begin(self, name: str) -> float:
-        """Seconds spent in a phase in this round."""
+        """Return the seconds spent in a phase in this round."""
         return self.seconds[name] - self.began[name]
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Charge what is done inside to a phase."""
+        """Count the time of the `with` block for a phase."""
         start = time.perf_counter()
         yield
-        if self.device.type == "cuda":  # or its queue's work is charged to a later phase
+        if self.device.type == "cuda":  # else its queued work would count for a later phase
             torch.cuda.synchronize(self.device)
         self.seconds[name] += time.perf_counter() - start
 
     @contextmanager
     def turn(self, client: int) -> Iterator[None]:
-        """Charge what is done inside to local training, and to a client."""
+        """Count the time of the `with` block for local training, and for a client."""
         start = time.perf_counter()
         with self.phase("local"):
             yield
@@ -47,5 +50,5 @@ class Clock:
 
     @property
     def training(self) -> float:
-        """Seconds of everything but evaluation."""
+        """Seconds spent in all phases except evaluation."""
         return sum(s for name, s in self.seconds.items() if name != "evaluate")

@@ -1,7 +1,7 @@
 """The federation as every rank knows it: who is in a round, for how much work, with which weight.
 
-All of it is a function of the experiment, the seed and the steps taken so far, so ranks agree
-without an exchange, and counters are computed.
+Nothing here is exchanged: all of it is a function of the experiment, the seed and the steps taken
+so far, so ranks agree, and counters can be computed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ from trainer.keys import Purpose, stream
 
 
 class Clients:
-    """All N clients: their sizes, their samples' order, and how far each has come."""
+    """All N clients: their sizes, the order of their samples, and their progress."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class Clients:
         ranks: int,
         device: torch.device,
     ) -> None:
-        """parts: each client's samples; weight: the algorithm's, of a number of samples."""
+        """Take each client's samples (parts) and its weight as a function of their number."""
         self.experiment, self.ranks = experiment, ranks
         drawing = experiment.data
         kind = Sampler
@@ -43,7 +43,7 @@ class Clients:
             raise ConfigError(
                 "schedule.batch_size",
                 f"{experiment.clients} clients share {len(parts[0])} samples, which is less than "
-                f"a batch each; lower it to at most {least}",
+                f"one batch each; set it to at most {least}",
             )
         self.sampler = kind(
             parts,
@@ -66,7 +66,7 @@ class Clients:
         return places[places >= 0].to(self.sampler.device)  # none of those held elsewhere
 
     def sampled(self, number: int) -> list[int]:
-        """The clients of round `number`, sorted."""
+        """Return the clients of round `number`, sorted."""
         experiment = self.experiment
         clients = _draw(
             list(range(experiment.clients)),
@@ -80,7 +80,7 @@ class Clients:
         )
 
     def steps(self, client: int, number: int) -> int:
-        """K: local steps of a client in a round, by the schedule's phase and its own pace."""
+        """Return K, a client's local steps in a round: the phase's, or fewer if it is slow."""
         phase = self.experiment.schedule.phase(number)
         if phase.steps is not None:
             steps = phase.steps
@@ -96,7 +96,7 @@ class Clients:
         return steps
 
     def cohort(self, number: int, home: Mapping[int, int]) -> Cohort:
-        """Who takes part in a round, on which rank; home: where each client's memory is."""
+        """Return who takes part in a round, and where; home: the rank with a client's memory."""
         sampled = self.sampled(number)
         steps = {client: self.steps(client, number) for client in sampled}
         samples = {c: self.sampler.samples(c, self.taken[c], steps[c]) for c in sampled}
@@ -121,16 +121,16 @@ class Clients:
         )
 
     def advance(self, cohort: Cohort) -> None:
-        """The round is over: its members have taken their steps."""
+        """Count the steps of a round that is over."""
         for member in cohort.members:
             self.taken[member.client] += member.steps
-            if self.experiment.data.restart:  # the next turn begins a new pass
+            if self.experiment.data.restart:  # round up, so that the next turn begins a new pass
                 per_pass = self.sampler.steps_per_pass(member.client)
                 self.taken[member.client] = -(-self.taken[member.client] // per_pass) * per_pass
 
 
 def _draw(clients: list[int], share: float, draws: torch.Generator) -> list[int]:
-    """That share of the clients (at least one), drawn without replacement; sorted."""
+    """Draw this share of the clients (at least one) without replacement; return them sorted."""
     count = max(1, round(share * len(clients)))
     if count == len(clients):
         return clients

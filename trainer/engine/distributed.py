@@ -1,6 +1,7 @@
-"""Owns the process group: which rank this is, on which device, and how it joins the others.
+"""The process group: which rank this is, on which device, and how it joins the others.
 
-The only module that reads what torchrun, a training operator or a pod says about ranks.
+No other module reads the variables by which torchrun, a training operator or a pod numbers ranks.
+Collectives are in trainer/exchange/group.py.
 """
 
 import os
@@ -19,16 +20,16 @@ from trainer.engine.allocator import keep_freed_memory
 from trainer.exchange.group import first_sentence
 
 DEFAULT_PORT = 29500  # torch's own, and Trainer v2's
-LONGEST_PAUSE_SECONDS = 5.0  # between two looks for rank 0
+LONGEST_PAUSE_SECONDS = 5.0  # between two attempts to reach rank 0
 CONNECT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among the ranks, and where rank 0 is met; `source`: the variable that said so.
+    """This process among the ranks, and rank 0's address; `source`: the variable with the rank.
 
-    RANK (torchrun, PyTorchJob) comes before PET_NODE_RANK (Trainer v2), since torchrun sets the
-    first for each process of a node that the second counts; then JOB_COMPLETION_INDEX (a Job).
+    RANK (torchrun, PyTorchJob) comes before PET_NODE_RANK (Trainer v2), because torchrun sets RANK
+    for each process of a node, and PET_NODE_RANK counts nodes; then JOB_COMPLETION_INDEX (a Job).
     """
 
     rank: int = 0
@@ -39,7 +40,7 @@ class World:
 
 
 def world(environment: Mapping[str, str] = os.environ) -> World:
-    """What the environment says, whichever family of variables says it."""
+    """Read this rank, the number of ranks and rank 0's address from the environment."""
     source = _first(environment, "RANK", "PET_NODE_RANK", "JOB_COMPLETION_INDEX")
     rank = _number(environment, source, 0) if source else 0
     size = _size(environment)
@@ -85,7 +86,7 @@ def _number(environment: Mapping[str, str], name: str, least: int) -> int:
 
 
 def device(cluster: Cluster) -> torch.device:
-    """The GPU of this rank where there is one and the backend allows, else the CPU."""
+    """Return this rank's GPU if there is one and the backend allows it, else the CPU."""
     if cluster.backend == "gloo" or not torch.cuda.is_available():
         if cluster.backend == "nccl":
             raise ConfigError("cluster.backend", "nccl needs a GPU; set cluster.backend=gloo")
@@ -105,17 +106,19 @@ def device(cluster: Cluster) -> torch.device:
 
 
 def join(cluster: Cluster, ranks: int, device: torch.device, patience: float) -> None:
-    """Meet the other ranks; a single one needs no group. `patience`: seconds to find rank 0."""
+    """Join the other ranks; a single one needs no group. `patience`: seconds to reach rank 0."""
     here = world()
     if here.size != ranks:
         raise ConfigError(
-            "ranks", f"{ranks} in the experiment, but {here.size} processes were started"
+            "ranks",
+            f"{ranks} in the experiment, but {here.size} processes were started; start one for "
+            "each rank",
         )
     if here.size == 1:
         return
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":  # torchrun has met them already
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":  # else torchrun has done it
         find(here, patience)
-    # torch reads these four only
+    # torch reads only these four
     os.environ |= {
         "RANK": str(here.rank),
         "WORLD_SIZE": str(here.size),
@@ -130,12 +133,12 @@ def join(cluster: Cluster, ranks: int, device: torch.device, patience: float) ->
         )
     except (dist.DistError, RuntimeError, ValueError) as error:
         raise EnvironmentFault(
-            f"can't meet the other ranks at {here.address}:{here.port}: {first_sentence(error)}"
+            f"cannot join the process group at {here.address}:{here.port}: {first_sentence(error)}"
         ) from error
 
 
 def find(here: World, patience: float) -> None:
-    """Wait until rank 0's name is known and, for the others, until it listens.
+    """Wait until rank 0's name resolves and, on the other ranks, until it accepts connections.
 
     Pods start in any order, and a Service has no name in DNS before its pod runs.
     """
@@ -144,20 +147,20 @@ def find(here: World, patience: float) -> None:
         waited = time.monotonic() - start
         if waited + pause > patience:
             raise EnvironmentFault(
-                f"can't meet the other ranks at {here.address}:{here.port}: {problem}, for "
-                f"{waited:.0f} seconds; is rank 0 running, and may this pod reach it?"
+                f"cannot reach rank 0 at {here.address}:{here.port} after {waited:.0f} s: "
+                f"{problem}; check that rank 0 is running and that this pod may connect to it"
             )
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
 def _unreachable(here: World) -> str | None:
-    """What keeps this rank from rank 0 at the moment; None: nothing."""
+    """Return why this rank cannot reach rank 0 at the moment, or None if it can."""
     try:
         addresses = socket.getaddrinfo(here.address, here.port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
-        return f"the name is not known ({error.strerror})"
-    if here.rank == 0:  # it is the one that will listen
+        return f"the name does not resolve ({error.strerror})"
+    if here.rank == 0:  # it is the rank that others connect to
         return None
     problem = "no address"
     for family, kind, protocol, _, address in addresses:
@@ -172,6 +175,6 @@ def _unreachable(here: World) -> str | None:
 
 
 def leave() -> None:
-    """Part from the other ranks, if there is a group."""
+    """Leave the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()

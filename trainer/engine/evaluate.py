@@ -1,4 +1,7 @@
-"""Evaluation of the model, and the last average that makes it the mean of all clients."""
+"""Evaluation of the model, and the last average that makes it the mean of all clients.
+
+When a round is evaluated is decided in plan.py; losses and scores are the task's.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +15,7 @@ from trainer.keys import Purpose, stream
 
 @dataclass(frozen=True)
 class Result:
-    """Of the whole test set, and the training since the last evaluation."""
+    """Scores on the whole test set, and the training loss since the last evaluation."""
 
     accuracy: float
     loss: float
@@ -20,9 +23,10 @@ class Result:
 
 
 def evaluate(rank: RankState) -> Result:
-    """Evaluate the model that the run would end with now; each rank takes its share of the tests.
+    """Evaluate the model that the run would save now, each rank on its share of the test set.
 
-    The ledger is settled in the same collective.
+    With evaluation.model=agreed it is the agreed model. The ledger is settled in the same
+    collective.
     """
     settings = rank.experiment.evaluation
     with rank.clock.phase("evaluate"):
@@ -42,13 +46,13 @@ def evaluate(rank: RankState) -> Result:
 
 
 def load_agreed(rank: RankState) -> None:
-    """The agreed model into the network; if clients keep own buffers, with the buffers' mean."""
+    """Load the agreed model into the network, with the mean of buffers that clients keep."""
     buffers = _mean_buffers(rank) if rank.keeps_buffers else rank.server.buffers
     rank.parts.worker.enter(rank.server.anchor, buffers)
 
 
 def _mean_buffers(rank: RankState) -> Tensor:
-    """Over all clients, weighted; one that has not trained yet still has the initial ones."""
+    """Return the weighted mean over all clients; one without training has the initial buffers."""
     buffers, shares = rank.server.buffers, rank.clients.shares
     change = torch.zeros_like(buffers)
     for client, record in rank.store.mine():
@@ -60,9 +64,10 @@ def _mean_buffers(rank: RankState) -> Tensor:
 
 @torch.no_grad()
 def estimate_buffers(rank: RankState) -> None:
-    """BatchNorm's statistics again, for the model in the network: the mean over training batches.
+    """Estimate BatchNorm's statistics again for the model in the network, over training batches.
 
-    evaluation.bn_batches of them, shared by the ranks (Gu et al. 2023, appendix on evaluation).
+    There are evaluation.bn_batches of them, divided among the ranks (Gu et al. 2023, appendix on
+    evaluation).
     """
     batches = rank.experiment.evaluation.bn_batches
     worker, group = rank.parts.worker, rank.parts.group
@@ -84,21 +89,21 @@ def _drawn(rank: RankState, passes: int, draws: torch.Generator) -> Iterator[Ten
 
 
 def reconcile(rank: RankState) -> None:
-    """Average what clients hold apart (GWPF's frozen coordinates), so that one model remains."""
+    """Average what clients hold apart (GWPF's frozen values), so that one model remains."""
     apart, change = clients_apart(rank, "reconcile")
     if apart is not None:
         anchor, books = rank.server.anchor, rank.parts.group.books
         anchor.masked_scatter_(apart, anchor[apart] - change)
         size, group = change.element_size() * change.numel(), rank.parts.group
-        # all clients upload it; each rank counts a share of those
+        # all clients upload them; each rank counts a share of the clients
         clients = range(group.rank, rank.experiment.clients, group.size)
         books.upload({"reconcile": size * len(clients)})
 
 
 def clients_apart(rank: RankState, kind: str) -> tuple[Tensor | None, Tensor]:
-    """Where clients may differ (bool, P; None: nowhere), and there the mean of anchor - local.
+    """Return where clients may differ (bool, P; None: nowhere), and the mean anchor - local there.
 
-    One client's record at a time, so that memory does not grow with the number of clients.
+    It reads one client's record at a time, so memory does not grow with the number of clients.
     """
     parts, anchor = rank.parts, rank.server.anchor
     apart = parts.policy.drifted()

@@ -1,6 +1,7 @@
 """Full gradients at the agreed model, exchanged before clients train.
 
-Only if the algorithm asks for them, or if this round's alignment is measured.
+This happens only if the algorithm needs them, or if this round's alignment is measured. What an
+algorithm does with them is not decided here.
 """
 
 from dataclasses import dataclass, field
@@ -15,13 +16,13 @@ from trainer.exchange.message import Cohort, Message, Places, Terms, Vector
 from trainer.exchange.reductions.all_reduce import AllReduce
 from trainer.exchange.reductions.reduction import Handle
 
-# used once: what is coded away or left out is not sent later
+# used once: a part that is left out or lost in coding is not sent later
 GRADIENT = Vector("gradient", leftover="lost")
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """How far the clients' full gradients G_i are from their mean G in a round."""
+    """Distance of the clients' full gradients G_i from their mean G in a round."""
 
     variance: float  # mean of ||G_i - G||^2
     norm: float  # ||G||
@@ -37,9 +38,9 @@ class Gradients:
 
 
 def exchange_full_gradients(rank: RankState, cohort: Cohort) -> Gradients:
-    """Compute them, and exchange them if anybody needs the mean.
+    """Compute the full gradients, and exchange them if their mean is needed.
 
-    A frozen coordinate is not exchanged, so it counts as 0 in both.
+    A frozen coordinate is not exchanged, so it counts as 0 in G_i and in G.
     """
     parts, server = rank.parts, rank.server
     needs, settings = parts.algorithm.needs, rank.experiment.evaluation

@@ -1,8 +1,9 @@
-"""The run's totals: what every rank counted, brought together once a round.
+"""The totals of the run: the counts of all ranks, added up once a round.
 
 Steps, samples and the dense equivalent follow from who takes part, so every rank computes them.
-Bytes are counted by the rank that makes or sends them, and time is measured; those are added up in
-one small collective, together with the numbers of an evaluation if there is one.
+Bytes are counted by the rank that creates or sends them (trainer/exchange), and time is measured
+(clock.py). Both are added up in one small collective, with the numbers of an evaluation if there
+is one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,7 @@ class Tally:
     messages: int = 0
 
     def add(self, members: Sequence[Participant], parameters: int, messages: int) -> None:
-        """A round of these clients. parameters: of a dense upload; messages: of each client."""
+        """Add a round of these clients; parameters: of a dense upload; messages: per client."""
         self.steps += sum(member.steps for member in members)
         self.samples += sum(member.samples for member in members)
         self.dense += FLOAT32 * parameters * len(members)
@@ -48,8 +49,8 @@ class Ledger:
     """Totals since the start of the run.
 
     tally: over all ranks; own: of this rank. By rank: samples, and idle, the seconds by which a
-    rank's rounds were shorter than the longest rank's. federated: seconds of training as if a
-    round's clients had run side by side.
+    rank's rounds were shorter than the longest rank's. federated: simulated parallel time, the
+    seconds of training if a round's clients had run side by side.
     """
 
     group: Group
@@ -61,8 +62,8 @@ class Ledger:
     wire: dict[str, int] = field(default_factory=none)
     rank_samples: list[int] = field(default_factory=list)
     idle: list[float] = field(default_factory=list)
-    busy: float = 0.0  # of this rank, in the round that was not settled yet
-    slowest: float = 0.0  # likewise: the longest turn of a client, and the server's step
+    busy: float = 0.0  # this rank's seconds in the round that is not settled yet
+    slowest: float = 0.0  # in that round, the longest turn of a client plus the server's step
 
     def __post_init__(self) -> None:
         self.rank_samples = self.rank_samples or [0] * self.group.size
@@ -76,14 +77,15 @@ class Ledger:
             self.rank_samples[member.rank] += member.samples
 
     def time(self, turns: Sequence[float], server: float) -> None:
-        """Note what this rank's clients took in a round, and the server's step."""
+        """Record the seconds of this rank's clients in a round, and of the server's step."""
         self.busy = sum(turns)
         self.slowest = max(turns, default=0.0) + server
 
     def settle(self, numbers: Sequence[float] = ()) -> list[float]:
-        """Add up the books of all ranks, and `numbers`; returns the sums of those.
+        """Add up the books of all ranks, and `numbers`; return the sums of the latter.
 
-        Every rank calls it once a round. One collective, counted before the books are closed.
+        Every rank calls it once a round. It is one collective, whose bytes are counted first, so
+        that they are part of the sums.
         """
         books, size, rank = self.group.books, self.group.size, self.group.rank
         times = [0.0] * (2 * size)
@@ -104,11 +106,11 @@ class Ledger:
 
     @property
     def uploaded(self) -> int:
-        """Bytes that clients had to upload to learn: without those of evaluations."""
+        """Bytes that clients had to upload for training, without those of evaluations."""
         return sum(count for kind, count in self.payload.items() if kind != "evaluation")
 
     def fill(self, row: Row) -> None:
-        """The run's totals, as far as they have been settled."""
+        """Write the totals of the run into a row, as of the last `settle`."""
         self.tally.fill(row)
         row.federated_time_seconds = self.federated
         row.messages_formed_total = self.formed
@@ -117,7 +119,7 @@ class Ledger:
         row.rank_idle_seconds_total = {str(rank): s for rank, s in enumerate(self.idle)}
 
     def fill_own(self, row: Row) -> None:
-        """What this rank counts for itself."""
+        """Write the counts of this rank alone into a row."""
         rank, books = self.group.rank, self.group.books
         self.own.fill(row)
         row.messages_formed_total = books.formed
@@ -126,7 +128,7 @@ class Ledger:
         row.rank_idle_seconds_total = {str(rank): self.idle[rank]}
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold of all ranks alike; `own` is this rank's."""
+        """Return the part of a checkpoint that is the same on all ranks; `own` is this rank's."""
         return {
             "tally": asdict(self.tally),
             "federated": self.federated,
@@ -135,7 +137,7 @@ class Ledger:
         }
 
     def load(self, state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-        """Take over what `state` returned, and this rank's tally."""
+        """Restore the result of `state`, and this rank's tally."""
         self.tally, self.own = Tally(**state["tally"]), Tally(**own)
         self.federated = state["federated"]
         self.rank_samples, self.idle = state["rank_samples"], state["idle"]

@@ -1,10 +1,13 @@
-"""The life of a run on one rank: rounds, evaluations, checkpoints, records, the end."""
+"""The loop of a run on one rank: rounds, evaluations, checkpoints, metrics, and the saved model.
+
+What happens within a round is in round.py.
+"""
 
 import signal
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from trainer.engine import checkpoint, plan
 from trainer.engine.allocator import held_bytes
@@ -14,13 +17,14 @@ from trainer.engine.pod import Deadline
 from trainer.engine.round import RoundResult, run_round
 from trainer.engine.status import Status, final, log
 from trainer.exchange.message import Places
+from trainer.files import write_atomically
 from trainer.metrics.catalog import Row
 from trainer.metrics.recorder import Recorder
 
 
 @dataclass
 class Loop:
-    """Runs the rounds of `rank` and writes into the run folder `out`."""
+    """The rounds of `rank`, with their output in the run folder `out`."""
 
     rank: RankState
     out: Path
@@ -40,9 +44,9 @@ class Loop:
         return self.stop_requested or self.deadline.passed()
 
     def train(self) -> bool:
-        """Run the remaining rounds; False: stopped before the end, with a checkpoint."""
+        """Run the remaining rounds; return False if stopped before the end, with a checkpoint."""
         experiment = self.rank.experiment
-        self.rank.parts.group.barrier()  # or round 1 pays for the others' loading of data
+        self.rank.parts.group.barrier()  # else round 1 includes the others' loading of data
         if experiment.evaluation.at_start and not self.done:
             untrained = RoundResult(Places(len(self.rank.server.anchor)))
             result = evaluate(self.rank)
@@ -66,7 +70,7 @@ class Loop:
         return True
 
     def _reached(self, result: Result | None) -> bool:
-        """Whether the model is better than it has to be; the same on every rank."""
+        """Return whether the target accuracy is passed; the answer is the same on every rank."""
         target = self.rank.experiment.evaluation.target
         if result is None or target is None or result.accuracy <= target:
             return False
@@ -74,7 +78,7 @@ class Loop:
         return True
 
     def _report(self) -> None:
-        """How far this rank has come, and how evenly it was loaded, into its status record."""
+        """Write this rank's progress, and how evenly it was loaded, to its status record."""
         ledger, rank = self.rank.ledger, self.rank.parts.group.rank
         own, all_ranks = ledger.rank_samples[rank], sum(ledger.rank_samples)
         self.status.write(
@@ -85,7 +89,7 @@ class Loop:
         )
 
     def _finish(self, outcome: RoundResult, result: Result | None) -> None:
-        """One model out of all clients, evaluated and saved."""
+        """Combine all clients into one model, evaluate it and save it."""
         assert result is not None
         rank, group = self.rank, self.rank.parts.group
         drifted = rank.drifted
@@ -100,7 +104,7 @@ class Loop:
         self._report()
         self.status.write(final=final(row))
         assert group.all_equal(rank.server.anchor), "ranks end with different models; a bug"
-        load_agreed(rank)  # every rank: it may have to average the clients' buffers
+        load_agreed(rank)  # on every rank, since it may have to average the clients' buffers
         estimate_buffers(rank)
         if group.rank == 0:
             save_model(rank, self.out / "model.safetensors")
@@ -108,7 +112,7 @@ class Loop:
         group.barrier()
 
     def _row(self, outcome: RoundResult, result: Result | None) -> Row:
-        """The round, over all ranks (phases: this rank's)."""
+        """Return the metrics of the round over all ranks (phases: this rank's)."""
         rank, places = self.rank, outcome.places
         row = Row(
             round=self.done,
@@ -153,11 +157,9 @@ class Loop:
 
 
 def save_model(rank: RankState, path: Path) -> None:
-    """The network as it is loaded, as safetensors, in its own names."""
+    """Save the network as it is loaded, as safetensors, with its own names."""
     tensors = {
-        name: tensor.detach().cpu().clone()  # out of the flat vector: one storage per tensor
+        name: tensor.detach().cpu().clone()  # not a view of the flat vector: one storage each
         for name, tensor in rank.parts.worker.tensors().items()
     }
-    partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial)
-    partial.replace(path)
+    write_atomically(path, save(tensors))

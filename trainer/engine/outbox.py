@@ -1,7 +1,8 @@
-"""What this rank's clients offer in a round, on its way to the exchange.
+"""The messages of this rank's clients in a round, on their way to the exchange.
 
-A message is masked, transformed and coded as soon as it can be, so that at most one waits: only if
-a vote decides which places travel, or clients may stay silent, all of them do.
+How a message is changed or coded is decided by transforms and encoders; here is only the order. A
+message is masked, transformed and coded as early as possible, so that at most one waits. All of
+them must wait if a vote decides which places travel, or if clients may stay silent.
 """
 
 from collections.abc import Mapping
@@ -30,7 +31,7 @@ class Outbox:
         self.waits = self.silences or (parts.policy.voting and needs_places)
         self.waiting: list[Message] = []
         self.votes: Tensor | None = None
-        # if there is no vote, it is known now which places travel
+        # without a vote, the places that travel are already known
         self.places = None if parts.policy.voting else parts.policy.select(None)
         self.exchange = None if self.waits else self._begin(cohort)
 
@@ -51,7 +52,7 @@ class Outbox:
     # ------------------------------------------------------------------ one client
 
     def offer(self, message: Message, ballot: Tensor | None) -> None:
-        """A client has trained: what it would send, and its vote, if it has one."""
+        """Take the message of a client that has trained, and its vote, if it has one."""
         if ballot is not None:
             counts = ballot.to(torch.int32)
             self.votes = counts if self.votes is None else self.votes.add_(counts)
@@ -63,10 +64,10 @@ class Outbox:
             self._send(self.exchange, message)
 
     def _transform(self, message: Message) -> None:
-        """Leave out what does not travel, then let the chain work on the rest."""
+        """Set the values that do not travel to zero, then apply the chain of transforms."""
         places = self.places
         if places is None or not (self.report or self.parts.chain):
-            return  # the reduction leaves it out, once for all clients
+            return  # the reduction leaves them out, once for all clients
         if places.mask is not None:
             for vector in self.named:
                 message.vectors[vector.name].mul_(places.mask)
@@ -91,7 +92,7 @@ class Outbox:
             self._delivered(message, sent)
 
     def _delivered(self, message: Message, sent: Mapping[str, Tensor]) -> None:
-        """It is known what the others got: now what is kept may change, last transform first."""
+        """Update the kept state from the values that were received, last transform first."""
         for at in reversed(range(message.passed)):
             self.parts.chain[at].delivered(self.named, sent, self._memory(message, at))
         if self.parts.algorithm.listens:
@@ -102,7 +103,7 @@ class Outbox:
     # ------------------------------------------------------------------ all ranks
 
     def select(self) -> Places:
-        """Which places travel: by a vote of the round's clients, if the policy holds one."""
+        """Return the places that travel, after a vote of the round's clients if there is one."""
         policy, group = self.parts.policy, self.parts.group
         if self.places is None:
             votes = self.votes
@@ -145,7 +146,7 @@ class Outbox:
         return senders, Handle(self.exchange.finish(places, stop))
 
     def _senders(self) -> Cohort:
-        """Those that send anything: every rank tells the others who of its clients does not."""
+        """Return the clients that send something; every rank reports its silent clients."""
         silent = {message.sender.client for message in self.waiting if message.silent}
         told = [int(member.client in silent) for member in self.cohort.members]
         flags = torch.tensor(told, dtype=torch.int32, device=self.parts.group.device)
@@ -159,7 +160,7 @@ class Outbox:
         )
 
     def _stay_silent(self, message: Message) -> None:
-        """Nothing is sent but a byte that says so."""
+        """Count the one byte by which a client reports that it sends nothing."""
         self.parts.group.books.upload({"control": 1})
         if self.report:
             nothing = {v.name: torch.zeros_like(message.vectors[v.name]) for v in self.vectors}

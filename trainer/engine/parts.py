@@ -1,4 +1,7 @@
-"""A rank assembled: the parts that a round works with, each of which knows none of the others."""
+"""The state of one rank: the parts that a round uses, and what changes from round to round.
+
+The parts do not know each other. Which class each one is was decided in trainer/engine/build.py.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,7 +27,7 @@ from trainer.workers.worker import Worker
 
 @dataclass
 class Parts:
-    """What a run is made of: how it learns, and how it exchanges."""
+    """The parts of a run: those that learn, and those that exchange."""
 
     task: Task
     worker: Worker
@@ -37,7 +40,7 @@ class Parts:
 
     @property
     def keep(self) -> bool:
-        """Do the parts keep anything of a client between rounds?"""
+        """Whether any part keeps state of a client between rounds."""
         transforms = any(transform.keeps for transform in self.chain)
         return self.algorithm.keeps or self.policy.keeps or transforms
 
@@ -46,16 +49,16 @@ class Parts:
 class Loss:
     """The training loss of this rank's samples since the last evaluation."""
 
-    sum: Tensor  # (), on the device: adding to it waits for nothing
+    sum: Tensor  # (), on the device, so that adding to it does not wait
     samples: int = 0
 
     def add(self, mean: Tensor, samples: int) -> None:
-        """A batch's mean loss."""
+        """Add a batch's mean loss over so many samples."""
         self.sum.add_(mean, alpha=samples)
         self.samples += samples
 
     def clear(self) -> None:
-        """An evaluation has reported it."""
+        """Start again at zero, after an evaluation has reported the loss."""
         self.sum.zero_()
         self.samples = 0
 
@@ -64,8 +67,8 @@ class Loss:
 class RankState:
     """One rank of a run: its parts, and what changes from round to round.
 
-    server: what all ranks agree on; clients: who has come how far, also agreed; store: what clients
-    keep, here or elsewhere; clock, ledger, loss: what is measured.
+    server: the state that all ranks agree on; clients: the progress of each client, also agreed;
+    store: the state that clients keep, here or elsewhere; clock, ledger, loss: measurements.
     """
 
     experiment: Experiment
@@ -82,24 +85,24 @@ class RankState:
 
     @property
     def vectors(self) -> tuple[Vector, ...]:
-        """All that leaves a client: the algorithm's vectors, and BatchNorm's if it is shared."""
+        """All vectors that leave a client: the algorithm's, and BatchNorm's if it is shared."""
         shared = len(self.server.buffers) > 0 and not self.keeps_buffers
         return self.parts.algorithm.vectors + ((BUFFERS,) if shared else ())
 
     @property
     def keeps_buffers(self) -> bool:
-        """Does each client keep BatchNorm statistics of its own?"""
+        """Whether each client keeps BatchNorm statistics of its own."""
         return self.experiment.model.buffers == "local" and len(self.server.buffers) > 0
 
     @property
     def drifted(self) -> bool:
-        """May clients hold values that differ from the agreed model now?"""
+        """Whether clients may now hold values that differ from the agreed model."""
         parts = self.parts
         return parts.policy.drifted() is not None or any(t.displaces for t in parts.chain)
 
 
 def refuse(parts: Parts) -> None:
-    """A ConfigError if parts do not fit each other, from what they say of themselves."""
+    """Raise a ConfigError if the parts do not fit each other, by what each declares."""
     problem = next(_misfits(parts), None)
     if problem is not None:
         raise ConfigError("experiment", problem)
@@ -109,15 +112,16 @@ def _misfits(parts: Parts) -> Iterator[str]:
     reduction, vectors = parts.reduction, parts.algorithm.vectors
     accounting = [type(t).__name__ for t in parts.chain if t.accounts]
     if len(accounting) > 1:
-        yield f"{' and '.join(accounting)} would both keep what was not sent; use one of them"
+        yield f"{' and '.join(accounting)} would both keep the unsent part; use one of them"
     if parts.policy.watches and not reduction.masks:
         yield (
-            f"{type(reduction).__name__} exchanges whole vectors, and "
-            f"{type(parts.policy).__name__} leaves parts of them out; use sync.name=full, or "
-            "another codec"
+            f"{type(reduction).__name__} exchanges whole vectors, but "
+            f"{type(parts.policy).__name__} excludes parts of them; use sync.name=full, or another "
+            "codec"
         )
     if not reduction.linear and any(vector.over == "everyone" for vector in vectors):
         yield (
-            f"{type(reduction).__name__} is no sum, so what {type(parts.algorithm).__name__} keeps "
-            "of its clients would not add up; use another codec"
+            f"{type(reduction).__name__} is not a sum, so the state that "
+            f"{type(parts.algorithm).__name__} keeps of its clients would not add up; use another "
+            "codec"
         )

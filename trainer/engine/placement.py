@@ -1,19 +1,23 @@
-"""Who trains whom: the deal of a round's clients to ranks."""
+"""Assignment of a round's clients to ranks.
+
+It decides only who trains a client: the result of a round does not depend on it, up to rounding.
+"""
 
 from collections.abc import Mapping
 
-SLACK = 0.05  # a record is not moved for less than that
+SLACK = 0.05  # a client's record is not moved for a smaller share of a rank's work
 
 
 def deal(
     costs: Mapping[int, float], ranks: int, home: Mapping[int, int], slack: float = SLACK
 ) -> dict[int, int]:
-    """Each sampled client's rank, by the work that the client takes; the same on every rank.
+    """Return each sampled client's rank, by its cost (work); the result is the same on every rank.
 
-    Longest first, each to the rank that holds what it keeps if that one has room, else to the rank
-    with the least to do (Graham's LPT rule: at most 4/3 of the best possible longest rank). A rank
-    has room up to its fair share, or one longest client's length; slack: how much longer, as a
-    share, a rank may work so that a client's memory need not move.
+    Clients are placed in order of decreasing cost: each on the rank that holds its memory if there
+    is room, else on the rank with the least work. The latter is Graham's LPT rule (1969), whose
+    longest rank takes at most 4/3 - 1/(3 W) times the best possible. A rank has room up to its fair
+    share of the work or the cost of the longest client, whichever is more; slack: the share by
+    which a rank may exceed that, so that a client's memory need not move.
     """
     load = [0.0] * ranks
     fair = sum(costs.values()) / ranks
@@ -29,5 +33,5 @@ def deal(
 
 
 def fixed(clients: Mapping[int, float], ranks: int) -> dict[int, int]:
-    """Client c on rank c mod W, always: for data that must not move."""
+    """Put client c on rank c mod W in every round, for data that must not move."""
     return {client: client % ranks for client in clients}

@@ -1,20 +1,20 @@
-"""What is due in a round: its learning rates, and whether it is evaluated or saved.
+"""The plan of a round: its learning rates, and whether it is evaluated or saved.
 
-The only module that puts the schedule's phases together with the settings that they override.
+No other module combines the schedule's phases with the settings that they override.
 """
 
 from trainer.config.schema import Experiment
 
 
 def lr_scale(experiment: Experiment, round_number: int) -> float:
-    """The factor on learning rates in the round's phase."""
+    """Return the factor on learning rates in the round's phase."""
     return experiment.schedule.phase(round_number).lr_scale
 
 
 def lr(experiment: Experiment, round_number: int, step: int = 0, steps: int = 1) -> float:
-    """eta at local step `step` (from 0) of `steps`: warm-up, then the phase's constant.
+    """Return eta at local step `step` (from 0) of `steps`: warm-up, then the phase's constant.
 
-    In the warm-up it rises linearly by local steps, as torch's LinearLR does.
+    In the warm-up it rises linearly by local steps, like torch's LinearLR.
     """
     settings = experiment.optimizer
     constant = settings.lr * lr_scale(experiment, round_number)
@@ -25,12 +25,12 @@ def lr(experiment: Experiment, round_number: int, step: int = 0, steps: int = 1)
 
 
 def rates(experiment: Experiment, round_number: int, steps: int) -> list[float]:
-    """eta at each of a client's local steps."""
+    """Return eta at each of a client's local steps."""
     return [lr(experiment, round_number, step, steps) for step in range(steps)]
 
 
 def evaluated(experiment: Experiment, round_number: int) -> bool:
-    """Whether the model is tested after this round; the last one is in any case."""
+    """Return whether the model is evaluated after this round; after the last it always is."""
     phase, place = experiment.schedule.place(round_number)
     if round_number == experiment.rounds:
         return True
@@ -40,7 +40,7 @@ def evaluated(experiment: Experiment, round_number: int) -> bool:
 
 
 def saved(experiment: Experiment, round_number: int) -> bool:
-    """Whether a checkpoint is written after this round."""
+    """Return whether the schedule saves a checkpoint after this round."""
     phase, place = experiment.schedule.place(round_number)
     if phase.checkpoint_every is not None:
         return phase.checkpoint_every > 0 and place % phase.checkpoint_every == 0

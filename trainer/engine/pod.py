@@ -1,7 +1,7 @@
-"""Owns what an environment may tell a rank beside its experiment, and what a pod reads of its end.
+"""Environment variables of a rank in a pod, and the message that it leaves there at its end.
 
-These are a matter of where a rank runs, so they are no settings: an experiment has the same digest
-here and on a cluster. docs/kubernetes.md lists them.
+They depend on where a rank runs, so they are not settings: an experiment has the same digest
+on a laptop and on a cluster. docs/kubernetes.md lists them.
 """
 
 import json
@@ -14,26 +14,26 @@ from pathlib import Path
 from trainer.config.errors import ConfigError
 
 TERMINATION_LOG = Path("/dev/termination-log")
-LONGEST_LINE = 4096  # bytes; Kubernetes cuts off the rest, and half a JSON is none
+LONGEST_LINE = 4096  # bytes; Kubernetes cuts off the rest, and truncated JSON cannot be read
 
 
 @dataclass(frozen=True)
 class Pod:
-    """What the variables FEDCTL_... say; each is empty where a run does not need it."""
+    """Values of the variables FEDCTL_...; None: not set."""
 
     metrics_host: str | None = None  # FEDCTL_METRICS_HOST: instead of metrics.host
     metrics_port: int | None = None  # FEDCTL_METRICS_PORT: this rank's, instead of metrics.port + k
-    rendezvous_seconds: float | None = None  # FEDCTL_RENDEZVOUS_SECONDS: to find rank 0
+    rendezvous_seconds: float | None = None  # FEDCTL_RENDEZVOUS_SECONDS: to reach rank 0
     deadline_seconds: float | None = None  # FEDCTL_DEADLINE_SECONDS: then checkpoint and end
-    digest: str | None = None  # FEDCTL_DIGEST: that the experiment must have
+    digest: str | None = None  # FEDCTL_DIGEST: the digest that the experiment must have
 
 
 def read(environment: Mapping[str, str] = os.environ) -> Pod:
-    """The variables of this process; an empty one counts as not set."""
+    """Read the variables of this process; an empty one counts as not set."""
     given = {name: text for name, text in environment.items() if text}
     port = _positive(given, "FEDCTL_METRICS_PORT")
     if port is not None and (port != int(port) or port > 65535):
-        raise ConfigError("FEDCTL_METRICS_PORT", f"{port:g} is no port; use 1 to 65535")
+        raise ConfigError("FEDCTL_METRICS_PORT", f"{port:g} is not a valid port; use 1 to 65535")
     return Pod(
         metrics_host=given.get("FEDCTL_METRICS_HOST"),
         metrics_port=None if port is None else int(port),
@@ -56,12 +56,12 @@ def _positive(given: Mapping[str, str], name: str) -> float | None:
 
 
 def termination_log(environment: Mapping[str, str] = os.environ) -> Path:
-    """FEDCTL_TERMINATION_LOG, or Kubernetes' own place; asked by itself: it cannot be wrong."""
+    """Return FEDCTL_TERMINATION_LOG, or Kubernetes' default; `read` may fail, and this cannot."""
     return Path(environment.get("FEDCTL_TERMINATION_LOG") or TERMINATION_LOG)
 
 
 class Deadline:
-    """When a rank ends by itself, after a checkpoint; never, where there is none."""
+    """Time limit after which a rank saves a checkpoint and ends; None: no limit."""
 
     def __init__(self, seconds: float | None) -> None:
         self.seconds = seconds
@@ -72,9 +72,9 @@ class Deadline:
 
 
 def leave_message(path: Path, record: Mapping[str, object]) -> None:
-    """How this rank ended, as one line of JSON, where the kubelet looks for it.
+    """Write how this rank ended, as one line of JSON, to the file that the kubelet reads.
 
-    Outside a pod there is no such file, and none is made.
+    Outside a pod there is no such file, and none is created.
     """
     names = ("rank", "status", "exit", "round", "message", "final")
     kept = {name: record[name] for name in names if name in record}
@@ -88,5 +88,5 @@ def leave_message(path: Path, record: Mapping[str, object]) -> None:
     try:
         if path.exists():
             path.write_bytes(line + b"\n")
-    except OSError:  # a message that nobody can read must not change how a run ends
+    except OSError:  # a message that cannot be written must not change how a run ends
         return

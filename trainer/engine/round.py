@@ -1,4 +1,7 @@
-"""One round: the order in which clients, algorithm, policy, transforms and exchange take part."""
+"""One round: the order in which clients, algorithm, policy, transforms and exchange take part.
+
+The steps themselves are in those parts; evaluation and checkpoints are in the loop.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,17 +18,17 @@ from trainer.exchange.message import BUFFERS, Cohort, Delivery, Places
 
 @dataclass(frozen=True)
 class RoundResult:
-    """What a round did; labelled: how many parameters the policy called frozen in it."""
+    """The result of a round; labelled: how many parameters the policy called frozen in it."""
 
     places: Places
     labelled: int = 0
     clients: int = 0
-    stop: bool = False  # some rank was asked to
-    alignment: Alignment | None = None  # if it was to be measured
+    stop: bool = False  # whether any rank was asked to stop
+    alignment: Alignment | None = None  # None: not measured
 
     @property
     def thawed(self) -> int:
-        """Parameters that the policy calls frozen, and that were exchanged."""
+        """Number of parameters that the policy calls frozen but that were exchanged."""
         return max(0, self.places.count - (self.places.size - self.labelled))
 
 
@@ -34,7 +37,7 @@ def run_round(
 ) -> RoundResult:
     """Run round `number` (from 1) on this rank.
 
-    `stop` reports whether this rank was asked to stop; the result says whether any rank was.
+    `stop` returns whether this rank was asked to stop; the result contains whether any rank was.
     """
     _begin(rank, number)
     cohort = rank.clients.cohort(number, rank.store.home)  # who, how much, on which rank
@@ -69,7 +72,7 @@ def _begin(rank: RankState, number: int) -> None:
 
 
 def _apply(rank: RankState, senders: Cohort, delivery: Delivery) -> None:
-    """What the means do to what is agreed, alike on every rank."""
+    """Apply the means to the agreed state, in the same way on every rank."""
     server, parts, mask = rank.server, rank.parts, delivery.places.mask
     watched = [transform for transform in parts.chain if transform.watches]
     before = server.anchor
@@ -77,9 +80,9 @@ def _apply(rank: RankState, senders: Cohort, delivery: Delivery) -> None:
         before = server.anchor.clone()
     if senders.members:
         parts.algorithm.apply(server, delivery.mean)
-        if BUFFERS.name in delivery.mean:  # not if clients keep their own
+        if BUFFERS.name in delivery.mean:  # absent if clients keep their own
             server.buffers -= delivery.mean[BUFFERS.name]
-    if mask is not None:  # server momentum must not move what was not exchanged
+    if mask is not None:  # server momentum must not move coordinates that were not exchanged
         torch.where(mask, server.anchor, before, out=server.anchor)
     if before is not server.anchor:
         change = before.sub_(server.anchor)
@@ -89,7 +92,7 @@ def _apply(rank: RankState, senders: Cohort, delivery: Delivery) -> None:
 
 
 def _end(rank: RankState, cohort: Cohort) -> None:
-    """Count the round, and note how long it took."""
+    """Count the round, and record how long it took."""
     rank.clients.advance(cohort)
     values = len(rank.server.anchor) + len(rank.server.buffers)
     messages = 4 if rank.parts.algorithm.needs == "mean gradient" else 2  # up and down

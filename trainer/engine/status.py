@@ -1,6 +1,6 @@
-"""What a rank reports besides metrics: its log, and its status record.
+"""The log of a rank, and its status record; metrics are in trainer/metrics.
 
-The record `logs/rank-K.json` is for programs: who runs where, how it ended and why, in one line.
+The record `logs/rank-K.json` is for programs: the process, how it ended and why, in one line.
 """
 
 import json
@@ -16,7 +16,7 @@ log = logging.getLogger("fedctl")
 
 
 class Status:
-    """The status record of this rank; written when something changes, and whole or not at all."""
+    """The status record of this rank, written atomically at each change."""
 
     def __init__(self, out: Path, rank: int) -> None:
         self.path = out / "logs" / f"rank-{rank}.json"
@@ -38,7 +38,7 @@ class Status:
 
 
 def final(row: Row) -> dict[str, float]:
-    """The result of a run, of its last row: for readers without metrics, as a pod's last words."""
+    """Return the result of a run from its last row, for readers without access to metrics."""
     payload = row.payload_bytes_total or {}
     return {
         "test_accuracy_ratio": row.test_accuracy_ratio or 0.0,
@@ -49,7 +49,7 @@ def final(row: Row) -> dict[str, float]:
 
 
 def start_logging(out: Path, rank: int) -> None:
-    """Log to logs/rank-K.log and to stderr, each line with time and rank."""
+    """Log to logs/rank-K.log and to stderr, with time and rank on each line."""
     form = logging.Formatter(f"%(asctime)s rank {rank}: %(message)s", "%H:%M:%S")
     for handler in (
         logging.FileHandler(out / "logs" / f"rank-{rank}.log"),

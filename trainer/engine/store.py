@@ -1,8 +1,9 @@
-"""What clients keep between rounds, wherever they are trained next.
+"""The state that clients keep between rounds, wherever they are trained next.
 
-A record is, for each part of the run that keeps something, a few tensors by name. It lies in the
-memory of the rank that trained the client last, or, beyond a budget, in a file there, and is sent
-on when another rank is to train the client. Only the sampled clients' records are needed at a time.
+What is in a client's record is the business of the parts that keep it: for each of them a few
+tensors by name. The record is in the memory of the rank that trained the client last or, beyond a
+budget, in a file there. It is sent on if another rank is to train the client. Only the records of
+the sampled clients are needed at a time.
 """
 
 import os
@@ -20,18 +21,19 @@ from trainer.exchange.group import Group
 from trainer.exchange.message import Cohort
 from trainer.turn import Memory
 
-Record = dict[str, Memory]  # what each part keeps of one client, by the part's name
+Record = dict[str, Memory]  # the state that each part keeps of one client, by the part's name
 SEPARATOR = "/"  # between a part's name and a tensor's, in files and on the wire
 
 
 class Store:
-    """The records that are on this rank; every rank also knows where all others are."""
+    """The records on this rank; every rank also knows which rank has each of the others."""
 
     def __init__(
         self, group: Group, folder: Path | None, budget: int | None, *, empty: bool = False
     ) -> None:
-        """budget: bytes of memory, None: no limit; folder: of this rank, for what is beyond it.
+        """Start without records.
 
+        budget: bytes of memory, None: no limit; folder: this rank's, for records beyond the budget;
         empty: no part of the run keeps anything, so there will be no records.
         """
         assert budget is None or folder is not None, "records beyond the budget need a folder"
@@ -40,15 +42,15 @@ class Store:
         if budget is not None:  # of an earlier start of this run: its checkpoint has what counts
             shutil.rmtree(self.folder, ignore_errors=True)
         self.home: dict[int, int] = {}  # client -> the rank that has its record
-        self.records: OrderedDict[int, Record] = OrderedDict()  # in memory, longest rest first
-        self.filed: set[int] = set()  # those in files
-        self.touched: set[int] = set()  # those that may have grown since the last look
-        self.sizes: dict[int, int] = {}  # bytes in memory, as of that look
+        self.records: OrderedDict[int, Record] = OrderedDict()  # in memory, least recent first
+        self.filed: set[int] = set()  # clients whose records are in files
+        self.touched: set[int] = set()  # clients whose records may have grown since `trim`
+        self.sizes: dict[int, int] = {}  # bytes in memory, as of `trim`
 
     # ------------------------------------------------------------------ one client
 
     def record(self, client: int) -> Record:
-        """A client's record, to be changed in place; empty until a part first keeps something."""
+        """Return a client's record, to be changed in place; empty until a part keeps something."""
         if client not in self.records:
             self.records[client] = self._read(client) if client in self.filed else {}
             self.filed.discard(client)
@@ -57,7 +59,7 @@ class Store:
         return self.records[client]
 
     def memory(self, client: int, part: str) -> Memory:
-        """What one part keeps of a client, to be changed in place."""
+        """Return the state that one part keeps of a client, to be changed in place."""
         return self.record(client).setdefault(part, {})
 
     @property
@@ -75,9 +77,9 @@ class Store:
     def fetch(self, cohort: Cohort) -> None:
         """Bring the records of this rank's members here; every rank calls it.
 
-        Senders announce lengths first, since records grow with what a policy has frozen. Homes are
-        noted even if there are no records, so that runs that differ in what they keep are dealt
-        alike.
+        Senders announce lengths first, since records grow with the number of frozen parameters.
+        Homes are noted even if there are no records, so that the clients of two runs that differ
+        only in what they keep are assigned to the same ranks.
         """
         moving = [m for m in cohort.members if self.home.get(m.client, m.rank) != m.rank]
         homes = {member.client: self.home.get(member.client) for member in moving}
@@ -104,7 +106,7 @@ class Store:
             self.trim()
 
     def trim(self) -> None:
-        """Move the records that rested longest into files, until the rest fits the budget."""
+        """Move the least recently used records into files, until the others fit the budget."""
         if self.budget is None:
             return
         for client in self.touched & self.records.keys():
@@ -115,7 +117,7 @@ class Store:
             client, record = self.records.popitem(last=False)
             used -= self.sizes.pop(client)
             self.folder.mkdir(parents=True, exist_ok=True)
-            # never in place: a checkpoint may hold a link to the old file
+            # never in place: a checkpoint may have a hard link to the old file
             partial = self.folder / "partial"
             save_file(_flattened(record), partial)
             partial.replace(self._path(client))
@@ -124,7 +126,7 @@ class Store:
     # ------------------------------------------------------------------ files
 
     def close(self) -> None:
-        """The run is over: no file of it is needed any more."""
+        """Delete the files of this rank at the end of the run."""
         if self.budget is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
             with suppress(OSError):  # other ranks may not have ended
@@ -157,7 +159,7 @@ class Store:
         return _nested(load_file(self._path(client)), self.group.device)
 
     def _pack(self, client: int) -> Tensor:
-        """A record as bytes; it is no longer here afterwards."""
+        """Return a record as bytes, and remove it from this rank."""
         data = save(_flattened(self._peek(client)))
         self.records.pop(client, None)
         self.sizes.pop(client, None)
@@ -182,7 +184,7 @@ def _nested(tensors: Memory, device: torch.device) -> Record:
     record: Record = {}
     for key, tensor in tensors.items():
         part, _, name = key.partition(SEPARATOR)
-        # single numbers stay on the CPU, where reading them waits for no device
+        # single numbers stay on the CPU, so that reading them does not wait for a device
         record.setdefault(part, {})[name] = tensor.to(device) if tensor.dim() else tensor
     return record
 

@@ -1,4 +1,7 @@
-"""One client's turn: local training from the agreed model, and its full gradient there."""
+"""One client's turn: local training from the agreed model, and its full gradient there.
+
+Nothing is exchanged here; a turn ends with the message that the client would send.
+"""
 
 import torch
 from torch import Tensor
@@ -11,7 +14,7 @@ from trainer.turn import Turn
 
 
 def enter(rank: RankState, client: int) -> None:
-    """The agreed model into the network, with the client's own buffers if it keeps them."""
+    """Load the agreed model into the network, with the client's own buffers if it keeps them."""
     buffers = rank.server.buffers
     if rank.keeps_buffers:
         buffers = rank.store.memory(client, "buffers").get("buffers", buffers)
@@ -21,7 +24,7 @@ def enter(rank: RankState, client: int) -> None:
 def train(
     rank: RankState, member: Participant, gradient: Tensor | None, mean_gradient: Tensor | None
 ) -> tuple[Message, Tensor | None]:
-    """One client's local training; what it offers, and its vote on what travels, if it has one.
+    """Train one client; return its message, and its vote on the places, if it has one.
 
     gradient, mean_gradient: G_i and G, if the algorithm needs both.
     """
@@ -63,7 +66,7 @@ def train(
 
 
 def _offer(rank: RankState, member: Participant, turn: Turn) -> Message:
-    """What the client would send, with what became of its BatchNorm statistics."""
+    """Return the client's message, with the change of its BatchNorm statistics if they travel."""
     vectors = rank.parts.algorithm.update(turn)
     worker = rank.parts.worker
     if rank.keeps_buffers:
@@ -75,7 +78,7 @@ def _offer(rank: RankState, member: Participant, turn: Turn) -> Message:
 
 
 def full_gradient(rank: RankState, client: int) -> Tensor:
-    """G_i (P,): the mean gradient over the client's samples, or over about as many as the cap."""
+    """Return G_i (P,), the mean gradient over the client's samples, or about as many as the cap."""
     enter(rank, client)
     parts, sampler = rank.parts, rank.clients.sampler
     total, seen = torch.zeros_like(rank.server.anchor), 0
@@ -92,7 +95,7 @@ def full_gradient(rank: RankState, client: int) -> Tensor:
 
 
 def _draws(rank: RankState, client: int, purpose: Purpose) -> torch.Generator | None:
-    """The randomness of a client's turn if it needs any; dropout is seeded with it."""
+    """Return the random stream of a client's turn, if it needs one, and seed dropout with it."""
     if not rank.parts.worker.random:
         return None
     draws = stream(rank.experiment.seed, purpose, client, rank.server.number)

@@ -1,1 +1,1 @@
-"""What leaves a client, and how the ranks agree on what became of it."""
+"""The exchange: what leaves a client, and how all ranks obtain the same result."""

@@ -1,4 +1,7 @@
-"""Bytes of one rank, counted where they are made and where they are handed over."""
+"""Bytes of one rank, counted where they are created and where they are sent.
+
+They are added up over the ranks in trainer/engine/ledger.py.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -8,7 +11,7 @@ from trainer.metrics.catalog import TRAFFIC
 
 
 def none() -> dict[str, int]:
-    """No bytes of any kind."""
+    """Return zero bytes of each kind of traffic."""
     return dict.fromkeys(TRAFFIC, 0)
 
 
@@ -16,9 +19,9 @@ def none() -> dict[str, int]:
 class Books:
     """Counts of this rank since the start of the run, bytes by kind of traffic.
 
-    payload: what this rank's clients upload, added to where a message is coded (or, by a reduction
-    that adds up clients first, where a message is added); wire: what leaves this rank, added to
-    where tensors are handed to torch.distributed. formed: messages that were coded one by one, so
+    payload: the uploads of this rank's clients, counted where a message is coded (or where it is
+    added, if a reduction adds up clients first); wire: the bytes that leave this rank, counted
+    where tensors are passed to torch.distributed. formed: messages that were coded one by one, so
     that their bytes existed.
     """
 
@@ -27,16 +30,16 @@ class Books:
     formed: int = 0
 
     def upload(self, kinds: Mapping[str, int]) -> None:
-        """A client's message, or a part of it: bytes by kind."""
+        """Count a client's message, or a part of it: bytes by kind."""
         for kind, count in kinds.items():
             self.payload[kind] += count
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold."""
+        """Return what a checkpoint must hold."""
         return asdict(self)
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned; in place, since the group counts into it."""
+        """Restore the result of `state`, in place, since the group counts into this object."""
         self.payload.update(state["payload"])
         self.wire.update(state["wire"])
         self.formed = state["formed"]

@@ -1,7 +1,8 @@
-"""How one client's values become bytes, and back.
+"""Encoders: from one client's values to bytes, and back.
 
-Blocks lie at fixed positions of what travels, and every block is coded by itself, so the bytes of a
-message depend neither on the rank that codes it nor on how many ranks share the decoding.
+Where the bytes go is decided by a reduction. Blocks are at fixed positions of the values that
+travel, and each block is coded separately, so the bytes of a message depend neither on the rank
+that codes it nor on how many ranks share the decoding.
 """
 
 from collections.abc import Sequence
@@ -20,29 +21,29 @@ Key = tuple[int, ...]  # of the random stream, if rounding is stochastic: (seed,
 class Encoder(Protocol):
     """A format for vectors of values; they are updates (differences), never absolute weights."""
 
-    block: int  # values that are coded together; a cut lies at a multiple of it
-    exact: bool  # does decoding give the same values?
+    block: int  # values that are coded together; a cut is at a multiple of it
+    exact: bool  # decoding returns the same values
 
     def encode(self, values: Tensor, cuts: Sequence[int], key: Key) -> list[Tensor]:
-        """(n,) values -> for each part between two cuts its bytes, uint8."""
+        """Return the bytes, uint8, of each part between two cuts of (n,) values."""
 
     def decode(self, data: Tensor, count: int) -> Tensor:
-        """The bytes of one part -> its (count,) values."""
+        """Return the (count,) values of one part from its bytes."""
 
     def size(self, count: int) -> int | None:
-        """Bytes of a part of `count` values; None: that depends on the values."""
+        """Return the bytes of a part of `count` values; None: they depend on the values."""
 
     def cost(self, values: Tensor) -> tuple[int, int]:
         """Bytes of a message of these values in one part: of values, and of what says which."""
 
 
 def parts(values: Tensor, cuts: Sequence[int]) -> list[Tensor]:
-    """The values between two cuts each, as views."""
+    """Return the values between each two cuts, as views."""
     return [values[a:b] for a, b in pairwise(cuts)]
 
 
 def as_type(data: Tensor, dtype: torch.dtype) -> Tensor:
-    """Bytes as values of another type; copied, since a part may start at any byte."""
+    """Return bytes as values of another type, copied, since a part may start at any byte."""
     return data.clone().view(dtype)
 
 
@@ -52,7 +53,7 @@ class Plain:
     block = 1
 
     def __init__(self, dtype: torch.dtype, computed: torch.dtype = torch.float32) -> None:
-        """`computed`: the type that decoded values have."""
+        """Code values as `dtype`; `computed` is the type of decoded values."""
         self.dtype, self.computed = dtype, computed
         self.exact = dtype.itemsize >= computed.itemsize
 
@@ -73,8 +74,15 @@ class Blocks:
     """8-bit integers with one scale for each block of values.
 
     Symbols: s = the block's largest |x|, as bf16 rounded up; q = round(127 x / s), in -127 to 127;
-    decoded: q s / 127. bf16 has float32's range: an fp16 scale would underflow where updates are
-    small, and they are. unbiased: round up or down at random, so that the mean of q is 127 x / s.
+    decoded: q s / 127. The scale is rounded up so that no |127 x / s| is above 127: nothing is cut
+    off, and the error of a value is at most half a step, s / 254. Small blocks have small errors,
+    because s is the largest value of the block only, and cost more bytes: 2 for each scale. bf16
+    has float32's range of exponents; an fp16 scale would underflow, since updates are small.
+
+    unbiased: q = floor(z + u) with z = 127 x / s and u uniform on [0, 1). It rounds up with
+    probability z - floor(z), so the expected q is z (QSGD, Alistarh et al. 2017). The error of a
+    value is larger, up to a step, but it cancels in the mean over clients, so vectors that are used
+    once and have no residual are coded this way.
     """
 
     exact = False
@@ -94,7 +102,7 @@ class Blocks:
     def encode(self, values: Tensor, cuts: Sequence[int], key: Key) -> list[Tensor]:
         x = pad(values.float(), (0, -len(values) % self.block)).view(-1, self.block)
         scale = rounded_up(x.abs().amax(1))
-        # a block of zeros has scale 0, and stays one
+        # the smallest float avoids 0 / 0: a block of zeros has scale 0, and stays zero
         q = (x / scale.float().clamp(min=torch.finfo(torch.float32).tiny)[:, None]).mul_(127)
         if self.unbiased:
             draws = stream(key[0], Purpose.ROUNDING, *key[1:])
@@ -115,9 +123,9 @@ class Blocks:
 
 
 def rounded_up(values: Tensor) -> Tensor:
-    """Non-negative float32 values as the next bf16 that is no smaller."""
+    """Round non-negative float32 values up to bf16."""
     nearest = values.to(torch.bfloat16)
-    # the next larger bf16 has the next larger bit pattern
+    # for non-negative values the order of bf16 is that of their bit patterns as integers
     above = (nearest.view(torch.int16) + 1).view(torch.bfloat16)
     up = torch.where(nearest.float() < values, above, nearest)
     # beyond the largest bf16, but finite: it is clipped, and not lost with its whole block
@@ -126,15 +134,16 @@ def rounded_up(values: Tensor) -> Tensor:
 
 
 def as_bytes(values: Tensor) -> Tensor:
-    """(n,) values of two bytes -> (n, 2) uint8."""
+    """Return (n,) values of two bytes as (n, 2) uint8."""
     return values.view(torch.uint8).view(-1, 2)
 
 
 class Sparse:
-    """Only the blocks of another format that hold anything but zeros, and which ones these are.
+    """The blocks of another format that are not all zeros, with their numbers.
 
     For messages that a transform has thinned out. A part is the number of its kept blocks (int32),
-    then their numbers (int32 each) or a bit for every block, whichever is shorter, then the values.
+    then their numbers (int32 each) or a bit for every block, whichever is shorter, then the values:
+    a list is shorter if less than one block in 32 is kept.
     """
 
     def __init__(self, inner: Encoder) -> None:
@@ -175,18 +184,18 @@ class Sparse:
 
 
 def index_bytes(size: int, kept: int) -> int:
-    """Bytes that say which `kept` of `size` items: a bit for each, or a list of int32."""
+    """Return the bytes that identify `kept` of `size` items: a bit for each, or a list of int32."""
     return min(-(-size // 8), 4 * kept)
 
 
 def bitmap(chosen: Tensor) -> Tensor:
-    """bool (n,) -> a bit each, in whole bytes."""
+    """Return bool (n,) as one bit each, in whole bytes."""
     lanes = pad(chosen.to(torch.uint8), (0, -len(chosen) % 8)).view(-1, 8)
     weights = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=chosen.device)
     return (lanes * weights).sum(1, dtype=torch.uint8)
 
 
 def bits(data: Tensor, count: int) -> Tensor:
-    """The inverse of `bitmap`: uint8 (count,), 0 or 1."""
+    """Return what `bitmap` was given, as uint8 (count,), 0 or 1."""
     shifts = torch.arange(8, dtype=torch.uint8, device=data.device)
     return ((data[:, None] >> shifts) & 1).view(-1)[:count]

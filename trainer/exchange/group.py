@@ -1,9 +1,10 @@
-"""Ranks that exchange: the only module that calls a collective, and counts each from its tensors.
+"""The ranks that exchange; each collective is counted from its tensors.
 
-A group of one exchanges nothing. What one rank sends, of W:
+No other module calls a collective. A group of one exchanges nothing. Bytes that one of W ranks
+sends:
 
     all-reduce (ring)    2 (W - 1) / W B    of a tensor of B bytes
-    all-to-all           what it hands over for the others
+    all-to-all           its pieces for the other ranks
     gather               (W - 1) b          of a piece of b bytes
 """
 
@@ -24,7 +25,7 @@ from trainer.exchange.lanes import lane_bits, pack, unpack
 
 
 class PeerLost(EnvironmentFault):
-    """A collective failed: another rank is gone, or the network between them is."""
+    """A collective failed: another rank, or the network to it, was lost."""
 
 
 @contextmanager
@@ -38,13 +39,13 @@ def _together() -> Iterator[None]:
 
 
 def first_sentence(error: Exception) -> str:
-    """What a collective's error says, without where in its source it was raised."""
+    """Return the text of a collective's error, without the place in its source code."""
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
     return re.split(r"\. | \(this is", re.sub(r"^(\[[^\]]*\] )+", "", line))[0].rstrip(".")
 
 
 class Waitable(Protocol):
-    """What torch.distributed returns for a collective under way."""
+    """A collective under way, as torch.distributed returns it."""
 
     def wait(self) -> object: ...
 
@@ -56,7 +57,7 @@ class Work:
         self.parts = parts
 
     def wait(self) -> None:
-        """Until the tensors hold the result."""
+        """Wait until the tensors hold the result."""
         with _together():
             for part in self.parts:
                 if part is not None:
@@ -77,8 +78,8 @@ class Group:
     def all_reduce(self, tensor: Tensor, kinds: Mapping[str, int] | None) -> Work:
         """Start to replace `tensor` by its sum over the ranks, bit-identical on each.
 
-        kinds: what its values are, as {kind of traffic: number of values}; None: the caller has
-        counted them, because the count itself travels.
+        kinds: its values, as {kind of traffic: number of values}; None: the caller has counted
+        them, because the count itself travels.
         """
         if kinds is not None:
             assert sum(kinds.values()) == tensor.numel(), "every value that is sent has a kind"
@@ -93,7 +94,7 @@ class Group:
     ) -> tuple[Work, list[Tensor]]:
         """Start to send all of boxes[r] (bytes) to rank r; from rank r come sizes[r] bytes.
 
-        kinds: what the bytes for the other ranks are, as {kind of traffic: number of bytes}.
+        kinds: the bytes for the other ranks, as {kind of traffic: number of bytes}.
         """
         sent = torch.cat([piece for box in boxes for piece in box])
         if self.size == 1:
@@ -111,9 +112,9 @@ class Group:
     def gather(
         self, piece: Tensor, sizes: Sequence[int], kinds: Mapping[str, int]
     ) -> tuple[Work, list[Tensor]]:
-        """Start to bring every rank's piece (bytes, of any lengths) to every rank.
+        """Start to send every rank's piece (bytes, of any length) to every rank.
 
-        kinds: what this rank's piece is, as {kind of traffic: number of bytes}.
+        kinds: this rank's piece, as {kind of traffic: number of bytes}.
         """
         leaving = {kind: (self.size - 1) * count for kind, count in kinds.items()}
         return self.all_to_all([[piece]] * self.size, sizes, leaving)
@@ -121,7 +122,7 @@ class Group:
     def swap(
         self, outgoing: Sequence[tuple[Tensor, int]], incoming: Sequence[tuple[Tensor, int]]
     ) -> Work:
-        """Start to send tensors to ranks, and to fill others from ranks: clients' records."""
+        """Start to send tensors to ranks and to receive others: the records of clients."""
         for tensor, _ in outgoing:
             self.books.wire["moves"] += tensor.numel() * tensor.element_size()
         ops = [dist.P2POp(dist.isend, tensor, rank) for tensor, rank in outgoing]
@@ -130,10 +131,10 @@ class Group:
             return Work(*(dist.batch_isend_irecv(ops) if ops else ()))
 
     def count_ring(self, kinds: Mapping[str, int]) -> None:
-        """Count this rank's part of what a ring all-reduce of so many bytes by kind sends.
+        """Count this rank's part of what a ring all-reduce of these bytes by kind sends.
 
-        Whole bytes: the first ranks send what does not divide, so that all ranks together send
-        2 (W - 1) of each byte.
+        Counts are whole bytes: the first ranks send the remainder of the division, so that all
+        ranks together send each byte 2 (W - 1) times.
         """
         start = end = 0
         for kind, size in kinds.items():
@@ -148,10 +149,10 @@ class Group:
     # ------------------------------------------------------------------ small agreements
 
     def vote(self, votes: Tensor, *, most: int, quorum: int) -> Tensor:
-        """Whether at least `quorum` clients voted for each item: bool (n,).
+        """Return whether at least `quorum` clients voted for each item: bool (n,).
 
-        votes: (n,) this rank's counts; most: the largest count that any rank may hold. Counts
-        travel to an owner in lanes just wide enough, decisions come back as single bits.
+        votes: (n,) this rank's counts; most: the largest count that any rank may hold. Counts go to
+        an owner of each item in lanes just wide enough; decisions come back as single bits.
         """
         if self.size == 1:
             return votes >= quorum
@@ -172,7 +173,7 @@ class Group:
         return unpack(torch.cat(pieces), 1)[:count].bool()
 
     def sum_numbers(self, numbers: list[float], kind: str | None) -> list[float]:
-        """The sums of a few float64 numbers over the ranks; kind None: counted by the caller."""
+        """Return the sums of a few float64 numbers over the ranks; kind None: counted elsewhere."""
         if self.size == 1:
             return numbers
         vector = torch.tensor(numbers, dtype=torch.float64, device=self.device)
@@ -180,7 +181,7 @@ class Group:
         return [float(value) for value in vector.tolist()]
 
     def all_equal(self, *vectors: Tensor) -> bool:
-        """Whether these vectors are bit-identical on every rank (by a 62-bit digest)."""
+        """Return whether these vectors are bit-identical on every rank (by a 62-bit digest)."""
         if self.size == 1:
             return True
         digest = hashlib.sha256()
@@ -194,7 +195,7 @@ class Group:
         return bool(extremes[0] == -extremes[1])
 
     def barrier(self, patience: timedelta | None = None) -> None:
-        """Wait until every rank has come here; with `patience` for longer than for a collective."""
+        """Wait until every rank is here; `patience`: a time limit longer than a collective's."""
         if self.size == 1:
             return
         with _together():

@@ -1,4 +1,7 @@
-"""What leaves a client, who takes part in a round, and what comes back."""
+"""The vocabulary of an exchange: messages of clients, cohorts of a round, and deliveries.
+
+How values are coded or added up is not decided here.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,12 +18,12 @@ CHUNK = 1 << 18  # values: a megabyte of float32, so that temporaries stay in th
 class Vector:
     """A named vector (P,) that clients send, and what may be done to it on the way.
 
-    leftover: what becomes of the part that is not sent (masked, coded away). "add": it is to be
-    added to the client's next one, as error feedback does for updates of the model; "again": it is
-    in the client's next one by itself, which is a difference to what the others hold (EF21);
-    "lost": nothing, the vector is used once, as a gradient is.
-    over: what the mean is over. "senders": those who sent, by weight; "everyone": 1/N of each of
-    the N clients, also those who sent nothing and count as zero.
+    leftover: what happens to the part that is not sent (masked, or lost in coding). "add": it must
+    be added to the client's next vector, as error feedback does for updates of the model; "again":
+    the next vector contains it anyway, because it is a difference to what the others hold (EF21);
+    "lost": nothing, because the vector is used only once, like a gradient.
+    over: what the mean is over. "senders": the clients that sent, by weight; "everyone": 1/N of
+    each of the N clients, where a client that sent nothing counts as zero.
     exact: neither masked nor coded, of any length: BatchNorm's buffers.
     """
 
@@ -35,7 +38,7 @@ class Vector:
         return self.leftover == "add" and not self.exact
 
 
-BUFFERS = Vector("buffers", exact=True)  # how BatchNorm's statistics (B,) changed
+BUFFERS = Vector("buffers", exact=True)  # the change of BatchNorm's statistics (B,)
 
 
 @dataclass(frozen=True)
@@ -43,14 +46,14 @@ class Participant:
     """One sampled client in one round; every rank knows all of them."""
 
     client: int
-    rank: int  # who trains it
+    rank: int  # the one that trains it
     weight: float  # in the mean; over a round's participants they sum to 1
     steps: int  # K, local steps
     samples: int  # that these steps take
     everyone: float  # 1 / N
 
     def factor(self, vector: Vector) -> float:
-        """What this client's vector is multiplied by in the sum that is the mean."""
+        """Return the factor of this client's vector in the sum that is the mean."""
         return self.everyone if vector.over == "everyone" else self.weight
 
 
@@ -62,11 +65,11 @@ class Cohort:
     members: tuple[Participant, ...]
 
     def at(self, rank: int) -> list[Participant]:
-        """Those that a rank trains, by client."""
+        """Return the members that a rank trains, sorted by client."""
         return [member for member in self.members if member.rank == rank]
 
     def only(self, clients: set[int]) -> "Cohort":
-        """Those that send something; weights sum to 1 again."""
+        """Return the cohort with only these clients, whose weights sum to 1 again."""
         kept = [member for member in self.members if member.client in clients]
         if len(kept) == len(self.members):
             return self
@@ -76,26 +79,26 @@ class Cohort:
         )
 
     def most(self) -> int:
-        """The largest number of participants on any one rank."""
+        """Return the largest number of participants on any one rank."""
         ranks = [member.rank for member in self.members]
         return max(ranks.count(rank) for rank in set(ranks))
 
 
 @dataclass
 class Message:
-    """What one client sends: its named vectors, (P,) each but for the exact ones."""
+    """The message of one client: its named vectors, (P,) each except the exact ones."""
 
     sender: Participant
     vectors: dict[str, Tensor]
     silent: bool = False  # a transform decided that nothing is sent
-    passed: int = 0  # transforms of the chain that have worked on it
+    passed: int = 0  # transforms of the chain that it has passed through
 
 
 @dataclass(frozen=True)
 class Places:
     """The coordinates that travel: `count` of `size`, those where `mask` (bool, P) is true.
 
-    mask None: all of them. A mask is used once a round; per client or step its index is, since
+    mask None: all of them. Use the mask once a round, and `index` for each client or step, because
     branching on a random mask costs a hundred times an index.
     """
 
@@ -115,20 +118,20 @@ class Places:
         return self.mask.nonzero()[:, 0]
 
     def compact(self, vector: Tensor) -> Tensor:
-        """The values of `vector` (P,) that travel: (count,)."""
+        """Return the values of `vector` (P,) that travel: (count,)."""
         return vector if self.mask is None else vector.index_select(0, self.index)
 
     def spread(self, values: Tensor) -> Tensor:
-        """(count,) values at their coordinates in a vector of zeros, (P,)."""
+        """Put (count,) values at their coordinates in a vector of zeros, (P,)."""
         if self.mask is None:
             return values
         return values.new_zeros(self.size).index_copy_(0, self.index, values)
 
 
 def gather(vector: Tensor, mask: Tensor, out: Tensor) -> None:
-    """The selected values of `vector` (P,) into `out`, in pieces.
+    """Copy the selected values of `vector` (P,) into `out`, in pieces.
 
-    In one go it would first count the mask in int64, which takes twice the model's memory.
+    A single masked_select would first count the mask in int64: twice the memory of the model.
     """
     done = 0
     for values, chosen in zip(vector.split(CHUNK), mask.split(CHUNK), strict=True):
@@ -139,10 +142,10 @@ def gather(vector: Tensor, mask: Tensor, out: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Terms:
-    """What all ranks know of an exchange before it begins.
+    """The properties of an exchange that all ranks know before it begins.
 
     lengths: of the exact vectors; places None: not known yet, so only a reduction that adds up
-    first can begin. report: does anyone ask what the others got of a message?
+    first can begin. report: whether any part needs to know which values the others received.
     """
 
     cohort: Cohort
@@ -157,15 +160,16 @@ class Terms:
     like: Tensor = field(default_factory=lambda: torch.empty(0))  # type and device of values
 
     def length(self, vector: Vector) -> int:
-        """Values of a vector as clients hand it over."""
+        """Return the number of values of a vector as clients send it."""
         return self.lengths[vector.name] if vector.exact else self.size
 
 
 @dataclass
 class Delivery:
-    """mean: each named vector, dense, the same bits on every rank, zero where nothing travelled.
+    """The result of an exchange.
 
-    places: the coordinates that arrived; stop: whether any rank was asked to.
+    mean: each named vector, dense, bit-identical on every rank, zero where nothing travelled;
+    places: the coordinates that arrived; stop: whether any rank was asked to stop.
     """
 
     mean: dict[str, Tensor]

@@ -1,1 +1,1 @@
-"""What a run tells: the catalogue of names (floor 0) and the recorder that writes them."""
+"""The metrics of a run: the catalogue of names (layer 0), and the recorder that writes them."""

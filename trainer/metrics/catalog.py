@@ -1,9 +1,9 @@
-"""Every metric: name, kind, unit, labels, help. The only place that writes a metric's name.
+"""Catalogue of all metrics: name, kind, unit, labels, help. Metrics are named nowhere else.
 
-Layer 0: no torch and no Prometheus client, so that the CLI, dashboards and tests can read it. A
-rank's /metrics serves each of them with the prefix; a row of metrics.jsonl holds the run-wide value
-under the bare name (`payload_bytes_total.values` for a label). What only a rank has, its memory, is
-in no row.
+Layer 0: it needs neither torch nor a Prometheus client, so the CLI, dashboards and tests can read
+it. A rank's /metrics serves each metric with the prefix; a row of metrics.jsonl holds the run-wide
+value under the bare name (`payload_bytes_total.values` for a label). A metric that only a rank has,
+its memory, is in no row.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ class Metric:
     unit: str
     help: str
     labels: tuple[str, ...] = ()
-    own: bool = False  # only a rank has it, so no row does
+    own: bool = False  # only a rank has it, so it is in no row
     optional: bool = False  # a row has it only if it was measured
 
 
@@ -35,7 +35,7 @@ def _measure(
     labels: tuple[str, ...] = (),
     **where: bool,
 ) -> Any:
-    """A field of `Row`, with all of its metric but the name, which is the field's."""
+    """Declare a field of `Row` with the properties of its metric; the field's name is its name."""
     return field(
         default=None, metadata={"kind": kind, "unit": unit, "help": help, "labels": labels, **where}
     )
@@ -46,7 +46,7 @@ ByLabel = dict[str, int] | dict[str, float]
 
 @dataclass(kw_only=True)
 class Row:
-    """The values of a round; None: not measured this time. A field is a metric."""
+    """The values of a round; None: not measured this time. Each field is a metric."""
 
     round: int = _measure("gauge", "rounds", "Last finished round")
     rounds_planned: int | None = _measure("gauge", "rounds", "Rounds that the run will take")
@@ -54,8 +54,8 @@ class Row:
     federated_time_seconds: float | None = _measure(
         "gauge",
         "seconds",
-        "Training so far if a round's clients had run side by side: the slowest one's work and the "
-        "server's step of each round, without transfers",
+        "Simulated parallel time, as if a round's clients had run side by side: the slowest one's "
+        "work and the server's step of each round, without transfers",
     )
     clients_sampled: int | None = _measure(
         "gauge", "clients", "Clients that trained in the last round"
@@ -91,7 +91,7 @@ class Row:
     gradient_deviation_ratio: float | None = _measure(
         "gauge",
         "ratio",
-        "Root of the gradient variance over ||G||: 0 where all clients pull alike",
+        "Root of the gradient variance over ||G||: 0 if all clients' gradients are the same",
         optional=True,
     )
     parameters: int | None = _measure("gauge", "parameters", "Scalar parameters of the model")
@@ -113,7 +113,7 @@ class Row:
     wire_bytes_total: ByLabel | None = _measure(
         "counter",
         "bytes",
-        "Bytes that ranks sent: those of the tensors handed to the collectives, each by what its "
+        "Bytes that ranks sent: those of the tensors passed to the collectives, each by what its "
         "algorithm sends",
         ("kind",),
     )
@@ -123,12 +123,12 @@ class Row:
         "Bytes that FedAvg in fp32 would have had to upload for the same rounds",
     )
     rank_samples_total: ByLabel | None = _measure(
-        "counter", "samples", "Training samples processed, by the rank that did", ("trained_by",)
+        "counter", "samples", "Training samples, by the rank that processed them", ("trained_by",)
     )
     rank_idle_seconds_total: ByLabel | None = _measure(
         "counter",
         "seconds",
-        "Seconds by which a rank's clients were done before those of the longest rank",
+        "Seconds by which a rank's clients finished before those of the longest rank",
         ("trained_by",),
     )
     phase_seconds_total: ByLabel | None = _measure(
@@ -140,7 +140,7 @@ class Row:
         "Memory this rank holds: on a GPU what PyTorch has reserved, on a CPU what is resident",
         own=True,
     )
-    final: bool = False  # of the final model, and not of the round: no metric
+    final: bool = False  # of the final model, not of the round; this field is not a metric
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Row":
@@ -149,7 +149,7 @@ class Row:
         return cls(**{name: value for name, value in values.items() if name in known})
 
     def values(self) -> dict[str, Any]:
-        """For metrics.jsonl: by name, without what only a rank has."""
+        """Return the row for metrics.jsonl, by name, without metrics that only a rank has."""
         row = {
             metric.name: getattr(self, metric.name)
             for metric in CATALOG[1:]

@@ -1,7 +1,6 @@
-"""Where metrics go: each rank's /metrics, metrics.jsonl in the run folder, and trackers.
+"""Destinations of metrics: each rank's /metrics, metrics.jsonl in the run folder, and trackers.
 
-The only module that knows Prometheus. Values are handed over as the catalogue's rows; nothing here
-computes one.
+No other module knows Prometheus. Values arrive as the catalogue's rows; none is computed here.
 """
 
 import json
@@ -22,14 +21,14 @@ from trainer.metrics.sink import CLOSE_SECONDS, Ended, Sink
 
 
 class Exposed(Collector):
-    """The latest row in Prometheus' terms; read only when somebody scrapes."""
+    """The latest row as Prometheus metrics, collected only when Prometheus scrapes."""
 
     def __init__(self, labels: Mapping[str, str]) -> None:
         self.labels = labels
         self.row: dict[str, Any] = {}
 
     def update(self, row: Row) -> None:
-        """Take the new values; what was not measured this time keeps its last one."""
+        """Take the new values; a metric that was not measured this time keeps its last value."""
         self.row |= {name: value for name, value in vars(row).items() if value is not None}
 
     def collect(self) -> Iterator[Metric]:
@@ -48,9 +47,9 @@ class Exposed(Collector):
 
 
 class Recorder:
-    """One per rank; `out` is the run folder for the rank that writes metrics.jsonl, else None.
+    """The recorder of one rank; `out` is the run folder if it writes metrics.jsonl, else None.
 
-    Only that rank writes to trackers, those that `experiment` chooses.
+    Only the rank that does also writes to the trackers that `experiment` enables.
     """
 
     def __init__(
@@ -71,14 +70,14 @@ class Recorder:
                 )
 
     def serve(self, host: str, port: int) -> int:
-        """Serve /metrics in a thread; returns the port, which the system picks for 0."""
+        """Serve /metrics in a thread; return the port, which the system picks for 0."""
         registry = CollectorRegistry()
         registry.register(self.exposed)
         server, _ = start_http_server(port, host, registry)
         return int(server.server_port)
 
     def record(self, run: Row, own: Row) -> None:
-        """A round's values: of the whole run for metrics.jsonl, of this rank for /metrics."""
+        """Record a round: `run` for metrics.jsonl and trackers, `own` for this rank's /metrics."""
         self.exposed.update(run)
         self.exposed.update(own)
         values = run.values()
@@ -89,7 +88,7 @@ class Recorder:
             sink.put(values)
 
     def close(self, status: Ended = "finished") -> None:
-        """The run has ended so; trackers get some time to take what they have not yet."""
+        """End with this status; trackers get some time to receive the rest."""
         if self.file:
             self.file.close()
         for sink in self.sinks:
@@ -100,7 +99,7 @@ class Recorder:
 
 
 def _reopen(path: Path, resume_round: int) -> tuple[list[str], TextIO]:
-    """The rows but those of rounds that will be played again, and the file to write on."""
+    """Drop the rows of rounds that will run again; return the others, and the file to append to."""
     rows = path.read_text().splitlines(keepends=True) if path.exists() and resume_round else []
     kept = [row for row in rows if row.endswith("\n") and _round(row) <= resume_round]
     write_atomically(path, "".join(kept))

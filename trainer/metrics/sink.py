@@ -1,6 +1,7 @@
-"""Owns the thread between a run and a tracker: a slow one costs no round, a broken one one line.
+"""The thread between a run and a tracker: a slow tracker delays no round, a broken one is logged.
 
-What a tracker misses is in metrics.jsonl, from which a resumed run brings it up to date.
+It knows no tracker's library. Points that a tracker misses are in metrics.jsonl, from which a
+resumed run brings it up to date.
 """
 
 import logging
@@ -14,27 +15,27 @@ Ended = Literal["finished", "stopped", "failed"]
 
 log = logging.getLogger("fedctl")
 
-OPEN_SECONDS = 60  # a local tracker is waited for: its start would take CPU from the first rounds
-BATCH_SECONDS = 1.0  # points of so long travel together: a transaction each would cost fast rounds
-CLOSE_SECONDS: dict[Ended, int] = {"finished": 60, "stopped": 10, "failed": 5}  # for the rest
+OPEN_SECONDS = 60  # wait for a local tracker, whose start would take CPU from the first rounds
+BATCH_SECONDS = 1.0  # send points of this time together: one transaction each slows fast rounds
+CLOSE_SECONDS: dict[Ended, int] = {"finished": 60, "stopped": 10, "failed": 5}  # to send the rest
 MOST_CHARACTERS = 200  # of a library's message in the log
 
 
 class Point(NamedTuple):
-    """A row of metrics as trackers take it: flat, without what was not measured."""
+    """A row of metrics for trackers: flat, without values that were not measured."""
 
     step: int  # the round
-    final: bool  # of the final model, and not of the round
+    final: bool  # of the final model, not of the round
     values: dict[str, float]
 
     @property
     def place(self) -> int:
-        """Where in the run: its round, and one more for the final model."""
+        """The position in the run: its round, plus one for the final model."""
         return self.step + self.final
 
 
 def point(row: Mapping[str, Any]) -> Point:
-    """Values by label become `name/label`, those of the final model `final/name`."""
+    """Convert a row: values by label become `name/label`, those of the final model `final/name`."""
     final = bool(row.get("final"))
     values: dict[str, float] = {}
     for name, value in row.items():
@@ -47,12 +48,12 @@ def point(row: Mapping[str, Any]) -> Point:
 
 
 class Tracker(Protocol):
-    """What a library is asked for, always from one thread. Each call may raise, or hang."""
+    """A tracker's library, always called from one thread. Each call may raise, or hang."""
 
     remote: bool
 
     def open(self) -> int:
-        """Begin or continue the run; returns the last place that the tracker has, -1 for none."""
+        """Begin or continue the run; return the last place that the tracker has, -1 for none."""
 
     def write(self, points: Sequence[Point]) -> None:
         """Add points, in the order of the run."""
@@ -62,7 +63,7 @@ class Tracker(Protocol):
 
 
 class Sink:
-    """One tracker, fed by a thread; nothing here raises, and only opening and closing wait."""
+    """One tracker and the thread that feeds it; no method raises, and only open and close wait."""
 
     def __init__(self, key: str, new: Callable[[], Tracker], rows: Iterable[Mapping[str, Any]]):
         self.key = key
@@ -84,22 +85,22 @@ class Sink:
             self.opened.wait(OPEN_SECONDS)
 
     def put(self, row: Mapping[str, Any]) -> None:
-        """Take a row of metrics."""
+        """Queue a row of metrics."""
         if not self.broken:
             self.points.put(point(row))
 
     def end(self, status: Ended) -> None:
-        """Let the thread send what is left; `wait` for it afterwards."""
+        """Let the thread send the rest; `wait` for it afterwards."""
         self.status = status
         self.points.put(None)
         self.ending.set()
 
     def wait(self, until: float) -> None:
-        """Until all is sent, or the monotonic clock shows `until`."""
+        """Wait until everything is sent, or the monotonic clock reaches `until`."""
         if self.thread:
             self.thread.join(max(0.0, until - time.monotonic()))
         if self.thread and self.thread.is_alive():
-            log.warning("%s: has not taken all in time; metrics.jsonl has the rest", self.key)
+            log.warning("%s: did not receive all in time; metrics.jsonl has the rest", self.key)
 
     def _run(self, tracker: Tracker) -> None:
         try:
@@ -115,7 +116,7 @@ class Sink:
             self._give_up(error)
 
     def _next(self) -> list[Point | None]:
-        """All points that there are, and those that arrive in a moment; None is the last."""
+        """Return the waiting points and those that arrive shortly after; None marks the end."""
         points = [self.points.get()]
         self.ending.wait(BATCH_SECONDS)
         while not self.points.empty():
@@ -126,4 +127,4 @@ class Sink:
         self.broken = True
         self.opened.set()
         what = " ".join(f"{type(error).__name__}: {error}".split())[:MOST_CHARACTERS]
-        log.warning("%s: the run goes on without it: %s", self.key, what)
+        log.warning("%s: the run continues without it: %s", self.key, what)

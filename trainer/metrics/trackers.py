@@ -1,7 +1,7 @@
-"""Owns what a run tells to TensorBoard, Weights & Biases and MLflow.
+"""The trackers: TensorBoard, Weights & Biases and MLflow.
 
-The only module that knows these libraries; each is imported when a run asks for it. How a tracker
-is kept from slowing or ending the run is the business of metrics/sink.py.
+No other module knows these libraries; each is imported only if a run uses it. That a tracker can
+neither slow nor end a run is the business of metrics/sink.py.
 """
 
 import importlib.util
@@ -24,16 +24,16 @@ from trainer.config.schema import Experiment
 from trainer.files import write_atomically
 from trainer.metrics.sink import CLOSE_SECONDS, Ended, Point, Sink, Tracker
 
-CONNECT_SECONDS = 30  # after so long W&B says that its server does not answer
+CONNECT_SECONDS = 30  # then W&B reports that its server does not answer
 POINTS_PER_CALL = 20  # of some 40 values each: MLflow takes at most 1000 values at once
-PARAMS_PER_CALL = 100  # as many as MLflow takes
-# In MLflow's words.
+PARAMS_PER_CALL = 100  # MLflow's limit
+# MLflow's names of the statuses.
 ENDINGS: dict[Ended, str] = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
 
 @dataclass(frozen=True)
 class Scope:
-    """What a tracker works on: an experiment, its run folder, the round that it goes on from."""
+    """What a tracker works on: an experiment, its run folder, the round that it resumes from."""
 
     experiment: Experiment
     out: Path
@@ -48,26 +48,26 @@ class Scope:
         return self.out.resolve() / "model.safetensors"
 
     def settings(self) -> dict[str, Any]:
-        """The whole experiment by dotted keys, with its digest; lists as JSON."""
+        """Return the whole experiment by dotted keys, with its digest; lists as JSON."""
         tree = flatten(self.experiment.model_dump(mode="json"))
         flat = {key: json.dumps(v) if isinstance(v, list) else v for key, v in tree}
         return flat | {"digest": self.experiment.digest()}
 
     def known_id(self, tracker: str) -> str | None:
-        """The id that the tracker has for this run, if the run is resumed."""
+        """Return the tracker's id of this run, if the run is resumed."""
         path = self.folder / f"{tracker}.id"
         return path.read_text() if self.resume_round and path.exists() else None
 
     def keep_id(self, tracker: str, run_id: str) -> None:
-        """For when the run is resumed; in its folder, so that both move together."""
+        """Keep the id for a resumed run; in the run folder, so that both move together."""
         write_atomically(self.folder / f"{tracker}.id", run_id)
 
 
 class TensorBoard:
-    """Event files. A killed process leaves them short of its last rows, and nothing says of which.
+    """Event files. After a killed process the last rows are missing, and it is unknown which.
 
-    So a resumed run writes all of them again, behind a mark at which readers forget what was
-    before: the step from which on they purge.
+    So a resumed run writes all rows again, after a mark at which readers discard earlier ones
+    (purge_step).
     """
 
     remote = False
@@ -99,14 +99,14 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run on a W&B server, or a folder that `wandb sync` takes there.
+    """A run on a W&B server, or a folder that `wandb sync` uploads to one.
 
-    A server continues the run with this id, and says how far it got. A folder can't be continued,
-    so a resumed run writes a complete one, from metrics.jsonl, in place of the one before.
+    A server continues the run with this id, and reports its last step. A folder cannot be
+    continued, so a resumed run replaces it by a complete one, written from metrics.jsonl.
     """
 
     def __init__(self, scope: Scope) -> None:
-        # Settings of the library that it has as environment variables only.
+        # Settings that the library reads from environment variables only.
         os.environ["WANDB_ERROR_REPORTING"] = "false"
         os.environ["WANDB_SILENT"] = "true"
         for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
@@ -138,7 +138,7 @@ class WeightsAndBiases:
                 init_timeout=CONNECT_SECONDS,
                 finish_timeout=CLOSE_SECONDS["finished" if self.chosen.model else "stopped"],
                 silent=True,
-                # Of the machine, its user and the code, W&B is told nothing.
+                # Nothing about the machine, its user or the code is sent to W&B.
                 console="off",
                 disable_code=True,
                 disable_git=True,
@@ -171,10 +171,10 @@ class WeightsAndBiases:
 
 
 class MLflow:
-    """A run on an MLflow server, in a database, or in one of its own in the run folder."""
+    """A run on an MLflow server, in a database, or in a database of its own in the run folder."""
 
     def __init__(self, scope: Scope) -> None:
-        # Settings of the library that it has as environment variables only.
+        # Settings that the library reads from environment variables only.
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")  # a minute; 7 take four
         import mlflow
@@ -235,7 +235,7 @@ class MLflow:
         self.client.set_terminated(self.run_id, ENDINGS[status])
 
 
-# The key of each tracker's settings, its class, and the packages that the extra of its name brings.
+# Key of a tracker's settings -> its class, and the packages that the extra of that name installs.
 TRACKERS: dict[str, tuple[Callable[[Scope], Tracker], tuple[str, ...]]] = {
     "tensorboard": (TensorBoard, ("tensorboard",)),
     "wandb": (WeightsAndBiases, ("wandb",)),
@@ -244,7 +244,7 @@ TRACKERS: dict[str, tuple[Callable[[Scope], Tracker], tuple[str, ...]]] = {
 
 
 def chosen(metrics: Metrics) -> list[str]:
-    """The trackers that an experiment asks for."""
+    """Return the trackers that an experiment enables."""
     asked = {
         "tensorboard": metrics.tensorboard,
         "wandb": metrics.wandb.mode != "disabled",
@@ -254,18 +254,18 @@ def chosen(metrics: Metrics) -> list[str]:
 
 
 def require(metrics: Metrics) -> None:
-    """A ConfigError for a chosen tracker that is not installed; imports nothing."""
+    """Raise a ConfigError if a chosen tracker is not installed; import nothing."""
     for name in chosen(metrics):
         for package in TRACKERS[name][1]:
             spec = importlib.util.find_spec(package)
-            if spec is None or spec.origin is None:  # no origin: a folder that is called so
+            if spec is None or spec.origin is None:  # no origin: a folder of that name
                 raise ConfigError(
                     f"metrics.{name}", f"needs {package}; pip install 'fedctl[{name}]'"
                 )
 
 
 def start(scope: Scope, rows: Iterable[Mapping[str, Any]]) -> list[Sink]:
-    """The chosen trackers at work; `rows` is what metrics.jsonl has of the run so far."""
+    """Start the chosen trackers; `rows` are the rows of the run in metrics.jsonl so far."""
     asked = chosen(scope.experiment.metrics)
     if asked:
         scope.folder.mkdir(exist_ok=True)

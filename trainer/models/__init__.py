@@ -1,1 +1,1 @@
-"""Plain nn.Modules that give logits; none knows of clients, ranks or parallelism. Floor 1."""
+"""Plain nn.Modules that return logits; none knows of clients, ranks or parallelism. Layer 1."""

@@ -1,6 +1,7 @@
-"""Owns the residual networks of He et al. for CIFAR, as Local SGD trains them: cifar-resnet*.
+"""The residual networks of He et al. for CIFAR, as used for Local SGD: cifar-resnet*.
 
-nn.Sequential of stem, blocks and head, so that a pipeline stage is a run of them; floor 1.
+Only the network is here; data.resize and normalisation belong to trainer/data. It is an
+nn.Sequential of stem, blocks and head, so a pipeline stage is a contiguous part of it. Layer 1.
 """
 
 from itertools import pairwise
@@ -12,7 +13,7 @@ from trainer.models.norm import Norm, layers
 
 
 class OptionA(nn.Module):
-    """He et al.'s shortcut without parameters: every other pixel, and channels of zeros around."""
+    """He et al.'s shortcut without parameters: every other pixel, padded with channels of zeros."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
@@ -23,7 +24,7 @@ class OptionA(nn.Module):
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut; twice the channels come with half the side."""
+    """Two 3x3 convolutions and a shortcut; doubling the channels halves the side."""
 
     def __init__(
         self, before: int, after: int, norm: Norm, groups: int, activation: type[nn.Module]
@@ -47,8 +48,8 @@ class Block(nn.Module):
 class CifarResNet(nn.Sequential):
     """ResNet-`depth` of He et al. 2016, section 4.2: 853,018 parameters at depth 56, 10 classes.
 
-    With group norm SiLU takes the place of ReLU: on purpose, as Gu et al. 2023 need a smooth loss
-    for their label noise.
+    With group norm, SiLU replaces ReLU. This is intentional: the label noise of Gu et al. 2023
+    needs a smooth loss.
     """
 
     def __init__(

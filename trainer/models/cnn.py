@@ -1,6 +1,7 @@
-"""Owns the small convolutional networks: for 8x8 digits, and for MNIST-sized images.
+"""The small convolutional networks, for 8x8 digits and for MNIST-sized images.
 
-All are nn.Sequential of their layers, so that a pipeline stage is a run of them; floor 1.
+Deeper networks are in modules of their own. All are an nn.Sequential of their layers, so a pipeline
+stage is a contiguous part of one. Layer 1.
 """
 
 from torch import nn
@@ -51,7 +52,7 @@ class LeNet(nn.Sequential):
 
 
 class MnistCNN(nn.Sequential):
-    """GWPF's CNN_Mnist: 582,026 parameters on 1x28x28; pools before it rectifies."""
+    """GWPF's CNN_Mnist: 582,026 parameters on 1x28x28; pooling comes before ReLU."""
 
     def __init__(self, classes: int = 10, in_shape: tuple[int, int, int] = (1, 28, 28)) -> None:
         channels, height, width = in_shape
@@ -73,7 +74,7 @@ class MnistCNN(nn.Sequential):
 class FedAvgCNN(nn.Sequential):
     """McMahan's MNIST network as Flower's baseline pads it: 1,663,370 parameters on 1x28x28.
 
-    Convolutions and poolings pad by one, so that each pair halves a side: 28, 14, 7.
+    Convolution and pooling both pad by one, so that each pair halves a side: 28, 14, 7.
     """
 
     def __init__(self, classes: int = 10, in_shape: tuple[int, int, int] = (1, 28, 28)) -> None:
@@ -114,8 +115,8 @@ class FedGACNN(nn.Sequential):
 class DropoutCNN(nn.Sequential):
     """DDL25's MnistCnn: 1,199,882 parameters on 1x28x28.
 
-    The original ends in log_softmax and is trained by NLL. This one gives logits, as all networks
-    here do, because the loss is cross-entropy, which is both in one: losses and gradients agree.
+    The original ends in log_softmax and is trained with NLL. This one returns logits, as all
+    networks here do: cross-entropy combines log_softmax and NLL, so losses and gradients agree.
     """
 
     def __init__(self, classes: int = 10, in_shape: tuple[int, int, int] = (1, 28, 28)) -> None:
@@ -137,5 +138,5 @@ class DropoutCNN(nn.Sequential):
 
 
 def _side(pixels: int) -> int:
-    """What two rounds of 5x5 convolution and pooling leave of a side."""
+    """Return the side that two rounds of 5x5 convolution and pooling leave."""
     return ((pixels - 4) // 2 - 4) // 2

@@ -1,7 +1,7 @@
-"""Owns FedGA's residual network, whose blocks hold one convolution: fedga-resnet.
+"""FedGA's residual network, whose blocks hold one convolution each: fedga-resnet.
 
-nn.Sequential of stem, blocks, transitions and head, so that a pipeline stage is a run of them;
-floor 1.
+He et al.'s networks are in cifar_resnet.py and resnet.py. It is an nn.Sequential of stem, blocks,
+transitions and head, so a pipeline stage is a contiguous part of it. Layer 1.
 """
 
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ BLOCKS = 4  # of each width
 
 
 class Block(nn.Module):
-    """One 3x3 convolution, rectified before and after the input is added."""
+    """One 3x3 convolution, with ReLU before and after the input is added."""
 
     def __init__(self, width: int, norm: Norm) -> None:
         super().__init__()
@@ -26,8 +26,8 @@ class Block(nn.Module):
 class FedGAResNet(nn.Sequential):
     """FedGA's "resnet18", which has 21 layers: 14,088,906 parameters for 10 classes.
 
-    By default nothing is normalised; with BatchNorm it has 14,098,506. A width's first layer is a
-    convolution by itself, with stride 2 and no ReLU.
+    By default nothing is normalised; with BatchNorm it has 14,098,506 parameters. The first layer
+    of each width after 64 is a convolution of its own, with stride 2 and without ReLU.
     """
 
     def __init__(

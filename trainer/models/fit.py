@@ -1,4 +1,7 @@
-"""Owns the refusal of images that a network cannot take; floor 1."""
+"""Rejection of images whose size a network cannot take.
+
+Each network knows its own limits; only the messages are here. Layer 1.
+"""
 
 from trainer.config.errors import ConfigError
 
@@ -6,7 +9,7 @@ KEY = "model.name"
 
 
 def at_least(name: str, in_shape: tuple[int, int, int], side: int, *, otherwise: str = "") -> None:
-    """Refuse images with a side below `side` pixels; `otherwise` is a second remedy."""
+    """Reject images with a side below `side` pixels; `otherwise` is a second remedy."""
     _, height, width = in_shape
     if min(height, width) < side:
         raise ConfigError(
@@ -17,7 +20,7 @@ def at_least(name: str, in_shape: tuple[int, int, int], side: int, *, otherwise:
 
 
 def exactly(name: str, in_shape: tuple[int, int, int], side: int) -> None:
-    """Refuse images that are not `side` pixels high and wide."""
+    """Reject images that are not `side` pixels high and wide."""
     _, height, width = in_shape
     if (height, width) != (side, side):
         raise ConfigError(

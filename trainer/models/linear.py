@@ -1,16 +1,16 @@
-"""Owns the model without a hidden layer: softmax regression.
+"""The model without a hidden layer: softmax regression.
 
-nn.Sequential of its layers, as all networks here; floor 1.
+Its loss is the task's, as for all networks here. It is an nn.Sequential of its layers. Layer 1.
 """
 
 from torch import nn
 
 
 class Softmax(nn.Sequential):
-    """Multinomial logistic regression from zero: 7,850 parameters on 1x28x28.
+    """Multinomial logistic regression that starts from zero: 7,850 parameters on 1x28x28.
 
-    Convex, and nothing in it is random: where data and algorithm are not either, a run can be
-    compared with published numbers to the last digit.
+    Its loss is convex, and nothing in it is random. If data and algorithm are not random either, a
+    run can be compared exactly with published numbers.
     """
 
     def __init__(self, classes: int = 10, in_shape: tuple[int, int, int] = (1, 28, 28)) -> None:

@@ -1,4 +1,7 @@
-"""Owns the normalisation layers, for the networks that leave a choice of them; floor 1."""
+"""Normalisation layers, for the networks that offer a choice of them.
+
+The other networks contain theirs. Layer 1.
+"""
 
 from typing import Literal
 
@@ -8,7 +11,7 @@ Norm = Literal["batch", "group", "none"]
 
 
 def layers(norm: Norm, channels: int, groups: int = 1) -> list[nn.Module]:
-    """What follows a convolution: one layer, or with `none` nothing."""
+    """Return the layers after a convolution: one, or with `none` an empty list."""
     match norm:
         case "batch":
             return [nn.BatchNorm2d(channels)]
@@ -19,7 +22,7 @@ def layers(norm: Norm, channels: int, groups: int = 1) -> list[nn.Module]:
 
 
 def chosen(norm: Norm | None, groups: int) -> dict[str, Norm | int]:
-    """A network's keyword arguments for model.norm and model.groups: none where it decides."""
+    """Return a network's arguments for model.norm and model.groups; empty: it uses its default."""
     if norm is None:
         return {}
     return {"norm": norm, "groups": groups} if norm == "group" else {"norm": norm}

@@ -1,6 +1,7 @@
-"""Owns the residual networks whose shortcuts learn where the shape changes: resnet18, resnet50.
+"""The residual networks with a 1x1 convolution in shortcuts that change shape: resnet18, resnet50.
 
-nn.Sequential of stem, blocks and head, so that a pipeline stage is a run of them; floor 1.
+Those with shortcuts without parameters are in cifar_resnet.py. Each is an nn.Sequential of stem,
+blocks and head, so a pipeline stage is a contiguous part of it. Layer 1.
 """
 
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from trainer.models import fit
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, which is 1x1 where the shape changes."""
+    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution if the shape changes."""
 
     def __init__(self, before: int, after: int, stride: int) -> None:
         super().__init__()
@@ -27,9 +28,9 @@ class Block(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions, a quarter as wide inside, beside the same shortcut.
+    """1x1, 3x3 and 1x1 convolutions, a quarter as wide inside, and the same kind of shortcut.
 
-    The stride is the 3x3 convolution's, as in torchvision; He et al. have it in the first 1x1.
+    The stride is in the 3x3 convolution, as in torchvision; He et al. put it in the first 1x1.
     """
 
     def __init__(self, before: int, after: int, stride: int) -> None:
@@ -79,9 +80,10 @@ class ResNet18(nn.Sequential):
 class ResNet50(nn.Sequential):
     """torchvision's resnet50, layer for layer: 25,557,032 parameters for 1,000 classes.
 
-    Written out, because a pipeline needs one run of blocks and floor 1 has no torchvision; a test
-    compares the two. On 32x32 one value per image is left before the head, so batches (a last,
-    partial one too) need two images or more: BatchNorm has no variance of one value.
+    It is written out, because a pipeline needs one sequence of blocks and layer 1 does not import
+    torchvision; a test compares the two. On 32x32 one value per channel and image is left before
+    the head, so every batch, also a partial last one, needs at least two images: a single value
+    has no variance for BatchNorm.
     """
 
     def __init__(self, classes: int = 1000, in_shape: tuple[int, int, int] = (3, 224, 224)) -> None:

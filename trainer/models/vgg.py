@@ -1,6 +1,7 @@
-"""Owns the VGG networks for 32x32 images: GWPF's for EMNIST, and Local SGD's for CIFAR.
+"""The VGG networks for 32x32 images: GWPF's for EMNIST, and Local SGD's for CIFAR.
 
-nn.Sequential of their layers, so that a pipeline stage is a run of them; floor 1.
+Images of other sizes are rejected, not resized. Each is an nn.Sequential of its layers, so a
+pipeline stage is a contiguous part of it. Layer 1.
 """
 
 from torch import nn
@@ -9,9 +10,9 @@ from trainer.models import fit
 
 POOL = 0
 WIDTHS = (32, POOL, 64, POOL, 128, 128, POOL, 128, 256, POOL, 256, 256, POOL)
-SIDE = 32  # pixels: five poolings leave one
+SIDE = 32  # pixels, of which five poolings leave one
 
-# Simonyan and Zisserman 2015, table 1, by depth: convolutions of each width between poolings.
+# Simonyan and Zisserman 2015, table 1: number of convolutions before each pooling, by depth.
 CONVOLUTIONS = {
     11: (1, 1, 2, 2, 2),
     13: (2, 2, 2, 2, 2),
@@ -51,7 +52,7 @@ class VGG11(nn.Sequential):
 class CifarVGG(nn.Sequential):
     """VGG-`depth` with one linear layer: 14,719,818 parameters at depth 16, 10 classes.
 
-    SiLU and average pooling are Gu et al.'s, on purpose: their label noise needs a smooth loss.
+    SiLU and average pooling are intentional, after Gu et al.: label noise needs a smooth loss.
     """
 
     def __init__(

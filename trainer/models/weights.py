@@ -1,4 +1,7 @@
-"""Owns model.weights: reading a file of weights, and putting them into a network; floor 1."""
+"""Loading of model.weights: reading a file of weights, and copying them into a network.
+
+Saving a model is the business of trainer/engine/loop.py. Layer 1.
+"""
 
 from collections import defaultdict
 from pathlib import Path
@@ -12,18 +15,18 @@ from trainer.config.errors import ConfigError
 
 KEY = "model.weights"
 SAFETENSORS = ".safetensors"
-NESTED = ("state_dict", "model")  # where training scripts keep the weights in their checkpoints
-WRAPPED = "module."  # what DataParallel puts before each name
+NESTED = ("state_dict", "model")  # keys under which training scripts keep weights in checkpoints
+WRAPPED = "module."  # the prefix that DataParallel adds to each name
 
 
 Tensors = dict[str, Tensor]
 
 
 def read(path: str | Path) -> Tensors:
-    """The tensors in a file by name: a .safetensors, or a state dict saved by torch.save.
+    """Read the tensors of a file by name: a .safetensors, or a state dict saved by torch.save.
 
     The state dict may be in a checkpoint, under "state_dict" or "model"; DataParallel's prefix is
-    taken off. No code in the file is run.
+    removed. No code in the file is run.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -33,7 +36,7 @@ def read(path: str | Path) -> Tensors:
             found: Any = load_file(path)
         else:
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what a damaged file raises depends on where it is damaged
+    except Exception as error:  # which exception a damaged file raises depends on the damage
         raise ConfigError(
             KEY,
             f"{path} is damaged, or holds more than tensors; save the weights with "
@@ -43,13 +46,14 @@ def read(path: str | Path) -> Tensors:
 
 
 def load(model: nn.Module, path: str | Path) -> None:
-    """Put the file's weights and buffers into `model`; every tensor must find its place.
+    """Copy the file's weights and buffers into `model`; every tensor must match exactly one.
 
-    By name if the names are the model's. Published files have the names of other code, as Local
-    SGD's; their tensors are taken in order, each to the next place of the same kind (the last part
-    of the name: weight, bias, running_mean ...) and the same shape. This asks less than one order
-    over all tensors: Local SGD's blocks with group norm list both norms before the second
-    convolution. A .safetensors goes by name only, because that format sorts its tensors.
+    Tensors are matched by name if the names are the model's. Published files, such as Local SGD's,
+    have the names of other code; their tensors are taken in order, each to the next place of the
+    same kind (the last part of the name: weight, bias, running_mean ...) and the same shape. This
+    is a weaker condition than one order over all tensors: Local SGD's blocks with group norm list
+    both norms before the second convolution. A .safetensors is matched by name only, because that
+    format sorts its tensors.
     """
     found, own = read(path), model.state_dict()
     places = {n: n for n, t in own.items() if n in found and found[n].shape == t.shape}
@@ -65,7 +69,7 @@ def load(model: nn.Module, path: str | Path) -> None:
 
 
 def _state_dict(found: Any, path: Path) -> Tensors:
-    """The tensors by name in what a file held."""
+    """Return the tensors by name from the content of a file."""
     for key in NESTED:
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
@@ -74,8 +78,8 @@ def _state_dict(found: Any, path: Path) -> Tensors:
     if not tensors or len(tensors) < len(named):
         raise ConfigError(
             KEY,
-            f"{path} is no state dict, names with their tensors and nothing else; save it with "
-            "torch.save(model.state_dict(), path)",
+            f"{path} is not a state dict, which holds names with their tensors and nothing else; "
+            "save it with torch.save(model.state_dict(), path)",
         )
     if all(name.startswith(WRAPPED) for name in tensors):
         return {name.removeprefix(WRAPPED): tensor for name, tensor in tensors.items()}
@@ -83,7 +87,7 @@ def _state_dict(found: Any, path: Path) -> Tensors:
 
 
 def _places_in_order(found: Tensors, own: Tensors) -> dict[str, str]:
-    """The model's names, each with the name in the file of the next tensor that fits there."""
+    """Map each name of the model to the name in the file of the next tensor that fits it."""
     waiting: dict[Any, list[str]] = defaultdict(list)
     for name, tensor in reversed(found.items()):
         waiting[_kind(name), tensor.shape].append(name)
@@ -99,7 +103,7 @@ def _kind(name: str) -> str:
 
 
 def _mismatch(found: Tensors, own: Tensors, places: dict[str, str]) -> str:
-    """The first tensor without a place, and how many there are."""
+    """Describe the first tensor without a match, and how many there are."""
     if lacking := [name for name in own if name not in places]:
         name = lacking[0]
         first = f"it has no {name} ({_shape(own[name])})"

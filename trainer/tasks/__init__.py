@@ -1,1 +1,1 @@
-"""What is learned: data, batches, loss and scores of a kind of problem."""
+"""Tasks: the data, batches, loss and scores of a kind of problem."""

@@ -1,4 +1,7 @@
-"""Image classification: the only task, and the only module above data/, that knows pixels."""
+"""Image classification, so far the only task.
+
+No other module above data/ knows pixels.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -15,8 +18,8 @@ from trainer.data.stored import feed
 from trainer.models import norm
 from trainer.tasks.task import Batch
 
-# A data set of at most so many values is normalised once and not batch by batch, for the same bits:
-# where steps are short, that is a tenth of them. As floats it takes four times the memory.
+# A data set of at most this many values is normalised once instead of batch by batch, with the same
+# bits. If steps are short, this saves a tenth of their time. Floats take four times the memory.
 MOST_READY = 1 << 22
 
 
@@ -26,16 +29,16 @@ class Images:
     def __init__(
         self, experiment: Experiment, device: torch.device, rank: int, ranks: int, *, download: bool
     ) -> None:
-        """Load the data set; `download`: whether this process may fetch it."""
+        """Load the data set; `download`: whether this process may download it."""
         data = load.load(experiment.data, download=download)
         self.experiment, self.device = experiment, device
         self.classes, self.shape, self.augment = data.classes, data.shape, data.augment
         self.noise = experiment.data.label_noise
         self.random = data.augment or self.noise > 0
-        # samples that stay in their files are addressed from the CPU, with their labels
+        # samples that stay in their files are indexed on the CPU, like their labels
         self.home = device if isinstance(data.x_train, Tensor) else torch.device("cpu")
         self.x, self.y = data.x_train, data.y_train
-        # every rank tests its share: each `ranks`-th image
+        # every rank evaluates its share: each `ranks`-th image
         self.x_test = data.x_test[rank::ranks].to(device)
         self.y_test = data.y_test[rank::ranks].to(device)
         double = experiment.model.precision == "fp64"
@@ -48,7 +51,7 @@ class Images:
         )
 
     def model(self) -> nn.Module:
-        """The network that the experiment names, for as many classes as the data has."""
+        """Create the network that the experiment names, with as many classes as the data."""
         chosen = self.experiment.model
         network: nn.Module = MODELS[chosen.name](
             classes=self.classes, in_shape=self.shape, **norm.chosen(chosen.norm, chosen.groups)
@@ -56,7 +59,7 @@ class Images:
         return network.double() if chosen.precision == "fp64" else network
 
     def split(self) -> Sequence[Tensor]:
-        """Each client's samples, without those that it holds out."""
+        """Return each client's samples, without those that it holds out."""
         drawing = self.experiment.data
         parts = partition(
             drawing.partition, self.y.numpy(), self.experiment.clients, self.experiment.seed
@@ -66,7 +69,7 @@ class Images:
     def hold(self, parts: Sequence[Tensor], clients: Sequence[int]) -> Sequence[Tensor]:
         """Move these clients' samples to the device, each once, even if clients share them.
 
-        The parts of other clients keep their length, but no place in them is valid.
+        The parts of other clients keep their length, but their places are not valid.
         """
         whole = len(clients) == len(parts) or self.experiment.data.partition.name == "shared"
         if not whole:
@@ -81,13 +84,13 @@ class Images:
         return parts
 
     def inputs(self, x: Tensor) -> Tensor:
-        """Normalised values, (B, C, H, W)."""
+        """Return normalised values, (B, C, H, W)."""
         return x if self.ready else self.normalise(x)
 
     def batches(
         self, places: Iterable[Tensor], stream: torch.Generator | None, *, training: bool = True
     ) -> Iterator[Batch]:
-        """Images (B, C, H, W), as integers if the data set is not ready, and labels (B,)."""
+        """Yield images (B, C, H, W), as integers if the data is not ready, and labels (B,)."""
         for x, y in feed(self.x, self.y, places, stream if self.augment else None):
             if training and self.noise and stream is not None:
                 yield x, noisy(y, self.noise, self.classes, stream)
@@ -95,19 +98,19 @@ class Images:
                 yield x, y
 
     def loss(self, output: Tensor, y: Tensor) -> Tensor:
-        """Mean cross-entropy, ()."""
+        """Return the mean cross-entropy, ()."""
         return cross_entropy(output, y)
 
     def units(self, y: Tensor) -> int:
-        """An image is one prediction."""
+        """Return the number of images: each is one prediction."""
         return len(y)
 
     def score(self, output: Tensor, y: Tensor) -> Tensor:
-        """How many images are classified right, and the sum of their losses: (2,) float64."""
+        """Return the number of correctly classified images and the sum of losses: (2,) float64."""
         right = (output.argmax(1) == y).sum()
         return torch.stack([right.double(), cross_entropy(output, y, reduction="sum").double()])
 
     def test(self, batch_size: int) -> Iterator[Batch]:
-        """This rank's share of the test images."""
+        """Return this rank's share of the test images, in batches."""
         parts = (slice(at, at + batch_size) for at in range(0, len(self.y_test), batch_size))
         return feed(self.x_test, self.y_test, parts)

@@ -1,1 +1,1 @@
-"""The gradient of the next batch, whatever it takes to compute it."""
+"""Workers: what computes the gradient of the next batch, on one device or several."""

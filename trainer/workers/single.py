@@ -1,4 +1,7 @@
-"""Gradients and evaluation with the whole model on one device."""
+"""The worker that has the whole model on one device.
+
+Which batches it is given, and what is done with gradients, is decided by others.
+"""
 
 from collections.abc import Iterable, Mapping
 
@@ -10,7 +13,7 @@ from trainer.tasks.task import Batch, Task
 
 
 class Single:
-    """Forward and backward of the network as it is, optionally under bf16 autocast."""
+    """Forward and backward pass of the unmodified network, optionally under bf16 autocast."""
 
     def __init__(self, model: nn.Module, task: Task, *, bf16: bool = False) -> None:
         self.flat, self.task, self.bf16 = Flat(model), task, bf16
@@ -25,19 +28,19 @@ class Single:
         self.buffers.copy_(buffers)
 
     def gradient(self, x: Tensor, y: Tensor) -> Tensor:
-        """Fill `grads` with the gradient on (x, y); returns the mean loss (), on the device."""
+        """Fill `grads` with the gradient on (x, y); return the mean loss (), on the device."""
         self.grads.zero_()
         loss = self.task.loss(self._output(x), y)
         loss.backward()
         return loss.detach()
 
     def total(self, value: Tensor) -> Tensor:
-        """The value itself: no other rank holds a part of the model."""
+        """Return the value itself, since no other rank holds a part of the model."""
         return value
 
     @torch.no_grad()
     def score(self, batches: Iterable[Batch]) -> tuple[float, float, int]:
-        """On test batches: predictions that are right, sum of the losses, predictions."""
+        """Return, for test batches: correct predictions, sum of the losses, predictions."""
         self.model.eval()
         sums = torch.zeros(2, dtype=torch.float64, device=self.params.device)
         count = 0
@@ -50,10 +53,11 @@ class Single:
 
     @torch.no_grad()
     def estimate(self, batches: Iterable[Batch]) -> int:
-        """Replace `buffers` by their mean over these batches; returns how many there were.
+        """Replace `buffers` by their mean over these batches; return how many there were.
 
-        Pass i has momentum 1 / (1 + i), which makes the running average a cumulative mean (Gu et
-        al. 2023, appendix on evaluation). The batch counters keep their values.
+        Pass i (from 0) has momentum 1 / (1 + i), which makes the running average a cumulative
+        mean: m <- m + (value - m) / (1 + i) (Gu et al. 2023, appendix on evaluation). The batch
+        counters keep their values.
         """
         norms = [m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         momenta = [norm.momentum for norm in norms]
@@ -70,16 +74,16 @@ class Single:
         return count
 
     def state(self) -> list[Tensor]:
-        """The integer buffers: BatchNorm's batch counters."""
+        """Return the integer buffers: BatchNorm's batch counters."""
         return self.flat.counters
 
     def load(self, state: list[Tensor]) -> None:
-        """Take over what `state` returned."""
+        """Restore the result of `state`."""
         for counter, saved in zip(self.flat.counters, state, strict=True):
             counter.copy_(saved)
 
     def tensors(self) -> Mapping[str, Tensor]:
-        """The network as it is loaded, each tensor by its own name."""
+        """Return the network as it is loaded, each tensor by its own name."""
         return dict(self.model.state_dict())
 
     def _output(self, x: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""The interface between the engine and what computes gradients: one device, later a pipeline."""
+"""The interface between the engine and what computes gradients: one device, later a pipeline.
+
+A worker knows neither clients nor rounds.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
@@ -10,34 +13,34 @@ from trainer.tasks.task import Batch
 
 
 class Worker(Protocol):
-    """Holds the live network; P parameters and B float buffers of this rank's part of the model."""
+    """The live network: P parameters and B float buffers of this rank's part of the model."""
 
     layout: Layout
-    params: Tensor  # (P,) behind the network
+    params: Tensor  # (P,) which the network's parameters are views of
     grads: Tensor  # (P,) of the latest batch
     buffers: Tensor  # (B,)
-    random: bool  # does a step draw at random (dropout, or what the task draws)?
+    random: bool  # a step draws random numbers (for dropout, or in the task)
 
     def enter(self, anchor: Tensor, buffers: Tensor) -> None:
         """Load a model (P,) and its buffers (B,) into the network."""
 
     def gradient(self, x: Tensor, y: Tensor) -> Tensor:
-        """Fill `grads` with the gradient on (x, y); returns the mean loss (), on the device."""
+        """Fill `grads` with the gradient on (x, y); return the mean loss (), on the device."""
 
     def total(self, value: Tensor) -> Tensor:
-        """The sum of a value over the parts of the model that other ranks hold."""
+        """Return the sum of a value over all parts of the model, also those on other ranks."""
 
     def score(self, batches: Iterable[Batch]) -> tuple[float, float, int]:
-        """On test batches: predictions that are right, sum of the losses, predictions."""
+        """Return, for test batches: correct predictions, sum of the losses, predictions."""
 
     def estimate(self, batches: Iterable[Batch]) -> int:
-        """Replace `buffers` by their mean over these batches; returns how many there were."""
+        """Replace `buffers` by their mean over these batches; return how many there were."""
 
     def state(self) -> list[Tensor]:
-        """What a checkpoint must hold besides parameters and float buffers."""
+        """Return what a checkpoint must hold besides parameters and float buffers."""
 
     def load(self, state: list[Tensor]) -> None:
-        """Take over what `state` returned."""
+        """Restore the result of `state`."""
 
     def tensors(self) -> Mapping[str, Any]:
-        """The network as it is loaded, each tensor by its own name."""
+        """Return the network as it is loaded, each tensor by its own name."""

@@ -1,1 +1,1 @@
-"""Which coordinates travel: masks that all ranks agree on."""
+"""Policies: masks, agreed by all ranks, of the coordinates that travel."""

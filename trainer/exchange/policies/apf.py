@@ -1,10 +1,11 @@
 """Adaptive Parameter Freezing (Chen et al., ICDCS 2021): frozen values stand still everywhere.
 
-Symbols: Ts = threshold, alpha = ema, E and Eabs = DriftRatio, L = period (rounds), K = round.
-The mask follows from agreed values and the run's seed alone, so it costs no traffic.
+Clients have no say here: the mask follows from agreed values and the run's seed alone, so it costs
+no traffic. Symbols: Ts = threshold, alpha = ema, E and Eabs = DriftRatio, L = period (rounds),
+K = round. A coordinate is stable if |E| / Eabs < Ts.
 
-For large models, unstable coordinates can be frozen too, at random: Aggressive APF (of the paper's
-submission), APF# and APF++ (Chen et al., TPDS 2023).
+For large models, unstable coordinates can be frozen at random as well: Aggressive APF (of the
+paper's submission), APF# and APF++ (Chen et al., TPDS 2023).
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,9 +25,11 @@ from trainer.turn import Server, Turn
 class APF(FreezingPolicy):
     """Additive increase, multiplicative decrease of each coordinate's frozen period.
 
-    A coordinate that is stable when judged sleeps one round longer than the last time; one that is
-    not sleeps half as long, and some random rounds more if the settings say so. Asleep, it is
-    rolled back after each local step and not exchanged.
+    A coordinate that is stable when judged sleeps one round longer than the last time: L <- L + 1.
+    One that is not sleeps half as long, L <- floor(L / 2), and some random rounds more if the
+    settings require it. As in TCP's control of congestion, the period is found by trial: it grows
+    slowly while freezing does no harm, and falls quickly when the coordinate moves again. A
+    sleeping coordinate is rolled back after each local step and not exchanged.
     """
 
     def __init__(self, settings: Settings, size: int, device: torch.device, seed: int = 0) -> None:
@@ -34,12 +37,12 @@ class APF(FreezingPolicy):
         self.threshold = settings.threshold
         self.ratio = DriftRatio(size, settings.ema, device)
         self.period = torch.zeros(size, dtype=torch.int16, device=device)  # L
-        self.asleep = torch.zeros_like(self.period)  # rounds left out from now on
+        self.asleep = torch.zeros_like(self.period)  # rounds that it still stays excluded
         self.freeze(self.asleep > 0)
 
     def freeze(self, frozen: Tensor) -> None:
         super().freeze(frozen)
-        self.values: Tensor | None = None  # (F,) the agreed values there, in this round
+        self.values: Tensor | None = None  # (F,) the agreed values of this round there
 
     def stepped(self, turn: Turn) -> None:
         if self.labelled:
@@ -55,7 +58,7 @@ class APF(FreezingPolicy):
             period, asleep, frozen = self.period[part], self.asleep[part], self.frozen[part]
             judged = torch.where(stable[part], period + 1, period // 2)
             period.copy_(torch.where(frozen, period, judged))
-            more = next(extra).to(period.device) * ~stable[part]  # beyond L, which it leaves alone
+            more = next(extra).to(period.device) * ~stable[part]  # added to the sleep, not to L
             asleep.copy_(torch.where(frozen, asleep - 1, period + more))
         self.freeze(self.asleep > 0)
         if self.labelled > self.settings.tighten_at * self.size:
@@ -78,13 +81,15 @@ class APF(FreezingPolicy):
 
 
 def random_rounds(settings: Settings, seed: int, size: int, round_number: int) -> Iterator[Tensor]:
-    """For how many rounds each coordinate sleeps if it is unstable: int16, in `chunks`.
+    """Yield how many rounds each coordinate sleeps if it is unstable: int16, in `chunks`.
 
-    Drawn on the CPU, so that ranks with unlike devices draw alike, and from the round alone.
+    The draw depends on seed and round alone, and is made on the CPU, so that ranks with different
+    devices draw the same numbers.
     """
     ramp, most = settings.random_probability_ramp, settings.random_probability
     grown = min(round_number / ramp, 1.0)
-    # below the probability, a draw is uniform again: it gives the length as well
+    # A draw u, uniform on [0, 1), freezes if u < p. Given that, u is uniform on [0, p), so it also
+    # gives the length: for APF++, u ramp / length_ramp is uniform on [0, K / length_ramp).
     probability, shortest, per_draw = {
         "none": (0.0, 0, 0.0),
         "sharp": (most, 1, 0.0),

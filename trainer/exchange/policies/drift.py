@@ -1,7 +1,19 @@
-"""The statistic that APF and GWPF share: |EMA(g)| / EMA(|g|), one ratio per coordinate.
+"""The drift ratio of APF and GWPF: |EMA(g)| / EMA(|g|), one ratio per coordinate.
 
-g is the change of the agreed value. 1: it moves one way; near 0: it oscillates around its place.
-The EMAs start at 0 and need no bias correction, since the factor cancels in the ratio.
+What is done with a coordinate of low ratio is the policies' decision. g is the change of the agreed
+value over a round, and EMA an exponential moving average with factor alpha (`ema`):
+
+    E <- alpha E + (1 - alpha) g        Ea <- alpha Ea + (1 - alpha) |g|
+
+Both are sums of the past g with the same weights (1 - alpha) alpha^j, so |E| <= Ea by the triangle
+inequality. The ratio is 1 if all changes had the same sign, and near 0 if they cancel, which is an
+oscillation around one place. It does not reach 0: if g is noise of random sign and constant size,
+E has the variance g^2 (1 - alpha)^2 / (1 - alpha^2), so the ratio is around
+sqrt((1 - alpha) / (1 + alpha)), which is 0.07 for alpha = 0.99. A threshold far below that freezes
+hardly anything.
+
+The averages start at 0, which scales both by the same 1 - alpha^t after t rounds. The factor
+cancels in the ratio, so no bias correction is needed.
 """
 
 from collections.abc import Iterator
@@ -13,12 +25,12 @@ from trainer.exchange.message import CHUNK
 
 
 def chunks(size: int) -> Iterator[slice]:
-    """A vector in pieces, so that no temporary is as long as the model."""
+    """Cut a vector into pieces, so that no temporary is as long as the model."""
     return (slice(i, i + CHUNK) for i in range(0, size, CHUNK))
 
 
 def halved(threshold: float, floor: float) -> float:
-    """Half the threshold, but not below the floor; one that starts below it stays."""
+    """Return half the threshold, but not below the floor; one that is already below it stays."""
     return min(threshold, max(threshold / 2, floor))
 
 
@@ -32,7 +44,7 @@ class DriftRatio:
 
     @classmethod
     def of(cls, signed: Tensor, absolute: Tensor, ema: float) -> "DriftRatio":
-        """The statistic that works in these two vectors, (P,) each."""
+        """Create the statistic on two existing vectors, (P,) each, which it changes in place."""
         ratio = cls(0, ema, signed.device)
         ratio.signed, ratio.absolute = signed, absolute
         return ratio
@@ -40,7 +52,8 @@ class DriftRatio:
     def update(self, g: Tensor, mask: Tensor | None) -> None:
         """Add the sample `g` (P,) where mask is true, and leave |g| in `g`.
 
-        Elsewhere both averages keep their value: a lerp of weight zero changes no bit.
+        E.lerp_(g, w) is E + w (g - E), which is the average above for w = 1 - alpha. Where the
+        mask is false the weight is zero, and both averages keep their bits.
         """
         for part in chunks(len(self.signed)):
             weight = 1 - self.ema if mask is None else mask[part] * (1 - self.ema)
@@ -48,7 +61,10 @@ class DriftRatio:
             self.absolute[part].lerp_(g[part].abs_(), weight)
 
     def below(self, threshold: float) -> Tensor:
-        """Where the ratio is below the threshold: bool (P,); 0/0, never moved, is not."""
+        """Return where the ratio is below the threshold: bool (P,).
+
+        |E| < Ea T needs no division. A coordinate that never moved has 0 < 0, so it is not below.
+        """
         below = torch.empty_like(self.signed, dtype=torch.bool)
         for part in chunks(len(self.signed)):
             torch.lt(self.signed[part].abs(), self.absolute[part] * threshold, out=below[part])

@@ -1,10 +1,14 @@
-"""Gradient-Wise Parameter Freezing (Computer Networks 255, 2024) as the paper means it.
+"""Gradient-Wise Parameter Freezing (Computer Networks 255, 2024) as described in the paper.
 
-Symbols: T = threshold, T_thaw = thaw_threshold, q = quorum, E and Ea = DriftRatio, F = frozen,
-b_k = a client's votes, v = votes. The paper leaves several choices open; ours are:
+The rule of its published code is in gwpf_released.py. Symbols: T = threshold, T_thaw =
+thaw_threshold, q = quorum, E and Ea = DriftRatio, F = frozen, b_k = a client's votes, v = votes.
+All ranks freeze a coordinate when |E| / Ea < T. Client k votes for it when |sum d| / sum |d| >=
+T_thaw over its local steps d, and it thaws when v = sum b_k >= q times the round's clients. The
+paper leaves several choices open; ours are:
 
-- a client's statistic runs since the freeze, not over one round: |displacement| / distance, which
-  is |sum d| / sum |d| over its local steps. Displacement needs no memory, it is anchor - local;
+- a client's statistic covers all steps since the freeze, not one round. |sum d| is the displacement
+  |anchor - local|, which needs no memory, and sum |d| the distance travelled. Like the drift ratio
+  it is in [0, 1]: 1 if all steps have the same sign, near 0 if the coordinate only oscillates;
 - a thawed coordinate is active again: it is averaged, feeds E and Ea, and is judged like any other;
 - a frozen period ends after max_frozen_rounds at the latest, so staleness is bounded;
 - T is halved once each time the frozen share rises above tighten_at, and never below a floor.
@@ -25,11 +29,11 @@ from trainer.turn import Memory, Server, Turn
 
 
 class GWPF(FreezingPolicy):
-    """Frozen coordinates train on at each client and stay out of the mean until clients vote.
+    """Frozen coordinates that keep training at each client, out of the mean until a vote.
 
     Extra memory in model lengths: E and Ea, a half for age, a quarter for the mask, and for each
-    client three numbers per frozen coordinate. Masks are only for whole rounds; what happens at
-    each client or step goes by index, which is faster by an order of magnitude.
+    client three numbers per frozen coordinate. Masks are used only once a round; at each client or
+    step an index is used, which is faster by an order of magnitude.
     """
 
     keeps = True
@@ -38,9 +42,9 @@ class GWPF(FreezingPolicy):
         self.settings, self.size = settings, size
         self.threshold = settings.threshold
         self.ratio = DriftRatio(size, settings.ema, device)
-        self.age = torch.zeros(size, dtype=torch.int16, device=device)  # rounds it was left out
-        self.rounds = 0  # that have ended
-        self.crowded = False  # was the frozen share above tighten_at?
+        self.age = torch.zeros(size, dtype=torch.int16, device=device)  # rounds in a row left out
+        self.rounds = 0  # rounds that have ended
+        self.crowded = False  # whether the frozen share was above tighten_at
         self.freeze(torch.zeros(size, dtype=torch.bool, device=device))
 
     # ------------------------------------------------------------------ at each client
@@ -50,13 +54,13 @@ class GWPF(FreezingPolicy):
             return
         travel = torch.zeros_like(turn.params)
         if memory:
-            # a coordinate that thawed since then starts again from the agreed value
+            # a coordinate that has thawed in between starts again from the agreed value
             still = self._still_frozen(memory)
             kept = memory["index"][still]
             turn.params.scatter_(0, kept, memory["local"][still])
             travel.scatter_(0, kept, memory["travel"][still])
-        turn.work["gwpf.travel"] = travel.index_select(0, self.index)  # (F,) sum of |step|
-        turn.work["gwpf.before"] = turn.params.index_select(0, self.index)  # the last step
+        turn.work["gwpf.travel"] = travel.index_select(0, self.index)  # (F,) sum of |d|
+        turn.work["gwpf.before"] = turn.params.index_select(0, self.index)  # (F,) before a step
 
     def stepped(self, turn: Turn) -> None:
         if self.labelled:
@@ -72,11 +76,17 @@ class GWPF(FreezingPolicy):
         displacement = turn.server.anchor.index_select(0, self.index).sub_(local).abs_()
         round_number = torch.tensor(turn.server.number)
         memory.update(index=self.index, local=local, travel=travel, round=round_number)
+        # the ratio without a division; a coordinate that never moved has no reason to thaw
         return (displacement >= self.settings.thaw_threshold * travel) & (travel > 0)
 
     def _still_frozen(self, memory: Memory) -> Tensor:
-        """Of the remembered coordinates (bool, F then): frozen ever since, without a break."""
-        away = self.rounds - int(memory["round"])  # rounds that have ended since then, beside it
+        """Return which of the client's kept coordinates (bool, F then) were never thawed since.
+
+        The age of such a coordinate counts the round in which the client kept it, if the exchange
+        left it out, and all rounds that ended after that one. So it is larger than their number; a
+        coordinate that was exchanged in between started again at 0.
+        """
+        away = self.rounds - int(memory["round"])  # rounds that have ended after that one
         index = memory["index"]
         kept: Tensor = self.frozen.index_select(0, index) & (self.age.index_select(0, index) > away)
         return kept
@@ -98,10 +108,11 @@ class GWPF(FreezingPolicy):
         return self.labelled > 0
 
     def quorum(self, voters: int) -> int:
+        # less a little, since in floating point 0.07 * 100 is just above 7
         return max(1, ceil(self.settings.quorum * voters - 1e-9))
 
     def ballot_bytes(self) -> int:
-        return -(-self.labelled // 8)
+        return -(-self.labelled // 8)  # one bit for each frozen coordinate
 
     def select(self, decided: Tensor | None) -> Places:
         if decided is None:

@@ -1,10 +1,10 @@
 """The rule of the published GWPF code, defects included, so that it can be compared.
 
-What it does differs from the paper's text in four ways that decide its traffic:
+The rule of the paper is in gwpf.py. The code differs from it in four ways that decide its traffic:
 - two buffers alias, so E and Ea average the weights instead of the updates (`aliased`);
 - a freeze label is permanent; a "thaw" only adds the coordinate to the exchange for a while;
-- one vote of all thaws, from the H - 1 local steps of one round, after which it is forgotten;
-- votes travel as int32, 4 bytes for each labelled coordinate, what leaving it out would save.
+- a single client's vote thaws, from the H - 1 local steps of one round, which are then forgotten;
+- votes travel as int32: 4 bytes for each labelled coordinate, as many as leaving it out saves.
 Symbols of the code: L = frozen, L2 = persistence (rounds + 1 with votes, halved without).
 """
 
@@ -22,7 +22,7 @@ from trainer.turn import Memory, Server, Turn
 
 
 class GWPFReleased(FreezingPolicy):
-    """Clients' statistics of frozen coordinates are EMAs over the first H - 1 steps of a round."""
+    """The published rule; a client's statistic is over the first H - 1 steps of one round."""
 
     keeps = True
     lanes = False
@@ -40,7 +40,7 @@ class GWPFReleased(FreezingPolicy):
             return
         last = turn.params.clone()  # values at the last recorded step
         if memory:
-            # `last` is not refreshed by an average, so the next difference contains the jump
+            # an average does not refresh `last`, so the next difference contains the jump
             last.masked_scatter_(memory["mask"], memory["last"])
             kept = memory["mask"] if self.sent is None else memory["mask"] & ~self.sent
             drifted = turn.params.clone().masked_scatter_(memory["mask"], memory["local"])
@@ -51,13 +51,13 @@ class GWPFReleased(FreezingPolicy):
         turn.work |= {"released.signed": signed, "released.absolute": absolute}
 
     def _own(self, turn: Turn) -> DriftRatio:
-        """The statistic of the client that trains now."""
+        """Return the statistic of the client that is being trained."""
         return DriftRatio.of(
             turn.work["released.signed"], turn.work["released.absolute"], self.settings.ema
         )
 
     def stepped(self, turn: Turn) -> None:
-        """Records the step before this one: the last step of a round never counts."""
+        """Record the step before this one, so that the last step of a round never counts."""
         if not self.labelled:
             return
         last, current = turn.work["released.last"], turn.work["released.current"]

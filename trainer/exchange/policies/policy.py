@@ -1,8 +1,8 @@
 """The interface of a policy: which coordinates are exchanged this round; by default all of them.
 
-A policy sees a round from two sides. At each client: `entering`, `stepped`, `leaving`. On every
-rank alike, and from agreed values only, so that masks are the same everywhere: `select`, `applied`.
-It never sees a collective: clients return ballots, and the engine tells it what they decided.
+A policy never sees a collective: clients return ballots, and the engine passes it the outcome. Its
+hooks are of two kinds. At each client: `entering`, `stepped`, `leaving`. On every rank alike, and
+from agreed values only, so that masks are the same everywhere: `select`, `applied`.
 """
 
 from collections.abc import Mapping
@@ -17,30 +17,30 @@ from trainer.turn import Memory, Server, Turn
 
 
 class Policy:
-    """Full synchronisation, and the base of the others. P is the length of the flat model."""
+    """Full synchronisation, and base of all policies. P is the length of the flat model."""
 
-    keeps: ClassVar[bool] = False  # does it have memory of each client?
-    watches: ClassVar[bool] = False  # does it want to see how the agreed model moved?
-    lanes: ClassVar[bool] = True  # do ballots travel in narrow lanes, or as int32?
+    keeps: ClassVar[bool] = False  # it has memory of each client
+    watches: ClassVar[bool] = False  # `applied` uses the change of the agreed model
+    lanes: ClassVar[bool] = True  # ballots travel in narrow lanes; False: as int32
     labelled = 0  # coordinates that it calls frozen, exchanged or not
 
     def __init__(self, settings: Full, size: int, device: torch.device, seed: int = 0) -> None:
-        """`seed`: the run's, for a policy that draws at random, alike on every rank."""
+        """Start with nothing frozen; `seed`: the run's, for draws that all ranks make alike."""
         self.size = size
 
     # ------------------------------------------------------------------ at each client
 
     def entering(self, turn: Turn, memory: Memory) -> None:
-        """A client starts from the agreed model in `turn.params`: restore what it kept."""
+        """Restore what a client kept; it starts from `turn.params`, the agreed model."""
 
     def stepped(self, turn: Turn) -> None:
-        """One local step was taken."""
+        """React to one local step, which has just been taken."""
 
     def leaving(self, turn: Turn, memory: Memory) -> Tensor | None:
-        """Local training is over: keep what stays at the client, and vote.
+        """Keep what stays at the client after local training, and return its ballot.
 
         What stays is on frozen coordinates, which are not sent, so it need not wait for the
-        exchange. Returns the ballot, (labelled,) bool, if the policy votes.
+        exchange. The ballot is (labelled,) bool, or None if the policy does not vote.
         """
         return None
 
@@ -48,53 +48,53 @@ class Policy:
 
     @property
     def voting(self) -> bool:
-        """Is there anything to vote on this round?"""
+        """Whether there is anything to vote on in this round."""
         return False
 
     def quorum(self, voters: int) -> int:
-        """How many of the round's clients decide."""
+        """Return how many of the round's clients must vote for a coordinate to thaw it."""
         return 1
 
     def ballot_bytes(self) -> int:
-        """What one client's ballot costs to upload."""
+        """Return the bytes that one client's ballot costs to upload."""
         return 0
 
     def select(self, decided: Tensor | None) -> Places:
-        """What is exchanged; decided: (labelled,) bool, the vote's outcome, if there was one."""
+        """Return the places to exchange; decided: (labelled,) bool, the outcome of a vote."""
         return Places(self.size, self.live())
 
     def applied(self, change: Tensor, server: Server, places: Places) -> None:
-        """The agreed model moved by -change (P,), which may be overwritten: judge it anew."""
+        """Judge coordinates again: the model moved by -change (P,), which may be overwritten."""
 
     def live(self) -> Tensor | None:
-        """Coordinates (bool, P) that are not frozen as the round begins; None: all of them."""
+        """Return the coordinates (bool, P) not frozen as the round begins; None: all of them."""
         return None
 
     def displacement(self, anchor: Tensor, memory: Memory) -> Tensor | None:
-        """anchor - local (P,) of a client that drifted from the agreed model, or None."""
+        """Return anchor - local (P,) of a client that drifted from the agreed model, or None."""
         return None
 
     def drifted(self) -> Tensor | None:
-        """Coordinates (bool, P) on which clients may differ now; None: they agree everywhere."""
+        """Return the coordinates (bool, P) on which clients may differ now; None: nowhere."""
         return None
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold: tensors and numbers."""
+        """Return what a checkpoint must hold: tensors and numbers."""
         return {}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned."""
+        """Restore the result of `state`."""
 
 
 class FreezingPolicy(Policy):
-    """What all policies share that leave frozen coordinates out."""
+    """Base of the policies that exclude frozen coordinates."""
 
     watches = True
 
     def freeze(self, frozen: Tensor) -> None:
-        """Leave these coordinates (bool, P) out from now on."""
+        """Exclude these coordinates (bool, P) from now on."""
         self.frozen = frozen
-        self.index = frozen.nonzero()[:, 0]  # (F,), far faster than a mask at each client or step
+        self.index = frozen.nonzero()[:, 0]  # (F,), for each client or step far faster than a mask
         self.labelled = len(self.index)
 
     def live(self) -> Tensor | None:

@@ -1,1 +1,1 @@
-"""How messages become means that all ranks agree on."""
+"""Reductions: from messages to means that are the same on all ranks."""

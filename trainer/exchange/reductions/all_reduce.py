@@ -1,7 +1,8 @@
 """The plain sum: each rank adds up its clients, one all-reduce adds up the ranks.
 
-Updates are elements of a weighted vector space: clients on a rank and ranks in a group are added by
-the same `+`, so the result does not depend on who trains whom, up to rounding.
+Formats that a collective cannot add are in owners.py. Clients on a rank and ranks in a group are
+added by the same weighted `+`, so the result does not depend on which rank trains a client, up to
+rounding.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ class AllReduce(Reduction):
     """Values in a type that the collective can add, fp32 or fp64.
 
     No client's message is formed: its payload is what the client would have to upload. sparse: a
-    transform thins messages out, so ranks first tell each other in which places anybody sends.
+    transform thins messages out, so ranks first exchange the places in which any client sends.
     """
 
     folds = True
@@ -38,9 +39,10 @@ class AllReduce(Reduction):
 
 
 class Sum(Exchange):
-    """One buffer: the named vectors one after the other, and a lane.
+    """One buffer: the named vectors one after another, and one more value.
 
-    In the lane a rank that was asked to stop tells the others, for 4 bytes and no second latency.
+    The last value, the lane, reports that a rank was asked to stop. It costs 4 bytes, and no second
+    collective.
     """
 
     def __init__(self, reduction: AllReduce, group: Group, terms: Terms) -> None:
@@ -49,7 +51,7 @@ class Sum(Exchange):
         lengths = [terms.length(vector) for vector in terms.vectors]
         pieces = self.sum[:-1].split(lengths)
         self.parts = dict(zip(terms.vectors, pieces, strict=True))
-        # where anybody on this rank sends anything, and how many values each message has there
+        # where any client of this rank sends a value, and how many values each message has
         self.union = {v: torch.zeros_like(x, dtype=torch.bool) for v, x in self._thin()}
         self.values: list[Tensor] = []
 
@@ -93,7 +95,7 @@ class Sum(Exchange):
         return Delivery(means, first, stop=bool(total[-1] > 0))
 
     def _compacted(self, travelling: Sequence[tuple[Vector, Tensor, Places]]) -> Tensor:
-        """The values that travel, and the lane."""
+        """Return the values that travel, and the lane."""
         buffer = self.sum.new_empty(sum(where.count for _, _, where in travelling) + 1)
         at = 0
         for _, dense, where in travelling:
@@ -107,7 +109,7 @@ class Sum(Exchange):
         return buffer
 
     def _union(self, places: Places) -> dict[Vector, Places]:
-        """The places of each vector: the round's, and of those only where anybody sends."""
+        """Return the places of each vector: the round's, or those where any client sends."""
         chosen = {}
         for vector, dense in self.parts.items():
             chosen[vector] = Places(len(dense)) if vector.exact else places
@@ -125,7 +127,7 @@ class Sum(Exchange):
         return kinds
 
     def _book(self, chosen: Mapping[Vector, Places]) -> None:
-        """What this rank's clients would have to upload."""
+        """Count what this rank's clients would have to upload."""
         size, books = self.reduction.dtype.itemsize, self.group.books
         for vector, where in chosen.items():
             if vector.exact:

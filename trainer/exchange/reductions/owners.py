@@ -1,7 +1,10 @@
-"""Coded messages go to the owner of each share of the vector, and its coded mean comes back.
+"""The reduction for coded messages: each share of a vector has an owner, which codes its mean.
 
-An all-to-all and a gather: the bytes of a ring all-reduce of the coded format, with two roundings
-of each value and not one for every rank.
+The code itself is an encoder's. Clients' coded shares go to their owners (an all-to-all), each
+owner decodes and adds them, and the coded means come back (a gather). With one client on each of W
+ranks and B coded bytes, a rank sends (W - 1) / W B in each of the two, together as many as in a
+ring all-reduce. A ring, however, would decode, add and code again at each of its W - 1 hops; here
+every value is rounded only twice, once by its client and once by its owner.
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -24,7 +27,7 @@ Gathered = Generator[Work, None, dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Segment:
-    """A vector as it travels: `count` values, cut between blocks into a share for each owner."""
+    """A vector in transit: `count` values, cut between blocks into one share for each owner."""
 
     vector: Vector
     kind: str
@@ -34,27 +37,28 @@ class Segment:
     cuts: tuple[int, ...]  # W + 1 of them
 
     def share(self, rank: int) -> int:
-        """How many values a rank owns."""
+        """Return how many values a rank owns."""
         return self.cuts[rank + 1] - self.cuts[rank]
 
 
 def cut(count: int, block: int, ranks: int) -> tuple[int, ...]:
-    """Where the owners' shares of `count` values begin and end: always between two blocks."""
+    """Return where the owners' shares of `count` values begin and end, always between blocks."""
     blocks = ceil(count / block)
     share = ceil(blocks / ranks) * block
     return (*(min(count, rank * share) for rank in range(ranks)), count)
 
 
 def fixed(sizes: Sequence[int | None]) -> list[int]:
-    """Sizes of parts, 0 where a size depends on the values and is told later."""
+    """Return the sizes of parts, 0 if a size depends on the values and is sent later."""
     return [size or 0 for size in sizes]
 
 
 class Owners(Reduction):
-    """One class for every format that a collective cannot add: bf16 and blocks of integers.
+    """The reduction of all formats that a collective cannot add: bf16 and blocks of integers.
 
-    Each client's message is coded by itself, and the owner adds the clients in the clients' order:
-    no bit of the result depends on the number of ranks, or on who trains whom.
+    Each client's message is coded separately, and the owner adds the decoded messages in the order
+    of the clients. Floating-point addition is not associative, so only a fixed order makes every
+    bit of the result independent of the number of ranks and of which rank trains a client.
     """
 
     def __init__(self, code: Encoder, once: Encoder, *, sparse: bool = False) -> None:
@@ -76,7 +80,9 @@ class Owners(Reduction):
             else:
                 code = Sparse(self.code) if self.sparse and vector.adds_up else self.code
                 up = self.once if vector.leftover == "lost" else code
-                # what all clients' memories have to add up to arrives as the sum of what was sent
+                # "everyone": each client changes its memory by what it sent, and the others change
+                # their sum of all memories by this mean. If the mean were coded, its error would
+                # stay in the sum forever, since no later message contains it. So it is exact.
                 down = exact if vector.over == "everyone" else code
             count = terms.length(vector) if vector.exact else places.count
             cuts = cut(count, max(up.block, down.block), group.size)
@@ -85,7 +91,7 @@ class Owners(Reduction):
 
 
 class Shares(Exchange):
-    """Holds what this rank's clients send, coded, in a box for each owner."""
+    """The coded messages of this rank's clients, in one box for each owner."""
 
     def __init__(self, group: Group, terms: Terms, segments: list[Segment]) -> None:
         self.group, self.terms, self.segments = group, terms, segments
@@ -100,7 +106,7 @@ class Shares(Exchange):
         return (terms.seed, terms.cohort.number, terms.purpose, client, segment)
 
     def add(self, message: Message) -> Mapping[str, Tensor]:
-        """Code a message; what the others get of it is what decoding gives."""
+        """Code a message; return, for a report, what the others will decode from it."""
         report: dict[str, Tensor] = {}
         for at, segment in enumerate(self.segments):
             vector = message.vectors[segment.vector.name]
@@ -124,7 +130,7 @@ class Shares(Exchange):
         self.leaving[kind] = self.leaving.get(kind, 0) + count
 
     def _decoded(self, segment: Segment, code: Encoder, coded: Sequence[Tensor]) -> Tensor:
-        """All shares of a segment, dense."""
+        """Decode all shares of a segment into a dense vector."""
         values = torch.cat(
             [code.decode(part, segment.share(rank)) for rank, part in enumerate(coded)]
         )
@@ -138,7 +144,7 @@ class Shares(Exchange):
         sizes = [fixed(known) * len(members[rank]) for rank in ranks]
         if None in known:
             sizes = yield from self._tell(self.boxes, [len(rank) for rank in sizes])
-        note = torch.tensor([stop], dtype=torch.uint8, device=self.group.device)  # after the rest
+        note = torch.tensor([stop], dtype=torch.uint8, device=self.group.device)  # the last byte
         self._leaves("control", self.group.size - 1)
         boxes, self.boxes = self.boxes, []
         work, received = self.group.all_to_all(
@@ -165,7 +171,7 @@ class Shares(Exchange):
         return Places(self.terms.size, means[first.vector.name] != 0)
 
     def _tell(self, boxes: Sequence[Sequence[Tensor]], counts: Sequence[int]) -> Told:
-        """The sizes of what each rank is about to send, where they depend on the values."""
+        """Exchange the sizes of the parts that each rank is about to send."""
         told = [torch.tensor([p.numel() for p in box], dtype=torch.int32) for box in boxes]
         pieces = [sizes.view(torch.uint8).to(self.group.device) for sizes in told]
         leaving = sum(p.numel() for rank, p in enumerate(pieces) if rank != self.group.rank)
@@ -181,7 +187,7 @@ class Shares(Exchange):
         sizes: Sizes,
         members: Sequence[Sequence[Participant]],
     ) -> dict[tuple[int, int], Tensor]:
-        """The bytes of each (client, segment) in this rank's share."""
+        """Return the bytes of each (client, segment) in this rank's share."""
         arrived = {}
         for data, rank_sizes, rank_members in zip(received, sizes, members, strict=True):
             pieces = iter(data[:-1].split(rank_sizes))
@@ -191,10 +197,10 @@ class Shares(Exchange):
         return arrived
 
     def _mean(self, at: int, segment: Segment, arrived: dict[tuple[int, int], Tensor]) -> Tensor:
-        """The weighted sum over clients in this rank's share, one client after the other."""
+        """Return the weighted sum over clients in this rank's share, one client after another."""
         count = segment.share(self.group.rank)
         total = self.terms.like.new_zeros(count)
-        for member in self.terms.cohort.members:  # whoever trained them: no bit depends on it
+        for member in self.terms.cohort.members:  # in the order of clients, not of ranks
             values = segment.up.decode(arrived.pop((member.client, at)), count)
             total.add_(values, alpha=member.factor(segment.vector))
         return total

@@ -1,7 +1,8 @@
-"""The interface of a reduction: messages of a group's clients in, means that all ranks share out.
+"""The interface of a reduction, from the messages of a group's clients to means on all ranks.
 
-An exchange is a generator: it yields each collective that it has started and goes on once that is
-over. So reductions nest by `yield from`, and several can be under way at once (`Handle`).
+What is done with the means is the algorithm's business. An exchange is a generator: it yields each
+collective that it has started, and continues once that has ended. So reductions nest by `yield
+from`, and several can be under way at once (`Handle`).
 """
 
 from collections.abc import Generator, Mapping
@@ -21,35 +22,36 @@ class Exchange:
     def add(self, message: Message) -> Mapping[str, Tensor]:
         """Take a message; its vectors must not change any more.
 
-        Returns what the others get of it, dense like the message itself, if the terms ask for a
-        report (else nothing). Messages are added by client.
+        If the terms require a report, return what the others receive of it, dense like the message
+        itself; otherwise nothing. Messages are added in the order of clients.
         """
         raise NotImplementedError
 
     def finish(self, places: Places, stop: bool) -> Steps:
-        """Exchange; `places`: the round's, also if the terms knew them; `stop`: was this rank asked
-        to? That rides along, from a rank without participants too.
+        """Exchange the messages; `places`: the round's, even if the terms contained them.
+
+        `stop`: whether this rank was asked to stop. Every rank sends it, also without participants.
         """
         raise NotImplementedError
 
 
 class Reduction:
-    """What a group does with its messages. The attributes say what fits it."""
+    """Base of all reductions. The attributes declare what it fits."""
 
     masks: ClassVar[bool] = True  # does it take messages of which places are left out?
     linear: ClassVar[bool] = True  # is the mean the weighted sum of what was sent?
     folds: ClassVar[bool] = False  # can it take messages before it is known which places travel?
 
     def begin(self, group: Group, terms: Terms) -> Exchange:
-        """Start an exchange on these terms; on every rank, also one without participants."""
+        """Start an exchange on these terms; called on every rank, also without participants."""
         raise NotImplementedError
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold of this rank: tensors and numbers."""
+        """Return what a checkpoint must hold of this rank: tensors and numbers."""
         return {}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned."""
+        """Restore the result of `state`."""
 
 
 class Handle:
@@ -68,7 +70,7 @@ class Handle:
             self.work, self.delivery = None, end.value
 
     def wait(self) -> Delivery:
-        """What came back, once the last collective is over."""
+        """Wait for the last collective, and return the delivery."""
         while self.work is not None:
             self.work.wait()
             self._proceed()

@@ -1,1 +1,1 @@
-"""What a client makes of its message before it is coded."""
+"""Transforms: changes that a client makes to its message before it is coded."""

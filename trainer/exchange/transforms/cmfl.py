@@ -1,8 +1,10 @@
 """CMFL, Communication-Mitigated Federated Learning (Wang, Wang, Li, ICDCS 2019).
 
-Symbols: u = a client's update, u_bar = the last change of the agreed model, v = relevance,
-t = round, e(u, u_bar) = share of the coordinates with sgn(u_j) = sgn(u_bar_j). A client with
-e < v / sqrt(t) uploads nothing, forgets u, and the mean is over the others.
+Only whether a client sends is decided here, never which coordinates. Symbols: u = a client's
+update, u_bar = the last change of the agreed model, v = relevance, t = round, e(u, u_bar) = share
+of the coordinates with sgn(u_j) = sgn(u_bar_j). A client with e < v / sqrt(t) uploads nothing and
+discards u, and the mean is over the other clients. u_bar replaces the global update of the current
+round, which no client knows yet; the paper finds that consecutive global updates are similar.
 """
 
 from collections.abc import Mapping
@@ -18,10 +20,11 @@ from trainer.turn import Memory
 
 
 class CMFL(Transform):
-    """Saves uploads to a server (payload), but nothing in a ring, which moves zeros all the same.
+    """The decision of each client whether its update follows the trend of the model.
 
-    While the model has not moved there is nothing to agree with, so everybody uploads: in round 1,
-    and after a round in which nobody did. Otherwise such a round would be followed by more of them.
+    It saves uploads to a server (payload), but nothing in a ring, which moves zeros as well. If the
+    model has not moved, there is no trend to compare with, so all clients upload: in round 1, and
+    after a round in which none did. Otherwise one such round would lead to more of them.
     """
 
     silences = True

@@ -1,8 +1,10 @@
 """Error feedback (Seide et al. 2014; Karimireddy et al., ICML 2019): no loss of coding is final.
 
-Symbols: e_k = residual of client k, u_k = its update, C = what coding makes of a vector. The client
-sends C(u_k + e_k) and keeps e_k <- u_k + e_k - C(u_k + e_k). So what was sent and what is kept add
-up to all updates, whatever C does.
+How values are coded is not known here. Symbols: e_k = residual of client k, u_k = its update,
+C(v) = the vector that the others decode from the coded v. The client sends p = u_k + e_k and keeps
+e_k <- p - C(p). Summed over the rounds this telescopes: everything that was sent plus the residual
+that is kept equals the sum of all updates, whatever C does. Without the residual, C's errors would
+add up instead.
 """
 
 from collections.abc import Mapping
@@ -18,8 +20,8 @@ from trainer.turn import Memory
 class ErrorFeedback(Transform):
     """A residual (P,) for each client and each vector that adds up over rounds.
 
-    Until it is known what the others got, the residual's place holds all that the client offers.
-    Where the round's mask is off nothing is offered, and the residual waits.
+    Between `outgoing` and `delivered`, the residual's memory holds the whole offer p. Where the
+    round's mask is off nothing is offered, and the residual waits for a later round.
     """
 
     keeps = True

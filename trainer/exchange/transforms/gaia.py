@@ -1,8 +1,10 @@
-"""Gaia's significance filter (Hsieh et al., NSDI 2017): what hardly moved stays at the client.
+"""Gaia's significance filter (Hsieh et al., NSDI 2017): small changes stay at the client.
 
-Symbols: v = significance, t = round, Value = anchor, Update = anchor - params. A coordinate is sent
-once |Update / Value| > v / sqrt(t); until then the client trains on from its own value, so updates
-add up there. In the paper a client is a data centre, and every centre applies what others send.
+Which coordinates a client sends depends on that client alone, so there is no agreed mask. Symbols:
+v = significance, t = round, Value = anchor, Update = anchor - params. A coordinate is sent once
+|Update / Value| > v / sqrt(t). Until then the client continues from its own value, so its updates
+add up there. The threshold falls with t because updates shrink as training converges. In the paper
+a client is a data centre, and every centre applies the updates of the others.
 """
 
 from collections.abc import Mapping
@@ -17,9 +19,9 @@ from trainer.turn import Memory, Turn
 
 
 class Gaia(Transform):
-    """Keeps, for each client, a residual (P,): its displacement from the agreed model.
+    """A residual (P,) for each client: its displacement from the agreed model.
 
-    Where a client sends nothing it counts as zero in the mean.
+    A coordinate that a client does not send counts as zero in the mean.
     """
 
     keeps = True
@@ -44,7 +46,8 @@ class Gaia(Transform):
             for values, anchor in zip(
                 update.split(CHUNK), context.anchor.split(CHUNK), strict=True
             ):
-                # not `>`: if training diverged, NaN has to show and not to hide in the residual
+                # |Update| <= |Value| v is the condition above without a division by zero. It tests
+                # for what to drop, so that NaN of a diverged run is sent and not kept unnoticed.
                 values.masked_fill_(values.abs() <= anchor.abs() * threshold, 0)
 
     def delivered(
@@ -58,4 +61,4 @@ class Gaia(Transform):
 
     @property
     def displaces(self) -> bool:
-        return self.settings.significance > 0  # at 0 everything that moves is sent
+        return self.settings.significance > 0  # at 0 every change is sent

@@ -1,7 +1,8 @@
 """The interface of a transform: what a client does to its message before it is coded.
 
-A chain of them works in order on what leaves a client (`outgoing`), and in reverse once it is known
-what the others got of it (`delivered`). Only then may a client's memory change for good.
+A transform sees no collective and no code. A chain of them is applied in order to what leaves a
+client (`outgoing`), and in reverse when it is known which values the others received
+(`delivered`). Only then may a client's memory change for good.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,10 +17,10 @@ from trainer.turn import Memory, Turn
 
 @dataclass(frozen=True)
 class Context:
-    """What a transform may know of the round.
+    """The properties of a round that a transform may use.
 
-    anchor: the agreed model (P,); places: what travels; total: the sum of a value over the stages
-    of a pipeline, since a message is one client's on one stage.
+    anchor: the agreed model (P,); places: the coordinates that travel; total: the sum of a value
+    over the stages of a pipeline, since a message covers one client on one stage.
     """
 
     number: int
@@ -29,52 +30,55 @@ class Context:
 
 
 class Transform:
-    """Leaves messages as they are, and the base of the others. The attributes say what fits it."""
+    """Base of all transforms, which changes nothing. The attributes declare what it fits."""
 
-    keeps: ClassVar[bool] = False  # does it have memory of each client?
-    accounts: ClassVar[bool] = False  # does it keep what was not sent, to send it later?
-    silences: ClassVar[bool] = False  # may a client send nothing at all?
-    thins: ClassVar[bool] = False  # are most values zero afterwards?
-    watches: ClassVar[bool] = False  # does it want to see how the agreed model moved?
+    keeps: ClassVar[bool] = False  # it has memory of each client
+    accounts: ClassVar[bool] = False  # it keeps what was not sent, to send it later
+    silences: ClassVar[bool] = False  # a client may send nothing at all
+    thins: ClassVar[bool] = False  # most values are zero afterwards
+    watches: ClassVar[bool] = False  # `applied` uses the change of the agreed model
 
     def entering(self, turn: Turn, memory: Memory) -> None:
-        """A client's local training begins, from the agreed model in `turn.params`."""
+        """Prepare a client's local training, which starts from `turn.params`, the agreed model."""
 
     def outgoing(
         self, message: Message, vectors: tuple[Vector, ...], memory: Memory, context: Context
     ) -> None:
-        """Change the message's vectors: replace them, or work in place.
+        """Change the message's vectors: replace them, or change them in place.
 
-        They are zero where the round's mask is off, and must stay so.
+        They are zero where the round's mask is off, and must stay zero there.
         """
 
     def delivered(
         self, vectors: tuple[Vector, ...], sent: Mapping[str, Tensor], memory: Memory
     ) -> None:
-        """The others got `sent` of the message: (P,) each, zero if the client was silent."""
+        """Update `memory` from the received values `sent`: (P,) each, zero if it was silent."""
 
     def displacement(self, memory: Memory) -> Tensor | None:
-        """anchor - local (P,) of a client that trains on from its own values, or None."""
+        """Return anchor - local (P,) of a client that continues from its own values, or None."""
         return None
 
     @property
     def displaces(self) -> bool:
-        """Do clients train on from their own values?"""
+        """Whether clients continue from their own values instead of the agreed ones."""
         return False
 
     def applied(self, change: Tensor) -> None:
-        """The agreed model moved by -change (P,); alike on every rank."""
+        """Learn that the agreed model moved by -change (P,); called on every rank alike."""
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold of what all ranks agree on."""
+        """Return what a checkpoint must hold of the state that all ranks agree on."""
         return {}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned."""
+        """Restore the result of `state`."""
 
 
 def decayed(start: float, decay_rounds: float, round_number: int) -> float:
-    """start / sqrt(1 + (t - 1) / decay_rounds) in round t, from 1."""
+    """Return start / sqrt(1 + (t - 1) / decay_rounds) in round t, from 1.
+
+    decay_rounds = 1 gives the papers' start / sqrt(t); larger values make it fall later.
+    """
     return float(start / (1 + (round_number - 1) / decay_rounds) ** 0.5)
 
 
