@@ -39,9 +39,11 @@ def save(rank: RankState, number: int, folder: Path) -> None:
         )
     if group.rank == 0:
         _write(partial / "agreed.pt", agreed(rank, number))
-    _write(partial / f"rank-{group.rank}.pt", own(rank))
-    for client in rank.store.clients:
-        rank.store.write(client, partial / CLIENTS / f"{client}.safetensors")
+    records = {
+        client: rank.store.write(client, partial / CLIENTS / f"{client}.safetensors")
+        for client in rank.store.clients
+    }
+    _write(partial / f"rank-{group.rank}.pt", own(rank) | {"clients": records})
     group.barrier()
     if group.rank == 0:
         shutil.rmtree(final, ignore_errors=True)
@@ -82,13 +84,14 @@ def restore(rank: RankState, folder: Path) -> int:
         raise ConfigError("--resume", f"{path} is missing; the checkpoint was made by fewer ranks")
     mine = _read(path, rank)
     _load(rank, state, mine)
-    for client in mine["clients"]:
+    for client, digest in mine["clients"].items():
         record = latest / CLIENTS / f"{client}.safetensors"
         try:
-            rank.store.read(client, record)
+            rank.store.read(client, record, digest)
         except Exception as error:  # as with the other files
             what = "damaged" if record.exists() else "missing"
             raise EnvironmentFault(f"{record} is {what}; start a new run") from error
+        rank.store.trim()
     return int(state["round"])
 
 
@@ -130,7 +133,6 @@ def agreed(rank: RankState, number: int) -> dict[str, Any]:
 def own(rank: RankState) -> dict[str, Any]:
     """Return the state that only this rank has."""
     return {
-        "clients": rank.store.clients,
         "worker": rank.parts.worker.state(),
         "reductions": [rank.parts.reduction.state(), rank.parts.once.state()],
         "books": rank.parts.group.books.state(),

@@ -6,6 +6,7 @@ budget, in a file there. It is sent on if another rank is to train the client. O
 the sampled clients are needed at a time.
 """
 
+import hashlib
 import os
 import shutil
 from collections import OrderedDict
@@ -14,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from safetensors.torch import load, load_file, save, save_file
+from safetensors.torch import load, load_file, save
 from torch import Tensor
 
 from trainer.exchange.group import Group
@@ -119,7 +120,7 @@ class Store:
             self.folder.mkdir(parents=True, exist_ok=True)
             # never in place: a checkpoint may have a hard link to the old file
             partial = self.folder / "partial"
-            save_file(_flattened(record), partial)
+            partial.write_bytes(save(_flattened(record)))
             partial.replace(self._path(client))
             self.filed.add(client)
 
@@ -132,22 +133,27 @@ class Store:
             with suppress(OSError):  # other ranks may not have ended
                 self.folder.parent.rmdir()
 
-    def write(self, client: int, path: Path) -> None:
-        """A client's record as a safetensors file for a checkpoint, on the disk when it returns."""
+    def write(self, client: int, path: Path) -> str:
+        """A client's record as a safetensors file for a checkpoint, on the disk when it returns.
+
+        Returns the SHA-256 of the file.
+        """
         try:
             if client not in self.filed:
                 raise FileNotFoundError
             os.link(self._path(client), path)
         except OSError:  # not in a file, or on another file system
-            save_file(_flattened(self._peek(client)), path)
+            path.write_bytes(save(_flattened(self._peek(client))))
         with path.open("rb") as file:
             os.fsync(file.fileno())
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
-    def read(self, client: int, path: Path) -> None:
-        """Take over a record that `write` wrote."""
-        # not mapped: the checkpoint will be removed while the run is still at work
-        self.record(client).update(_nested(load(path.read_bytes()), self.group.device))
-        self.trim()
+    def read(self, client: int, path: Path, digest: str) -> None:
+        """Take over a record that `write` wrote; a ValueError if it is another file by now."""
+        data = path.read_bytes()  # not mapped: the checkpoint is removed before the run ends
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise ValueError("another content than was written")
+        self.record(client).update(_nested(load(data), self.group.device))
 
     def _peek(self, client: int) -> Record:
         held = self.records.get(client)
