@@ -16,13 +16,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from fedctl.report.groups import Group, Point
-from fedctl.report.runs import NO_PAYLOAD, Row, frozen, uploaded
+from fedctl.report.runs import Row, frozen, uploaded
 from fedctl.report.table import RESULTS
-from trainer.metrics.catalog import TRAFFIC
+from trainer.metrics.catalog import NOT_UPLOADED, TRAFFIC
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#777777")
 STYLES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1, 1, 1)))
-KINDS = tuple(kind for kind in TRAFFIC if kind not in NO_PAYLOAD)
+KINDS = tuple(kind for kind in TRAFFIC if kind not in NOT_UPLOADED)
 KIND_COLOURS = dict(
     zip(KINDS, ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9"), strict=True)
 )

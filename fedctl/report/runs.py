@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedctl.errors import UserError
+from trainer.metrics import catalog
 
 EXPERIMENT = "experiment.json"
 METRICS = "metrics.jsonl"
@@ -17,7 +18,6 @@ CHECKPOINT = "checkpoints/latest.json"
 REPORT_PAGE = "report.html"
 REPORT_PICTURE = "report.png"
 TABLE_CSV, TABLE_MARKDOWN = "table.csv", "table.md"
-NO_PAYLOAD = ("evaluation", "moves")  # kinds of traffic that only ranks have, and no real clients
 
 Row = dict[str, Any]
 
@@ -37,7 +37,7 @@ def uploaded(row: Row, kind: str | None = None) -> int:
     totals: dict[str, int] = row["payload_bytes_total"]
     if kind is not None:
         return totals.get(kind, 0)
-    return sum(count for name, count in totals.items() if name not in NO_PAYLOAD)
+    return catalog.uploaded(totals)
 
 
 def wire(row: Row) -> int:

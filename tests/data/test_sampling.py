@@ -17,7 +17,7 @@ def drawn(sampler: Sampler, client: int, steps: int, first: int = 0) -> list[lis
 
 
 def shared(clients: int = CLIENTS, **changes: bool | int) -> SharedSampler:
-    options = {"batch_size": BATCH, "seed": 1} | changes
+    options = {"batch_size": BATCH, "seed": 1, "shared": True} | changes
     return SharedSampler([torch.arange(N)] * clients, **options)
 
 
@@ -61,7 +61,9 @@ def test_with_replacement_every_sample_is_equally_likely_and_some_come_twice():
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batchs_number_is_enough_to_go_on(kind):
     def sampler() -> Sampler:
-        return kind([torch.arange(N)] * CLIENTS, batch_size=BATCH, seed=5)
+        return kind(
+            [torch.arange(N)] * CLIENTS, batch_size=BATCH, seed=5, shared=kind is SharedSampler
+        )
 
     whole = drawn(sampler(), 2, 40)
     assert drawn(sampler(), 2, 23) + drawn(sampler(), 2, 17, first=23) == whole
@@ -72,7 +74,7 @@ def test_a_batchs_number_is_enough_to_go_on(kind):
 @pytest.mark.parametrize("kind", KINDS)
 @given(before=st.integers(0, 60), steps=st.integers(0, 60), size=st.integers(1, 40))
 def test_samples_are_counted_without_drawing_them(kind, before, steps, size):
-    sampler = kind([torch.arange(N)] * 2, batch_size=size, seed=5)
+    sampler = kind([torch.arange(N)] * 2, batch_size=size, seed=5, shared=kind is SharedSampler)
     batches = drawn(sampler, 1, steps, first=before)
     assert sampler.samples(1, before, steps) == sum(len(batch) for batch in batches)
 

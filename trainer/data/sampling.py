@@ -49,8 +49,7 @@ class Sampler:
         them. Places are handed out on `device`.
         """
         self.parts, self.seed, self.reshuffle, self.device = parts, seed, reshuffle, device
-        shares = shared or isinstance(self, SharedSampler)
-        self.sizes = [len(part) // len(parts) if shares else len(part) for part in parts]
+        self.sizes = [len(part) // len(parts) if shared else len(part) for part in parts]
         self._batch_size = batch_size
         self._pass: dict[tuple[int, int], Tensor] = {}  # the latest (client, pass) requested
         assert all(self.sizes) and batch_size != 0

@@ -104,11 +104,6 @@ class Ledger:
         self.busy = self.slowest = 0.0
         return sums[: len(numbers)]
 
-    @property
-    def uploaded(self) -> int:
-        """Bytes that clients had to upload for training, without those of evaluations."""
-        return sum(count for kind, count in self.payload.items() if kind != "evaluation")
-
     def fill(self, row: Row) -> None:
         """Write the totals of the run into a row, as of the last `settle`."""
         self.tally.fill(row)

@@ -18,7 +18,7 @@ from trainer.engine.round import RoundResult, run_round
 from trainer.engine.status import Status, final, log
 from trainer.exchange.message import Places
 from trainer.files import write_atomically
-from trainer.metrics.catalog import Row
+from trainer.metrics.catalog import Row, uploaded
 from trainer.metrics.recorder import Recorder
 
 
@@ -141,7 +141,7 @@ class Loop:
         self.recorder.record(row, own)
         if result and self.rank.parts.group.rank == 0:
             ledger = self.rank.ledger
-            sent, dense = ledger.uploaded, ledger.tally.dense
+            sent, dense = uploaded(ledger.payload), ledger.tally.dense
             log.info(
                 "round %d/%d  accuracy %.2f %%  loss %.4f  frozen %.1f %%  sent %.2f MB, "
                 "%.1f %% less than dense%s",

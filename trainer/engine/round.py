@@ -98,4 +98,3 @@ def _end(rank: RankState, cohort: Cohort) -> None:
     messages = 4 if rank.parts.algorithm.needs == "mean gradient" else 2  # up and down
     rank.ledger.round(cohort, values, messages)
     rank.ledger.time(list(rank.clock.turns.values()), rank.clock.since_begin("apply"))
-    rank.store.trim()

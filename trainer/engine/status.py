@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from trainer.files import write_atomically
-from trainer.metrics.catalog import Row
+from trainer.metrics.catalog import Row, uploaded
 
 log = logging.getLogger("fedctl")
 
@@ -39,10 +39,9 @@ class Status:
 
 def final(row: Row) -> dict[str, float]:
     """Return the result of a run from its last row, for readers without access to metrics."""
-    payload = row.payload_bytes_total or {}
     return {
         "test_accuracy_ratio": row.test_accuracy_ratio or 0.0,
-        "uploaded_bytes": sum(n for kind, n in payload.items() if kind != "evaluation"),
+        "uploaded_bytes": uploaded(row.payload_bytes_total or {}),
         "wire_bytes": sum((row.wire_bytes_total or {}).values()),
         "dense_equivalent_bytes": row.dense_equivalent_bytes_total or 0,
     }

@@ -47,6 +47,7 @@ class Store:
         self.filed: set[int] = set()  # clients whose records are in files
         self.touched: set[int] = set()  # clients whose records may have grown since `trim`
         self.sizes: dict[int, int] = {}  # bytes in memory, as of `trim`
+        self.used = 0  # the sum of these
 
     # ------------------------------------------------------------------ one client
 
@@ -111,12 +112,13 @@ class Store:
         if self.budget is None:
             return
         for client in self.touched & self.records.keys():
-            self.sizes[client] = _size(self.records[client])
+            size = _size(self.records[client])
+            self.used += size - self.sizes.get(client, 0)
+            self.sizes[client] = size
         self.touched.clear()
-        used = sum(self.sizes.values())
-        while self.records and used > self.budget:
+        while self.records and self.used > self.budget:
             client, record = self.records.popitem(last=False)
-            used -= self.sizes.pop(client)
+            self.used -= self.sizes.pop(client)
             self.folder.mkdir(parents=True, exist_ok=True)
             # never in place: a checkpoint may have a hard link to the old file
             partial = self.folder / "partial"
@@ -138,11 +140,10 @@ class Store:
 
         Returns the SHA-256 of the file.
         """
-        try:
-            if client not in self.filed:
-                raise FileNotFoundError
-            os.link(self._path(client), path)
-        except OSError:  # not in a file, or on another file system
+        if client in self.filed:
+            with suppress(OSError):  # the checkpoint is on another file system
+                os.link(self._path(client), path)
+        if not path.exists():
             path.write_bytes(save(_flattened(self._peek(client))))
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -168,7 +169,7 @@ class Store:
         """Return a record as bytes, and remove it from this rank."""
         data = save(_flattened(self._peek(client)))
         self.records.pop(client, None)
-        self.sizes.pop(client, None)
+        self.used -= self.sizes.pop(client, 0)
         self.filed.discard(client)
         if self.budget is not None:
             self._path(client).unlink(missing_ok=True)

@@ -33,8 +33,11 @@ class Encoder(Protocol):
     def size(self, count: int) -> int | None:
         """Return the bytes of a part of `count` values; None: they depend on the values."""
 
-    def cost(self, values: Tensor) -> tuple[int, int]:
-        """Bytes of a message of these values in one part: of values, and of what says which."""
+    def cost(self, coded: Sequence[Tensor], count: int) -> tuple[int, int]:
+        """Return the bytes of a message of `count` values in one part: of values, of their index.
+
+        coded: the parts that it was coded in, since what a sparse message holds is only seen there.
+        """
 
 
 def parts(values: Tensor, cuts: Sequence[int]) -> list[Tensor]:
@@ -66,8 +69,8 @@ class Plain:
     def size(self, count: int) -> int:
         return self.dtype.itemsize * count
 
-    def cost(self, values: Tensor) -> tuple[int, int]:
-        return self.size(len(values)), 0
+    def cost(self, coded: Sequence[Tensor], count: int) -> tuple[int, int]:
+        return self.size(count), 0
 
 
 class Blocks:
@@ -96,8 +99,8 @@ class Blocks:
     def size(self, count: int) -> int:
         return -(-count // self.block) * self.row
 
-    def cost(self, values: Tensor) -> tuple[int, int]:
-        return self.size(len(values)), 0
+    def cost(self, coded: Sequence[Tensor], count: int) -> tuple[int, int]:
+        return self.size(count), 0
 
     def encode(self, values: Tensor, cuts: Sequence[int], key: Key) -> list[Tensor]:
         x = pad(values.float(), (0, -len(values) % self.block)).view(-1, self.block)
@@ -152,10 +155,14 @@ class Sparse:
     def size(self, count: int) -> None:
         return None
 
-    def cost(self, values: Tensor) -> tuple[int, int]:
-        rows = pad(values, (0, -len(values) % self.block)).view(-1, self.block)
-        kept = int(rows.ne(0).any(1).count_nonzero())
-        return self.inner.size(kept * self.block) or 0, 4 + index_bytes(len(rows), kept)
+    def cost(self, coded: Sequence[Tensor], count: int) -> tuple[int, int]:
+        kept = sum(self._kept(part) for part in coded)
+        blocks = -(-count // self.block)
+        return self.inner.size(kept * self.block) or 0, 4 + index_bytes(blocks, kept)
+
+    def _kept(self, data: Tensor) -> int:
+        """Return the number of blocks in a part, which its first bytes hold."""
+        return int(as_type(data[:4], torch.int32))
 
     def encode(self, values: Tensor, cuts: Sequence[int], key: Key) -> list[Tensor]:
         return [self._part(part, key) for part in parts(values, cuts)]
@@ -172,7 +179,7 @@ class Sparse:
 
     def decode(self, data: Tensor, count: int) -> Tensor:
         blocks = -(-count // self.block)
-        kept = int(as_type(data[:4], torch.int32))
+        kept = self._kept(data)
         length = index_bytes(blocks, kept)
         if length < 4 * kept:
             index = bits(data[4 : 4 + length], blocks).nonzero()[:, 0]

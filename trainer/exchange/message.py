@@ -3,6 +3,7 @@
 How values are coded or added up is not decided here.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -80,8 +81,7 @@ class Cohort:
 
     def most(self) -> int:
         """Return the largest number of participants on any one rank."""
-        ranks = [member.rank for member in self.members]
-        return max(ranks.count(rank) for rank in set(ranks))
+        return max(Counter(member.rank for member in self.members).values())
 
 
 @dataclass

@@ -14,6 +14,14 @@ PREFIX = "fedctl_"
 PHASES = ("local", "select", "reduce", "apply", "evaluate")
 TRAFFIC = ("values", "votes", "buffers", "control", "moves", "reconcile", "evaluation")
 
+# Traffic that training does not need of a client: measurements, and what ranks move among them.
+NOT_UPLOADED = ("evaluation", "moves")
+
+
+def uploaded(payload: Mapping[str, int]) -> int:
+    """Return the bytes that clients had to upload for training, of payload bytes by kind."""
+    return sum(count for kind, count in payload.items() if kind not in NOT_UPLOADED)
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -39,9 +47,6 @@ def _measure(
     return field(
         default=None, metadata={"kind": kind, "unit": unit, "help": help, "labels": labels, **where}
     )
-
-
-ByLabel = dict[str, int] | dict[str, float]
 
 
 @dataclass(kw_only=True)
@@ -104,13 +109,13 @@ class Row:
     thawed_parameters: int | None = _measure(
         "gauge", "parameters", "Frozen parameters transmitted in the last round"
     )
-    payload_bytes_total: ByLabel | None = _measure(
+    payload_bytes_total: dict[str, int] | None = _measure(
         "counter",
         "bytes",
         "Bytes that the sampled clients had to upload, whatever the collective",
         ("kind",),
     )
-    wire_bytes_total: ByLabel | None = _measure(
+    wire_bytes_total: dict[str, int] | None = _measure(
         "counter",
         "bytes",
         "Bytes that ranks sent: those of the tensors passed to the collectives, each by what its "
@@ -122,16 +127,16 @@ class Row:
         "bytes",
         "Bytes that FedAvg in fp32 would have had to upload for the same rounds",
     )
-    rank_samples_total: ByLabel | None = _measure(
+    rank_samples_total: dict[str, int] | None = _measure(
         "counter", "samples", "Training samples, by the rank that processed them", ("trained_by",)
     )
-    rank_idle_seconds_total: ByLabel | None = _measure(
+    rank_idle_seconds_total: dict[str, float] | None = _measure(
         "counter",
         "seconds",
         "Seconds by which a rank's clients finished before those of the longest rank",
         ("trained_by",),
     )
-    phase_seconds_total: ByLabel | None = _measure(
+    phase_seconds_total: dict[str, float] | None = _measure(
         "counter", "seconds", "Time spent in a phase of the round", ("phase",)
     )
     device_memory_bytes: int | None = _measure(

@@ -52,8 +52,8 @@ class Single:
         return right, loss, count
 
     @torch.no_grad()
-    def estimate(self, batches: Iterable[Batch]) -> int:
-        """Replace `buffers` by their mean over these batches; return how many there were.
+    def estimate(self, batches: Iterable[Batch]) -> None:
+        """Replace `buffers` by their mean over these batches.
 
         Pass i (from 0) has momentum 1 / (1 + i), which makes the running average a cumulative
         mean: m <- m + (value - m) / (1 + i) (Gu et al. 2023, appendix on evaluation). The batch
@@ -62,16 +62,13 @@ class Single:
         norms = [m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         momenta = [norm.momentum for norm in norms]
         counters = [counter.clone() for counter in self.flat.counters]
-        count = 0
-        for x, _ in batches:
+        for number, (x, _) in enumerate(batches):
             for norm in norms:
-                norm.momentum = 1 / (1 + count)
+                norm.momentum = 1 / (1 + number)
             self._output(x)
-            count += 1
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         self.load(counters)
-        return count
 
     def state(self) -> list[Tensor]:
         """Return the integer buffers: BatchNorm's batch counters."""

@@ -33,8 +33,8 @@ class Worker(Protocol):
     def score(self, batches: Iterable[Batch]) -> tuple[float, float, int]:
         """Return, for test batches: correct predictions, sum of the losses, predictions."""
 
-    def estimate(self, batches: Iterable[Batch]) -> int:
-        """Replace `buffers` by their mean over these batches; return how many there were."""
+    def estimate(self, batches: Iterable[Batch]) -> None:
+        """Replace `buffers` by their mean over these batches."""
 
     def state(self) -> list[Tensor]:
         """Return what a checkpoint must hold besides parameters and float buffers."""

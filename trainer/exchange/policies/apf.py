@@ -67,15 +67,14 @@ class APF(FreezingPolicy):
     def state(self) -> dict[str, Any]:
         return {
             "threshold": self.threshold,
-            "signed": self.ratio.signed,
-            "absolute": self.ratio.absolute,
+            **self.ratio.state(),
             "period": self.period,
             "asleep": self.asleep,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
         self.threshold = state["threshold"]
-        self.ratio.signed, self.ratio.absolute = state["signed"], state["absolute"]
+        self.ratio.load(state)
         self.period, self.asleep = state["period"], state["asleep"]
         self.freeze(self.asleep > 0)
 

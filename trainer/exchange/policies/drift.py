@@ -16,7 +16,8 @@ The averages start at 0, which scales both by the same 1 - alpha^t after t round
 cancels in the ratio, so no bias correction is needed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,3 +70,11 @@ class DriftRatio:
         for part in chunks(len(self.signed)):
             torch.lt(self.signed[part].abs(), self.absolute[part] * threshold, out=below[part])
         return below
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the averages, for a policy's state."""
+        return {"signed": self.signed, "absolute": self.absolute}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Restore the result of `state`, from a policy's state that contains it."""
+        self.signed, self.absolute = state["signed"], state["absolute"]

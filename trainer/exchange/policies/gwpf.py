@@ -139,8 +139,7 @@ class GWPF(FreezingPolicy):
     def state(self) -> dict[str, Any]:
         return {
             "threshold": self.threshold,
-            "signed": self.ratio.signed,
-            "absolute": self.ratio.absolute,
+            **self.ratio.state(),
             "frozen": self.frozen,
             "age": self.age,
             "rounds": self.rounds,
@@ -149,6 +148,6 @@ class GWPF(FreezingPolicy):
 
     def load(self, state: Mapping[str, Any]) -> None:
         self.threshold, self.crowded = state["threshold"], state["crowded"]
-        self.ratio.signed, self.ratio.absolute = state["signed"], state["absolute"]
+        self.ratio.load(state)
         self.age, self.rounds = state["age"], state["rounds"]
         self.freeze(state["frozen"])

@@ -110,8 +110,7 @@ class GWPFReleased(FreezingPolicy):
     def state(self) -> dict[str, Any]:
         return {
             "threshold": self.threshold,
-            "signed": self.ratio.signed,
-            "absolute": self.ratio.absolute,
+            **self.ratio.state(),
             "frozen": self.frozen,
             "persistence": self.persistence,
             "sent": self.sent,
@@ -119,6 +118,6 @@ class GWPFReleased(FreezingPolicy):
 
     def load(self, state: Mapping[str, Any]) -> None:
         self.threshold, self.sent = state["threshold"], state["sent"]
-        self.ratio.signed, self.ratio.absolute = state["signed"], state["absolute"]
+        self.ratio.load(state)
         self.persistence = state["persistence"]
         self.freeze(state["frozen"])

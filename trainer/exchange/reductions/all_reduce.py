@@ -5,7 +5,7 @@ added by the same weighted `+`, so the result does not depend on which rank trai
 rounding.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -74,16 +74,12 @@ class Sum(Exchange):
         self.sum[-1] = float(stop)
         chosen = self._union(places)
         self._book(chosen)
-        travelling = [(v, x, chosen[v]) for v, x in self.parts.items()]
-        compact = any(at.mask is not None for at in chosen.values())
-        wire = (self._compacted(travelling) if compact else self.sum).to(self.reduction.dtype)
+        compact = any(where.mask is not None for where in chosen.values())
+        wire = (self._compacted(chosen) if compact else self.sum).to(self.reduction.dtype)
         yield self.group.all_reduce(wire, self._kinds(chosen))
         total = wire.to(self.sum.dtype)
         if compact:
-            at = 0
-            for _, dense, where in travelling:
-                piece = total[at : at + where.count]
-                at += where.count
+            for dense, where, piece in self._pieces(total, chosen):
                 if where.mask is None:
                     dense.copy_(piece)
                 else:
@@ -94,13 +90,18 @@ class Sum(Exchange):
         first = chosen[self.terms.vectors[0]]
         return Delivery(means, first, stop=bool(total[-1] > 0))
 
-    def _compacted(self, travelling: Sequence[tuple[Vector, Tensor, Places]]) -> Tensor:
+    def _pieces(
+        self, compact: Tensor, chosen: Mapping[Vector, Places]
+    ) -> Iterator[tuple[Tensor, Places, Tensor]]:
+        """Yield each dense vector, its places, and its piece of a compact buffer with a lane."""
+        counts = [chosen[vector].count for vector in self.parts]
+        pieces = compact[:-1].split(counts)
+        return zip(self.parts.values(), chosen.values(), pieces, strict=True)
+
+    def _compacted(self, chosen: Mapping[Vector, Places]) -> Tensor:
         """Return the values that travel, and the lane."""
-        buffer = self.sum.new_empty(sum(where.count for _, _, where in travelling) + 1)
-        at = 0
-        for _, dense, where in travelling:
-            piece = buffer[at : at + where.count]
-            at += where.count
+        buffer = self.sum.new_empty(sum(where.count for where in chosen.values()) + 1)
+        for dense, where, piece in self._pieces(buffer, chosen):
             if where.mask is None:
                 piece.copy_(dense)
             else:

@@ -116,7 +116,7 @@ class Shares(Exchange):
                 self.boxes[rank].append(part)
                 if rank != self.group.rank:
                     self._leaves(segment.kind, part.numel())
-            values_bytes, index_bytes = segment.up.cost(values)
+            values_bytes, index_bytes = segment.up.cost(coded, len(values))
             self.group.books.upload({segment.kind: values_bytes})
             self.group.books.upload({"votes": index_bytes})
             if self.terms.report:

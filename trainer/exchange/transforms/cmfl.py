@@ -4,7 +4,7 @@ Only whether a client sends is decided here, never which coordinates. Symbols: u
 update, u_bar = the last change of the agreed model, v = relevance, t = round, e(u, u_bar) = share
 of the coordinates with sgn(u_j) = sgn(u_bar_j). A client with e < v / sqrt(t) uploads nothing and
 discards u, and the mean is over the other clients. u_bar replaces the global update of the current
-round, which no client knows yet; the paper finds that consecutive global updates are similar.
+round, which no client knows yet.
 """
 
 from collections.abc import Mapping

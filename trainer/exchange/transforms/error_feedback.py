@@ -7,25 +7,19 @@ that is kept equals the sum of all updates, whatever C does. Without the residua
 add up instead.
 """
 
-from collections.abc import Mapping
-
 import torch
-from torch import Tensor
 
 from trainer.exchange.message import Message, Vector
-from trainer.exchange.transforms.transform import Context, Transform, adding_up
+from trainer.exchange.transforms.transform import Accounting, Context, adding_up
 from trainer.turn import Memory
 
 
-class ErrorFeedback(Transform):
+class ErrorFeedback(Accounting):
     """A residual (P,) for each client and each vector that adds up over rounds.
 
     Between `outgoing` and `delivered`, the residual's memory holds the whole offer p. Where the
     round's mask is off nothing is offered, and the residual waits for a later round.
     """
-
-    keeps = True
-    accounts = True
 
     def outgoing(
         self, message: Message, vectors: tuple[Vector, ...], memory: Memory, context: Context
@@ -38,9 +32,3 @@ class ErrorFeedback(Transform):
                 update.copy_(residual)
             else:
                 torch.mul(residual, mask, out=update)
-
-    def delivered(
-        self, vectors: tuple[Vector, ...], sent: Mapping[str, Tensor], memory: Memory
-    ) -> None:
-        for name in adding_up(vectors):
-            memory[name].sub_(sent[name])

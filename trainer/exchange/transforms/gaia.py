@@ -3,29 +3,25 @@
 Which coordinates a client sends depends on that client alone, so there is no agreed mask. Symbols:
 v = significance, t = round, Value = anchor, Update = anchor - params. A coordinate is sent once
 |Update / Value| > v / sqrt(t). Until then the client continues from its own value, so its updates
-add up there. The threshold falls with t because updates shrink as training converges. In the paper
-a client is a data centre, and every centre applies the updates of the others.
+add up there. In the paper a client is a data centre, and every centre applies the updates of the
+others.
 """
-
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from trainer.config.communication import Gaia as Settings
 from trainer.exchange.message import CHUNK, Message, Vector
-from trainer.exchange.transforms.transform import Context, Transform, adding_up, decayed
+from trainer.exchange.transforms.transform import Accounting, Context, adding_up, decayed
 from trainer.turn import Memory, Turn
 
 
-class Gaia(Transform):
+class Gaia(Accounting):
     """A residual (P,) for each client: its displacement from the agreed model.
 
     A coordinate that a client does not send counts as zero in the mean.
     """
 
-    keeps = True
-    accounts = True
     thins = True
 
     def __init__(self, settings: Settings) -> None:
@@ -49,12 +45,6 @@ class Gaia(Transform):
                 # |Update| <= |Value| v is the condition above without a division by zero. It tests
                 # for what to drop, so that NaN of a diverged run is sent and not kept unnoticed.
                 values.masked_fill_(values.abs() <= anchor.abs() * threshold, 0)
-
-    def delivered(
-        self, vectors: tuple[Vector, ...], sent: Mapping[str, Tensor], memory: Memory
-    ) -> None:
-        for name in adding_up(vectors):
-            memory[name].sub_(sent[name])
 
     def displacement(self, memory: Memory) -> Tensor | None:
         return next(iter(memory.values()), None)

@@ -74,6 +74,23 @@ class Transform:
         """Restore the result of `state`."""
 
 
+class Accounting(Transform):
+    """A transform that keeps what was not sent: a residual (P,) for each vector that adds up.
+
+    Until it is known what the others received, `outgoing` has put all that the client offers in the
+    residual's place. What they received is then taken off.
+    """
+
+    keeps = True
+    accounts = True
+
+    def delivered(
+        self, vectors: tuple[Vector, ...], sent: Mapping[str, Tensor], memory: Memory
+    ) -> None:
+        for name in adding_up(vectors):
+            memory[name].sub_(sent[name])
+
+
 def decayed(start: float, decay_rounds: float, round_number: int) -> float:
     """Return start / sqrt(1 + (t - 1) / decay_rounds) in round t, from 1.
 
