@@ -90,6 +90,8 @@ class Table:
                 if name not in RESULTS:
                     row[heading] = _cell(group, name, found)
                     continue
+                if heading == RESULTS[name].heading:  # the usual one, whose unit is of the text
+                    heading = RESULTS[name].key
                 spread = found.get(RESULTS[name].key)
                 row[heading] = "" if spread is None else spread.mean
                 if several:

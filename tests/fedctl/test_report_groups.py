@@ -86,8 +86,9 @@ def test_the_table_says_it_to_people_and_programs(fedctl: Invoke, six: list[Path
     assert "table    all/table.csv, all/table.md\n" in result.stdout
     one, two = csv.DictReader(Path("all/table.csv").read_text().splitlines())
     assert (one["run"], one["seeds"], two["seeds"]) == ("fedavg-digits", "3", "3")
-    assert float(two["accuracy"]) == pytest.approx(0.94)
-    assert float(two["accuracy std"]) == pytest.approx(0.02)
+    assert float(two["test_accuracy_ratio"]) == pytest.approx(0.94)
+    assert float(two["test_accuracy_ratio std"]) == pytest.approx(0.02)
+    assert float(one["uploaded_bytes"]) == 400_000
     assert float(two["rounds"]) == 8 and float(two["rounds std"]) == 2
     lines = Path("all/table.md").read_text().splitlines()
     assert lines[0].startswith("| run | seeds | accuracy |") and lines[1].startswith("| --- | ---:")

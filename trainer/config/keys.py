@@ -117,7 +117,7 @@ def _type_text(field: FieldInfo) -> str:
 
 
 def _limit(bound: Any) -> str:
-    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "multiple_of": "multiple of"}
     return next(
         (f"{sign} {getattr(bound, n)}" for n, sign in signs.items() if hasattr(bound, n)), ""
     )

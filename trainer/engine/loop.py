@@ -148,7 +148,7 @@ class Loop:
                 self.done,
                 self.rank.experiment.rounds,
                 100 * result.accuracy,
-                result.loss if result.train_loss is None else result.train_loss,
+                result.loss,
                 100 * (row.frozen_parameters_ratio or 0.0),
                 sent / 1e6,
                 100 * (1 - sent / dense) if dense else 0.0,
