@@ -1,9 +1,9 @@
 """Entry point of a rank, from a started process to an exit code.
 
-`python -m trainer EXPERIMENT --out DIR`: torchrun (or a pod) starts one such process per rank;
-nothing here trains. Exit codes: 0 success, 1 the environment failed (a rank was lost, say), 2 a
-setting is wrong, 3 stopped at its deadline after a checkpoint, 143 stopped on SIGTERM after a
-checkpoint.
+`python -m trainer EXPERIMENT --out DIR`: fedctl, torchrun or a pod starts one such process per
+rank; nothing here trains. Exit codes: 0 success, 1 the environment failed (a rank was lost, say),
+2 a setting is wrong, 3 stopped at its deadline after a checkpoint, 143 stopped on SIGTERM after
+one.
 """
 
 import argparse

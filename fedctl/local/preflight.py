@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fedctl import bundled
 from fedctl.errors import RunError, UserError
-from fedctl.local import processes
+from fedctl.local import lock
 from fedctl.report import runs
 from trainer.config.errors import ConfigError
 from trainer.config.load import load, validate
@@ -68,12 +68,17 @@ def fresh(source: str, sets: Sequence[str], out: Path | None) -> Plan:
     return Plan(experiment, folder)
 
 
+def holds_nothing(folder: Path) -> bool:
+    """Return whether a folder is empty, but for the logs and the lock of a run that starts."""
+    return {path.name for path in folder.iterdir()} <= {"logs", lock.NAME}
+
+
 def resumed(folder: Path) -> Plan:
     """Plan the continuation of the run in `folder`, with its own settings."""
     path = folder / runs.EXPERIMENT
     if not path.is_file():
         raise UserError(f"--resume {folder}: not a run folder, it has no {runs.EXPERIMENT}")
-    if pid := processes.running_rank(folder):
+    if pid := lock.holder(folder):
         raise UserError(f"--resume {folder}: is still running (process {pid})")
     if (folder / runs.MODEL).exists():
         raise UserError(f"--resume {folder}: has finished; `fedctl report {folder}` shows it")

@@ -1,83 +1,103 @@
-"""Why a run ended early, in one line, from the records of its ranks and its launcher."""
+"""Why a run ended early, in one line, from the records of its ranks and their exit codes."""
 
 import re
 import signal
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedctl.errors import FedctlError, RunError, Stopped, UserError
 from fedctl.report import runs
 
-# torchrun's table of failed ranks.
-FAILURE = re.compile(r"rank +: (\d+) \(local_rank: \d+\)\s+exitcode +: (-?\d+)")
 PEER_LOST = "lost another rank"  # start of a rank's message about another rank's failure
-ERROR = re.compile(r"^(?:\[?rank\d+\]?:? ?)?(\w[\w.]*(?:Error|Exception|Interrupt)\b.*)$", re.M)
+ERROR = re.compile(r"^(\w[\w.]*(?:Error|Exception|Interrupt)\b.*)$", re.M)
 
 
-def cause(
-    folder: Path, launcher_output: str, rounds_done: int, launcher_signal: int | None = None
-) -> FedctlError:
-    """Return the error of a run whose launcher did not exit with 0.
+@dataclass(frozen=True)
+class End:
+    """How the processes of a run ended.
 
-    `launcher_signal` is its negative exit code if something other than fedctl killed it.
+    codes: exit codes by rank; hung: the ranks that fedctl had to kill; output: what all have
+    printed; rounds: completed; stops: how often the user asked to stop.
     """
+
+    codes: Mapping[int, int] = field(default_factory=dict)
+    hung: Collection[int] = ()
+    output: str = ""
+    rounds: int = 0
+    stops: int = 0
+
+    @property
+    def where(self) -> str:
+        """The round in which it happened."""
+        return f"in round {self.rounds + 1}" if self.rounds else "before the first round ended"
+
+    def died(self, rank: int) -> int | None:
+        """Return the number of the signal that killed a rank; none of fedctl's own counts."""
+        code = self.codes.get(rank, 0)
+        ours = rank in self.hung or (self.stops and code == -signal.SIGTERM)
+        return -code if code < 0 and not ours else None
+
+
+def cause(folder: Path, end: End) -> FedctlError:
+    """Return the error of a run that did not finish."""
     records = runs.ranks(folder)
-    exits = {int(rank): int(code) for rank, code in FAILURE.findall(launcher_output)}
     settings = [rank for rank in records if rank.exit == UserError.exit_code]
-    if settings:
+    if settings and not end.stops:
         return UserError(settings[0].message)
-    where = f"in round {rounds_done + 1}" if rounds_done else "before the first round ended"
-    if launcher_signal is not None:
-        text = f"torchrun was killed {where} ({_signal(launcher_signal)}); its ranks were stopped"
-    else:
-        text = _what_happened(folder, records, exits, launcher_output, where)
-    return RunError(text + how_to_continue(folder))
+    if end.stops > 1:
+        return stopped(folder, end.rounds, at_once=True)
+    text = _failure(folder, records, end)
+    if end.stops and text is None:
+        return stopped(folder, end.rounds, at_once=False)
+    return RunError((text or _silence(folder, records, end)) + how_to_continue(folder))
 
 
-def _what_happened(
-    folder: Path,
-    records: list[runs.Rank],
-    exits: dict[int, int],
-    launcher_output: str,
-    where: str,
-) -> str:
-    # The rank that dies first takes the others with it: they report a lost peer, or die of the
-    # launcher's SIGTERM. After sorting, the first of each list is the cause.
-    killed = sorted(
-        (r for r in records if r.status == "running" and exits.get(r.rank, 0) < 0),
-        key=lambda r: exits[r.rank] == -signal.SIGTERM,
-    )
+def _failure(folder: Path, records: list[runs.Rank], end: End) -> str | None:
+    """Return what a rank reported, or how it was lost; None if nothing failed by itself."""
+    # The rank that fails first takes the others with it: they report a lost peer. After sorting,
+    # the first of each list is the cause.
     failed = sorted(
         (r for r in records if r.status == "failed"),
         key=lambda r: (r.message.startswith(PEER_LOST), r.modified),
     )
-    unheard = [r for r in records if r.status == "running"]
-    only_consequences = all(r.message.startswith(PEER_LOST) for r in failed)
-    silent = (killed or unheard) if only_consequences else []
-    if silent:
-        text = f"rank {silent[0].rank} was killed {where} ({_signal(exits.get(silent[0].rank))})"
-        others = "; the others stopped" if len(records) > 1 else ""
-        return f"{text}{others}"
-    if failed:
-        message = failed[0].message or f"failed with exit code {failed[0].exit}"
-        log = runs.log_of(folder, failed[0].rank)
-        return f"rank {failed[0].rank} {where}: {message}; see {log}"
+    if failed and not failed[0].message.startswith(PEER_LOST):
+        return _reported(folder, failed[0], end)
+    others = "; the others stopped" if len(records) > 1 else ""
+    for rank in sorted(end.codes):
+        if number := end.died(rank):
+            return f"rank {rank} was killed {end.where} ({_signal(number)}){others}"
+    if end.stops:  # a rank that was asked earlier than the others is lost to them
+        return None
+    for rank in sorted(end.hung) if failed else ():
+        return f"rank {rank} did not answer the others {end.where}, and was ended{others}"
+    return _reported(folder, failed[0], end) if failed else None
+
+
+def _reported(folder: Path, rank: runs.Rank, end: End) -> str:
+    message = rank.message or f"failed with exit code {rank.exit}"
+    return f"rank {rank.rank} {end.where}: {message}; see {runs.log_of(folder, rank.rank)}"
+
+
+def _silence(folder: Path, records: list[runs.Rank], end: End) -> str:
+    """Return what can be said where no rank has failed, or none could say so."""
     if any(r.status == "deadline" for r in records):
-        return f"the ranks stopped {where} at their deadline (FEDCTL_DEADLINE_SECONDS)"
+        return f"the ranks stopped {end.where} at their deadline (FEDCTL_DEADLINE_SECONDS)"
     if any(r.status == "stopped" for r in records):
-        return f"the ranks were stopped from outside (SIGTERM) {where}"
-    errors = ERROR.findall(launcher_output)
-    detail = f": {errors[0].strip()}" if errors else ""
-    return f"the ranks did not start{detail}; see {runs.launcher_log(folder)}"
+        return f"the ranks were stopped from outside (SIGTERM) {end.where}"
+    lost = [r for r in records if r.status == "running"]
+    errors = ERROR.findall(end.output)
+    detail = f": {errors[-1].strip()}" if errors else ""
+    what = f"rank {lost[0].rank} ended {end.where} without a word" if lost else "no rank started"
+    return f"{what}{detail}; see {runs.output_log(folder)}"
 
 
-def _signal(code: int | None) -> str:
-    if code is None or code >= 0:
-        return "signal 9 or out of memory?"
+def _signal(number: int) -> str:
     try:
-        name = signal.Signals(-code).name
+        name = signal.Signals(number).name
     except ValueError:
-        name = f"signal {-code}"
-    return f"{name}, out of memory?" if -code == signal.SIGKILL else name
+        name = f"signal {number}"
+    return f"{name}, out of memory?" if number == signal.SIGKILL else name
 
 
 def stopped(folder: Path, rounds_done: int, at_once: bool) -> Stopped:
@@ -91,6 +111,6 @@ def stopped(folder: Path, rounds_done: int, at_once: bool) -> Stopped:
 
 def how_to_continue(folder: Path) -> str:
     """Return the command that resumes the run, if it has a checkpoint."""
-    if not (folder / runs.CHECKPOINT).is_file():
+    if not runs.checkpoint_round(folder):
         return ""
     return f"; continue with: fedctl run --resume {folder}"

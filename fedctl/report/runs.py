@@ -27,9 +27,9 @@ def log_of(folder: Path, rank: int) -> Path:
     return folder / "logs" / f"rank-{rank}.log"
 
 
-def launcher_log(folder: Path) -> Path:
-    """Return the log file of the launcher."""
-    return folder / "logs" / "launcher.log"
+def output_log(folder: Path) -> Path:
+    """Return the file with all that the ranks have printed, Python's own errors among it."""
+    return folder / "logs" / "output.log"
 
 
 def uploaded(row: Row, kind: str | None = None) -> int:
@@ -195,6 +195,11 @@ def ranks(folder: Path) -> list[Rank]:
         except (OSError, ValueError, KeyError, TypeError):
             continue  # being replaced at this moment, or not a record
     return sorted(found, key=lambda rank: rank.rank)
+
+
+def reached(folder: Path, number: int) -> bool:
+    """Return whether rank 0 has reported this round or a later one since it was started."""
+    return number == 0 or any(rank.rank == 0 and rank.round >= number for rank in ranks(folder))
 
 
 def checkpoint_round(folder: Path) -> int:

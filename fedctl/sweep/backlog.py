@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from fedctl.errors import UserError
-from fedctl.local import preflight, processes
+from fedctl.local import lock, preflight
 from fedctl.local.preflight import Plan
 from fedctl.report import runs
 from fedctl.report.summary import leaves
@@ -97,7 +97,7 @@ def _belongs(
         raise UserError(
             f"{place}: holds another run ({_difference(experiment, variant.experiment)}); {remedy}"
         )
-    if pid := processes.running_rank(place):
+    if pid := lock.holder(place):
         raise UserError(f"{place}: is still running (process {pid}); wait for it")
 
 

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,11 +25,13 @@ def starting_in(tmp_path: Path) -> Iterator[Start]:
     """Starts `fedctl` in this folder; whatever is left of it at the end is killed."""
     started = []
 
-    def run(*words: object) -> "subprocess.Popen[str]":
+    def run(
+        *words: object, environment: Mapping[str, str] | None = None
+    ) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
             [*FEDCTL, *map(str, words)],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -4,8 +4,10 @@ import json
 import os
 import signal
 import time
+from ipaddress import ip_address
 from pathlib import Path
 
+import psutil
 import pytest
 
 from fedctl.report import runs
@@ -56,6 +58,58 @@ def test_a_killed_rank_ends_the_run_and_it_resumes(start: Start, tmp_path: Path)
     assert [row["round"] for row in runs.read(out).rows] == list(range(1, 61))
 
 
+def test_nobody_gets_in(start: Start, tmp_path: Path) -> None:
+    """What torchrun's variables say of other machines is not for this run, and nothing listens."""
+    out = tmp_path / "out"
+    foreign = {"PET_NNODES": "2", "RANK": "7", "WORLD_SIZE": "9", "MASTER_ADDR": "no.such.host"}
+    foreign |= {"FEDCTL_METRICS_PORT": "1", "GLOO_SOCKET_IFNAME": "none0"}
+    words = ["run", "fedavg-digits", "--ranks", 4, "--set", "rounds=5000", "--out", "out"]
+    process = start(*words, environment=foreign)
+    wait_for_round(out, 2)
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    assert {rank.pid for rank in runs.ranks(out)} <= {member.pid for member in family}
+    listening = [
+        connection.laddr.ip
+        for member in family
+        for connection in member.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert len(listening) >= 8  # gloo's and the metrics' of four ranks
+    assert all(ip_address(ip).is_loopback for ip in listening), listening
+    process.send_signal(signal.SIGTERM)
+    assert ended(process)[0] == 130
+
+
+def test_one_run_at_a_time_in_a_folder(start: Start, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["--set", "rounds=5000", "--set", "checkpoint.every=1", "--out", "out"]
+    process = start("run", "fedavg-digits", "--ranks", 2, *words)
+    wait_for_round(out, 2)
+    code, _, stderr = ended(start("run", "--resume", "out"))
+    assert (code, stderr) == (
+        2,
+        f"error: --resume out: is still running (process {process.pid})\n",
+    )
+    process.send_signal(signal.SIGTERM)
+    assert ended(process)[0] == 130
+
+
+def test_two_resumes_at_one_moment(start: Start, tmp_path: Path) -> None:
+    process = start("run", "fedavg-digits", "--set", "rounds=5000", "--out", "out")
+    wait_for_round(tmp_path / "out", 1)
+    process.send_signal(signal.SIGTERM)
+    assert ended(process)[0] == 130
+    both = [start("run", "--resume", "out") for _ in range(2)]
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while all(p.poll() is None for p in both) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    winner, loser = sorted(both, key=lambda p: p.poll() is not None)
+    code, _, stderr = ended(loser)
+    assert code == 2 and f"process {winner.pid}" in stderr and stderr.count("\n") == 1
+    winner.send_signal(signal.SIGTERM)
+    assert ended(winner)[0] == 130
+
+
 def test_ctrl_c_stops_after_the_round(start: Start, tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = start("run", "fedavg-digits", "--set", "rounds=5000", "--out", "out")
@@ -86,7 +140,7 @@ def test_ctrl_c_twice_kills(start: Start, tmp_path: Path) -> None:
 def test_stopping_before_the_first_round_leaves_nothing(start: Start, tmp_path: Path) -> None:
     process = start("run", "fedavg-digits", "--out", "out")
     deadline = time.monotonic() + TIMEOUT_SECONDS
-    while not (tmp_path / "out/logs/launcher.log").exists() and time.monotonic() < deadline:
+    while not (tmp_path / "out/logs/output.log").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     code, _, stderr = ended(process)

@@ -5,17 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from fedctl.errors import RunError, UserError
+from fedctl.errors import RunError, Stopped, UserError
 from fedctl.report import postmortem
+from fedctl.report.postmortem import End
+from tests.fedctl.checkpoints import write_checkpoint
 
 WriteRank = Callable[..., None]
 
-KILLED = """
-Root Cause (first observed failure):
-[0]:
-  rank      : 2 (local_rank: 2)
-  exitcode  : -9 (pid: 21)  (SIGKILL)
-"""
 PEER = {"exit": 1, "message": "lost another rank: Connection closed by peer"}
 
 
@@ -25,7 +21,7 @@ def test_a_killed_rank_comes_before_those_who_lost_it(
     for rank in (0, 1, 3):
         write_rank(tmp_path, rank, "failed", **PEER)
     write_rank(tmp_path, 2, "running")
-    error = postmortem.cause(tmp_path, KILLED, rounds_done=16)
+    error = postmortem.cause(tmp_path, End({0: 1, 1: 1, 2: -9, 3: 1}, rounds=16))
     assert isinstance(error, RunError)
     assert str(error) == (
         "rank 2 was killed in round 17 (SIGKILL, out of memory?); the others stopped"
@@ -36,10 +32,9 @@ def test_resume_is_offered_where_there_is_a_checkpoint(
     tmp_path: Path, write_rank: WriteRank
 ) -> None:
     write_rank(tmp_path, 0, "running")
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints/latest.json").write_text('{"round": 3}')
-    assert str(postmortem.cause(tmp_path, "", rounds_done=4)) == (
-        "rank 0 was killed in round 5 (signal 9 or out of memory?); "
+    write_checkpoint(tmp_path, 3)
+    assert str(postmortem.cause(tmp_path, End({0: -9}, rounds=4))) == (
+        "rank 0 was killed in round 5 (SIGKILL, out of memory?); "
         f"continue with: fedctl run --resume {tmp_path}"
     )
 
@@ -50,8 +45,7 @@ def test_a_rank_with_a_reason_comes_before_those_that_were_cut_off(
     write_rank(tmp_path, 0, "failed", **PEER)
     write_rank(tmp_path, 1, "failed", exit=1, message="OSError: No space left on device")
     write_rank(tmp_path, 2, "running")
-    terminated = KILLED.replace("-9", "-15")
-    assert str(postmortem.cause(tmp_path, terminated, rounds_done=2)) == (
+    assert str(postmortem.cause(tmp_path, End({0: 1, 1: 1, 2: -15}, rounds=2))) == (
         f"rank 1 in round 3: OSError: No space left on device; see {tmp_path}/logs/rank-1.log"
     )
 
@@ -59,13 +53,13 @@ def test_a_rank_with_a_reason_comes_before_those_that_were_cut_off(
 def test_a_wrong_setting_is_the_users(tmp_path: Path, write_rank: WriteRank) -> None:
     write_rank(tmp_path, 0, "failed", **PEER)
     write_rank(tmp_path, 1, "failed", exit=2, message="data.path: x.npz has no x_train")
-    error = postmortem.cause(tmp_path, KILLED, rounds_done=0)
+    error = postmortem.cause(tmp_path, End({0: 1, 1: 2, 2: -9}))
     assert isinstance(error, UserError) and str(error) == "data.path: x.npz has no x_train"
 
 
 def test_stopped_from_outside(tmp_path: Path, write_rank: WriteRank) -> None:
     write_rank(tmp_path, 0, "stopped", exit=143)
-    assert str(postmortem.cause(tmp_path, "", rounds_done=4)) == (
+    assert str(postmortem.cause(tmp_path, End(rounds=4))) == (
         "the ranks were stopped from outside (SIGTERM) in round 5"
     )
 
@@ -75,24 +69,42 @@ def test_a_deadline_comes_before_the_stop_that_it_meant_for_others(
 ) -> None:
     write_rank(tmp_path, 0, "stopped", exit=143)
     write_rank(tmp_path, 1, "deadline", exit=3)
-    assert str(postmortem.cause(tmp_path, "", rounds_done=4)) == (
+    assert str(postmortem.cause(tmp_path, End(rounds=4))) == (
         "the ranks stopped in round 5 at their deadline (FEDCTL_DEADLINE_SECONDS)"
     )
 
 
 def test_ranks_that_never_started(tmp_path: Path) -> None:
     output = "Traceback (most recent call last):\nModuleNotFoundError: No module named 'numpy'\n"
-    assert str(postmortem.cause(tmp_path, output, rounds_done=0)) == (
-        "the ranks did not start: ModuleNotFoundError: No module named 'numpy'; "
-        f"see {tmp_path}/logs/launcher.log"
+    assert str(postmortem.cause(tmp_path, End({0: 1}, output=output))) == (
+        "no rank started: ModuleNotFoundError: No module named 'numpy'; "
+        f"see {tmp_path}/logs/output.log"
     )
 
 
-def test_a_killed_launcher(tmp_path: Path, write_rank: WriteRank) -> None:
-    write_rank(tmp_path, 0, "running")
-    assert str(postmortem.cause(tmp_path, "", rounds_done=4, launcher_signal=-9)) == (
-        "torchrun was killed in round 5 (SIGKILL, out of memory?); its ranks were stopped"
+def test_a_rank_that_hangs_is_named(tmp_path: Path, write_rank: WriteRank) -> None:
+    write_rank(tmp_path, 0, "failed", **PEER)
+    write_rank(tmp_path, 1, "running")
+    assert str(postmortem.cause(tmp_path, End({0: 1, 1: -9}, hung={1}, rounds=3))) == (
+        "rank 1 did not answer the others in round 4, and was ended; the others stopped"
     )
+
+
+def test_a_failure_after_ctrl_c_is_not_hidden(tmp_path: Path, write_rank: WriteRank) -> None:
+    write_rank(tmp_path, 0, "failed", **PEER)
+    write_rank(tmp_path, 1, "failed", exit=1, message="the disk of /data is full")
+    error = postmortem.cause(tmp_path, End({0: 1, 1: 1}, rounds=3, stops=1))
+    assert isinstance(error, RunError) and "the disk of /data is full" in str(error)
+
+
+@pytest.mark.parametrize("codes", [{0: 143, 1: 1}, {0: 143, 1: -15}])
+def test_what_a_stop_does_to_others_is_no_failure(
+    tmp_path: Path, write_rank: WriteRank, codes: dict[int, int]
+) -> None:
+    write_rank(tmp_path, 0, "stopped", exit=143)
+    write_rank(tmp_path, 1, "failed", **PEER)
+    error = postmortem.cause(tmp_path, End(codes, rounds=3, stops=1))
+    assert isinstance(error, Stopped) and str(error).startswith("stopped after round 3")
 
 
 @pytest.mark.parametrize(

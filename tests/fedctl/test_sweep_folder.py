@@ -8,6 +8,7 @@ import pytest
 from click.testing import Result
 
 from fedctl.local import machine
+from tests.fedctl.checkpoints import write_checkpoint
 
 Invoke = Callable[..., Result]
 WriteRun = Callable[..., Path]
@@ -47,8 +48,7 @@ def test_unfinished_runs_go_on_or_start_anew(
 ) -> None:
     folder = write_run("out/fedavg-digits", finished=False)
     assert states(sweep("")) == {"fedavg-digits": ("out/fedavg-digits", "failed")}
-    (folder / "checkpoints").mkdir()
-    (folder / "checkpoints/latest.json").write_text('{"round": 3}')
+    write_checkpoint(folder, 3)
     assert states(sweep("")) == {"fedavg-digits": ("out/fedavg-digits", "interrupted")}
 
 

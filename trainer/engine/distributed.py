@@ -10,26 +10,34 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from trainer.config.errors import ConfigError, EnvironmentFault
 from trainer.config.operation import Cluster
 from trainer.engine.allocator import keep_freed_memory
+from trainer.engine.status import log
 from trainer.exchange.group import first_sentence
 
 DEFAULT_PORT = 29500  # torch's own, and Trainer v2's
 LONGEST_PAUSE_SECONDS = 5.0  # between two attempts to reach rank 0
 CONNECT_SECONDS = 5.0
+LONGEST_STEP_SECONDS = 0.1  # between two looks at which ranks have come
+TELL_SECONDS = 5.0  # first line about ranks that are missing; then after twice that, and so on
+MOST_NAMED = 8  # of them
 
 
 @dataclass(frozen=True)
 class World:
     """This process among the ranks, and rank 0's address; `source`: the variable with the rank.
 
-    RANK (torchrun, PyTorchJob) comes before PET_NODE_RANK (Trainer v2), because torchrun sets RANK
-    for each process of a node, and PET_NODE_RANK counts nodes; then JOB_COMPLETION_INDEX (a Job).
+    RANK (fedctl run, torchrun, PyTorchJob) comes before PET_NODE_RANK (Trainer v2), because
+    torchrun sets RANK for each process of a node, and PET_NODE_RANK counts nodes; then
+    JOB_COMPLETION_INDEX (a Job). store: the file through which the ranks of one machine meet
+    (FEDCTL_STORE); without it they meet at rank 0's address.
     """
 
     rank: int = 0
@@ -37,6 +45,12 @@ class World:
     address: str = "127.0.0.1"
     port: int = DEFAULT_PORT
     source: str = "no variable"
+    store: str | None = None
+
+    @property
+    def meeting(self) -> str:
+        """Where the ranks meet, for messages."""
+        return self.store or f"{self.address}:{self.port}"
 
 
 def world(environment: Mapping[str, str] = os.environ) -> World:
@@ -58,6 +72,7 @@ def world(environment: Mapping[str, str] = os.environ) -> World:
         address=environment[address] if address else World.address,
         port=_number(environment, port, 1) if port else DEFAULT_PORT,
         source=source or World.source,
+        store=environment.get("FEDCTL_STORE"),
     )
 
 
@@ -106,7 +121,11 @@ def device(cluster: Cluster) -> torch.device:
 
 
 def join(cluster: Cluster, ranks: int, device: torch.device, patience: float) -> None:
-    """Join the other ranks; a single one needs no group. `patience`: seconds to reach rank 0."""
+    """Join the other ranks; a single one needs no group.
+
+    patience: seconds until all ranks must be here, which has nothing to do with the time limit of
+    a collective.
+    """
     here = world()
     if here.size != ranks:
         raise ConfigError(
@@ -116,6 +135,29 @@ def join(cluster: Cluster, ranks: int, device: torch.device, patience: float) ->
         )
     if here.size == 1:
         return
+    try:
+        store = _meet(here, patience)
+        _wait_for_all(store, here, patience)
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            store=store,
+            rank=here.rank,
+            world_size=here.size,
+            timeout=timedelta(seconds=cluster.timeout),
+            device_id=device if device.type == "cuda" else None,
+        )
+    except (dist.DistError, RuntimeError, ValueError) as error:
+        if isinstance(error, EnvironmentFault | ConfigError):
+            raise
+        raise EnvironmentFault(
+            f"cannot join the process group at {here.meeting}: {first_sentence(error)}"
+        ) from error
+
+
+def _meet(here: World, patience: float) -> Any:
+    """Return the store through which ranks find each other: a file, or rank 0's or torchrun's."""
+    if here.store:
+        return dist.FileStore(here.store, here.size)  # type: ignore[attr-defined]  # it is
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":  # else torchrun has done it
         find(here, patience)
     # torch reads only these four
@@ -125,16 +167,28 @@ def join(cluster: Cluster, ranks: int, device: torch.device, patience: float) ->
         "MASTER_ADDR": here.address,
         "MASTER_PORT": str(here.port),
     }
-    try:
-        dist.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo",
-            timeout=timedelta(seconds=cluster.timeout),
-            device_id=device if device.type == "cuda" else None,
-        )
-    except (dist.DistError, RuntimeError, ValueError) as error:
-        raise EnvironmentFault(
-            f"cannot join the process group at {here.address}:{here.port}: {first_sentence(error)}"
-        ) from error
+    store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=patience)))
+    return store
+
+
+def _wait_for_all(store: Any, here: World, patience: float) -> None:
+    """Wait until every rank has come; say which is missing, since nobody else knows."""
+    start, told, pause = time.monotonic(), TELL_SECONDS, 0.01
+    store.set(f"here/{here.rank}", "")
+    missing = list(range(here.size))
+    while missing := [rank for rank in missing if not store.check([f"here/{rank}"])]:
+        waited = time.monotonic() - start
+        who = "rank " + ", ".join(map(str, missing[:MOST_NAMED]))
+        who += f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
+        if waited > patience:
+            raise EnvironmentFault(
+                f"{who} did not start within {patience:g} s; look at its log and at its pod"
+            )
+        if waited > told:
+            log.info("waiting for %s since %.0f s", who, waited)
+            told *= 2
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_STEP_SECONDS)
 
 
 def find(here: World, patience: float) -> None:
