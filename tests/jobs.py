@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from trainer.config.load import load
 from trainer.config.models import MODELS, Network
-from trainer.engine import checkpoint
+from trainer.engine import checkpoint, state
 from trainer.engine.build import build
 from trainer.engine.evaluate import evaluate, reconcile
 from trainer.engine.loop import Loop
@@ -19,6 +19,7 @@ from trainer.engine.round import run_round
 from trainer.engine.status import Status
 from trainer.exchange.books import Books
 from trainer.exchange.group import Group
+from trainer.metrics.catalog import Row
 from trainer.metrics.recorder import Recorder
 
 CPU = torch.device("cpu")
@@ -156,7 +157,7 @@ def restored(tree: dict[str, Any], folder: str) -> dict[str, Any]:
             checkpoint.save(saved, number, Path(folder))
             frozen = int(getattr(saved.parts.policy, "labelled", 0))
     again = with_norm(tree, Path(folder) / "other")
-    assert checkpoint.restore(again, Path(folder)) == 6
+    assert checkpoint.restore(again, Path(folder))[0] == 6
     for number in range(7, 13):
         run_round(again, number)
         again.ledger.settle()
@@ -169,7 +170,8 @@ def restored(tree: dict[str, Any], folder: str) -> dict[str, Any]:
 def everything(rank: RankState) -> dict[str, Any]:
     """All state of a rank, as a checkpoint holds it."""
     records = {client: record for client, record in rank.store.mine()}
-    return {"agreed": checkpoint.agreed(rank, 12), "own": checkpoint.own(rank), "kept": records}
+    agreed = state.agreed(rank) | {"anchor": rank.server.anchor, "buffers": rank.server.buffers}
+    return {"agreed": agreed, "own": state.own(rank), "kept": records}
 
 
 def compare(a: Any, b: Any, key: str, differing: list[str]) -> None:
@@ -266,3 +268,40 @@ def life(tree: dict[str, Any], folder: str, norm: bool = False) -> list[dict[str
     if number:
         return []
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def row(rank: RankState, number: int) -> Row:
+    """A row of metrics after a round, without an evaluation."""
+    values = Row(round=number, time_seconds=rank.clock.training)
+    rank.ledger.fill(values)
+    return values
+
+
+def saved_after(tree: dict[str, Any], rounds: int, folder: str) -> dict[str, Any]:
+    """Run so many rounds, and save; what is the same on all ranks."""
+    rank = experiment_run(tree)
+    for number in range(1, rounds + 1):
+        run_round(rank, number)
+        rank.ledger.settle()
+    checkpoint.save(rank, rounds, Path(folder))
+    return of_all(rank) | {"homes": list(rank.store.home)}
+
+
+def resumed_for(tree: dict[str, Any], rounds: int, folder: str) -> dict[str, Any]:
+    """Resume there; what there is then, after which so many rounds must run."""
+    rank = experiment_run(tree)
+    done, _ = checkpoint.restore(rank, Path(folder))
+    rank.ledger.settle()
+    found = of_all(rank) | {"done": done, "clients": rank.store.clients}
+    for number in range(done + 1, done + rounds + 1):
+        run_round(rank, number)
+    assert rank.parts.group.all_equal(rank.server.anchor)
+    return found
+
+
+def of_all(rank: RankState) -> dict[str, Any]:
+    return {
+        "anchor": rank.server.anchor.numpy().copy(),
+        "payload": dict(rank.ledger.payload),
+        "rank_samples": list(rank.ledger.rank_samples),
+    }

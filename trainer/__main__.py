@@ -14,21 +14,25 @@ from pathlib import Path
 
 import torch
 
+from trainer import manifest
 from trainer.config.errors import ConfigError, EnvironmentFault
 from trainer.config.load import validate
 from trainer.config.schema import Experiment
 from trainer.engine import checkpoint, distributed, pod
 from trainer.engine.build import build
 from trainer.engine.loop import Loop
+from trainer.engine.parts import RankState
 from trainer.engine.pod import Deadline, Pod
 from trainer.engine.status import Status, final, log, start_logging
 from trainer.exchange.group import first_sentence
 from trainer.files import write_atomically
+from trainer.manifest import Seal
 from trainer.metrics.catalog import Row
 from trainer.metrics.recorder import Recorder
 from trainer.metrics.sink import Ended
 from trainer.metrics.trackers import require
 
+EXPERIMENT, METRICS = "experiment.json", "metrics.jsonl"  # in the run folder
 FAILED, WRONG, DEADLINE, STOPPED = 1, 2, 3, 143
 END = {  # how training ended -> status, exit code, message
     "finished": ("finished", 0, ""),
@@ -49,7 +53,9 @@ def main() -> int:
     try:
         if problem:
             raise problem
-        how = train(options.experiment, options.out, options.resume, status)
+        how = train(
+            options.experiment, options.out, options.resume, status, tuple(options.allow_changed)
+        )
     except ConfigError as error:
         return _end(status, "failed", WRONG, str(error))
     except EnvironmentFault as error:
@@ -74,19 +80,28 @@ def _options() -> argparse.Namespace:
         help="resume from the latest checkpoint; auto: start a new run if there is none, and do "
         "nothing if the run has finished",
     )
+    parser.add_argument(
+        "--allow-changed",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="resume although this setting is another now; data: other samples; metrics: a "
+        "metrics.jsonl that has lost rows",
+    )
     return parser.parse_args()
 
 
-def train(path: Path, out: Path, resume: str | None, status: Status) -> str:
+def train(
+    path: Path, out: Path, resume: str | None, status: Status, allowed: tuple[str, ...] = ()
+) -> str:
     """Assemble this rank and train; return how it ended: finished, stopped, or deadline."""
     variables = pod.read()
     deadline = Deadline(variables.deadline_seconds)
     experiment = _read(path, variables)
     require(experiment.metrics)
-    if resume == "auto" and adopt(out, experiment):
+    if resume == "auto" and (last := adopt(out, experiment)):
         log.info("%s has already finished", out)
-        last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
-        status.write(round=last["round"], final=final(Row.of(last)))
+        status.write(round=last.round, final=final(last))
         return "finished"
     device = distributed.device(experiment.cluster)
     here = distributed.world()
@@ -95,26 +110,18 @@ def train(path: Path, out: Path, resume: str | None, status: Status) -> str:
     distributed.join(experiment.cluster, experiment.ranks, device, patience)
     try:
         state = build(experiment, device, out)
-        rank, ranks = state.parts.group.rank, state.parts.group.size
-        if not resume and rank == 0:
-            checkpoint.forget(out / "checkpoints")
-        done = checkpoint.restore(state, out / "checkpoints") if resume else 0
-        labels = {
-            "run": experiment.name,
-            "digest": experiment.digest(),
-            "rank": str(rank),
-            "ranks": str(ranks),
-        }
-        recorder = Recorder(out if rank == 0 else None, labels, done, experiment)
+        done, reached = _begin(state, out, resume, allowed)
+        recorder = _recorder(state, out, done, reached)
         ended: Ended = "failed"
         try:
-            status.write(round=done, metrics_port=_serve(experiment, variables, recorder, rank))
+            port = _serve(experiment, variables, recorder, here.rank)
+            status.write(round=done, metrics_port=port, notices=state.notices)
             log.info(
                 "%s (%s): %d clients on %d ranks, %s, from round %d",
                 experiment.name,
                 experiment.digest(),
                 experiment.clients,
-                ranks,
+                here.size,
                 device,
                 done + 1,
             )
@@ -130,6 +137,35 @@ def train(path: Path, out: Path, resume: str | None, status: Status) -> str:
         return "deadline" if deadline.passed() and not loop.stop_requested else "stopped"
     finally:
         distributed.leave()
+
+
+def _begin(
+    state: RankState, out: Path, resume: str | None, allowed: tuple[str, ...]
+) -> tuple[int, Seal | None]:
+    """Restore the run, or forget an earlier one; return the round, and how far the metrics went."""
+    checkpoints, first = out / manifest.FOLDER, state.parts.group.rank == 0
+    if not resume:
+        if first:
+            checkpoint.forget(checkpoints)
+        return 0, None
+    done, reached = checkpoint.restore(state, checkpoints, out / METRICS, allowed)
+    if first:
+        # It is this experiment's run from here on, and not finished any more.
+        if done:
+            (out / manifest.MODEL).unlink(missing_ok=True)
+        write_atomically(out / EXPERIMENT, state.experiment.canonical())
+    return done, reached
+
+
+def _recorder(state: RankState, out: Path, done: int, reached: Seal | None) -> Recorder:
+    experiment, group = state.experiment, state.parts.group
+    labels = {
+        "run": experiment.name,
+        "digest": experiment.digest(),
+        "rank": str(group.rank),
+        "ranks": str(group.size),
+    }
+    return Recorder(out if group.rank == 0 else None, labels, done, experiment, reached)
 
 
 def _read(path: Path, variables: Pod) -> Experiment:
@@ -148,27 +184,34 @@ def _read(path: Path, variables: Pod) -> Experiment:
     return experiment
 
 
-def adopt(out: Path, experiment: Experiment) -> bool:
-    """Make `out` this experiment's run folder; return whether the run in it has finished.
+def adopt(out: Path, experiment: Experiment) -> Row | None:
+    """Make `out` this experiment's run folder; return the last row if the run in it has finished.
 
     Under --resume=auto the folder outlives the process, and nobody checks it before the start. So
     an experiment file records which run it belongs to, like the one that fedctl writes locally.
     """
-    mine, owner = out / "experiment.json", None
-    if mine.exists():
-        try:
-            owner = validate(json.loads(mine.read_text())).digest()
-        except ValueError:
-            owner = "that cannot be read"
-        if owner != experiment.digest():
-            raise ConfigError(
-                "--resume=auto",
-                f"{out} belongs to experiment {owner}, not to {experiment.digest()}; use another "
-                "folder for this run",
-            )
-    elif distributed.world().rank == 0:
-        write_atomically(mine, experiment.canonical())
-    return owner is not None and (out / "model.safetensors").exists()
+    mine = out / EXPERIMENT
+    if not mine.exists():
+        if distributed.world().rank == 0:
+            write_atomically(mine, experiment.canonical())
+        return None
+    try:
+        owner = validate(json.loads(mine.read_text()))
+    except ValueError:
+        raise ConfigError(
+            "--resume=auto", f"{mine} cannot be read; use another folder for this run"
+        ) from None
+    if changed := owner.differences(experiment):
+        key, (there, here) = next(iter(changed.items()))
+        raise ConfigError(
+            "--resume=auto",
+            f"{out} belongs to another experiment: {key} is {there} there, and {here} here; use "
+            "another folder for this run",
+        )
+    if not manifest.whole_model(out / manifest.MODEL):
+        return None
+    last = Row.of(json.loads((out / METRICS).read_text().splitlines()[-1]))
+    return None if (last.rounds_planned or 0) < experiment.rounds else last
 
 
 def _serve(experiment: Experiment, variables: Pod, recorder: Recorder, rank: int) -> int | None:

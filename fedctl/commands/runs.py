@@ -35,7 +35,15 @@ if TYPE_CHECKING:
     "--resume",
     type=path_type,
     metavar="RUN",
-    help="Resume the run in this folder; takes no other options.",
+    help="Resume the run in this folder, with --set for more rounds, say.",
+)
+@click.option(
+    "--allow-changed",
+    "allowed",
+    multiple=True,
+    metavar="KEY",
+    help="With --resume: go on although this setting is another; data: other samples; metrics: "
+    "rows that were lost. May be repeated.",
 )
 @click.option("--quiet", is_flag=True, help="Print only the path of the run folder, and errors.")
 @output_option
@@ -45,6 +53,7 @@ def run(
     ranks: int | None,
     out: Path | None,
     resume: Path | None,
+    allowed: tuple[str, ...],
     quiet: bool,
     output: str,
 ) -> None:
@@ -57,6 +66,7 @@ def run(
       fedctl run gwpf-digits --ranks 4
       fedctl run experiment.yaml --set rounds=10 --out runs/short
       fedctl run --resume runs/short
+      fedctl run --resume runs/short --set rounds=20
 
     \b
     Exit codes:
@@ -68,7 +78,7 @@ def run(
     from fedctl.local import launch, preflight
     from fedctl.local.progress import view
 
-    plan = preflight.plan(source, sets, ranks, out, resume)
+    plan = preflight.plan(source, sets, ranks, out, resume, allowed)
     launch.run(plan, lambda: view(plan.experiment, quiet, output))
     result = _report(_read([plan.folder]), plan.folder, "folder" if quiet else output)
     if output == "json" and not quiet:

@@ -48,7 +48,7 @@ class Started:
         self._first_round = self.rounds_done
         self._existed = plan.folder.is_dir()
         self._tail = runs.Tail(plan.folder / runs.METRICS)
-        self._quiet, self._stops = True, 0
+        self._quiet, self._stops, self._told = True, 0, 0
         self._failed_since: float | None = None
         self._lock = _prepare(plan)
         try:
@@ -67,6 +67,10 @@ class Started:
         for row in (row for row in rows if row["round"] > start or not self.plan.resume):
             self.rounds_done, self._quiet = row["round"], False
             view.row(row)
+        notices = runs.notices(self.plan.folder)
+        for text in notices[self._told :]:
+            view.notice(text)
+        self._told = len(notices)
         if ended:
             return True
         if self._quiet:
@@ -85,12 +89,13 @@ class Started:
     def end(self) -> None:
         """Kill the processes that are left, and leave the folder to others."""
         self._ranks.end()
+        (self.plan.folder / runs.NEXT).unlink(missing_ok=True)
         self._lock.release()
 
     def error(self) -> FedctlError | None:
         """Return why the run did not finish, None if it did; remove a folder that holds nothing."""
         folder, ranks = self.plan.folder, self._ranks
-        if ranks.succeeded and (folder / runs.MODEL).exists():
+        if ranks.succeeded and runs.finished(folder):
             return None
         end = postmortem.End(ranks.codes, ranks.hung, ranks.output(), self.rounds_done, self._stops)
         error = postmortem.cause(folder, end)
@@ -111,6 +116,7 @@ def _prepare(plan: Plan) -> Lock:
     try:
         if plan.resume:
             runs.forget_ranks(folder)
+            write_atomically(folder / runs.NEXT, plan.experiment.canonical())
         elif not holds_nothing(folder):
             raise UserError(f"{folder}: another run has just used it; name another folder")
         else:

@@ -15,7 +15,7 @@ from fedctl.local import lock
 from fedctl.report import runs
 from trainer.config.errors import ConfigError
 from trainer.config.load import load, validate
-from trainer.config.schema import Experiment
+from trainer.config.schema import Experiment, covers
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Plan:
     experiment: Experiment
     folder: Path
     resume: bool = False
+    allowed: tuple[str, ...] = ()  # what may be another than before, for a run that resumes
 
 
 def plan(
@@ -33,17 +34,19 @@ def plan(
     ranks: int | None,
     out: Path | None,
     resume: Path | None,
+    allowed: Sequence[str] = (),
 ) -> Plan:
     """Plan the run that the options of `fedctl run` describe."""
+    sets = [*sets, *([] if ranks is None else [f"ranks={ranks}"])]
     if resume is not None:
-        if source or sets or out or ranks is not None:
-            raise UserError(
-                "--resume continues a run unchanged: drop PRESET or FILE, --set, --ranks and --out"
-            )
-        return resumed(resume)
+        if source or out:
+            raise UserError("--resume continues the run in its folder: drop PRESET, FILE and --out")
+        return resumed(resume, sets, allowed)
+    if allowed:
+        raise UserError("--allow-changed is for a run that resumes; name it with --resume RUN")
     if source is None:
         raise UserError("name a PRESET or FILE to run; `fedctl presets` lists the presets")
-    return fresh(source, [*sets, *([] if ranks is None else [f"ranks={ranks}"])], out)
+    return fresh(source, sets, out)
 
 
 def fresh(source: str, sets: Sequence[str], out: Path | None) -> Plan:
@@ -73,23 +76,43 @@ def holds_nothing(folder: Path) -> bool:
     return {path.name for path in folder.iterdir()} <= {"logs", lock.NAME}
 
 
-def resumed(folder: Path) -> Plan:
-    """Plan the continuation of the run in `folder`, with its own settings."""
+def resumed(folder: Path, sets: Sequence[str] = (), allowed: Sequence[str] = ()) -> Plan:
+    """Plan the continuation of the run in `folder`, with its own settings but for `sets`."""
     path = folder / runs.EXPERIMENT
     if not path.is_file():
         raise UserError(f"--resume {folder}: not a run folder, it has no {runs.EXPERIMENT}")
     if pid := lock.holder(folder):
         raise UserError(f"--resume {folder}: is still running (process {pid})")
-    if (folder / runs.MODEL).exists():
-        raise UserError(f"--resume {folder}: has finished; `fedctl report {folder}` shows it")
-    if not (folder / runs.CHECKPOINT).is_file():
+    before, _origins = load(path)
+    experiment, _origins = load(path, sets=sets)
+    experiment = with_absolute_data(experiment)
+    done = runs.checkpoint_round(folder)
+    if runs.finished(folder) and experiment.rounds <= before.rounds:
+        raise UserError(
+            f"--resume {folder}: has finished; `fedctl report {folder}` shows it, and --set "
+            f"rounds=N with more than {before.rounds} goes on"
+        )
+    if not done:
         raise UserError(
             f"--resume {folder}: has no checkpoint; set checkpoint.every for one every few rounds"
         )
-    experiment, _origins = load(path)
-    with_absolute_data(experiment)
+    _refuse_changes(before, experiment, allowed)
     machine_is_ready(experiment)
-    return Plan(experiment, folder, resume=True)
+    return Plan(experiment, folder, resume=True, allowed=tuple(allowed))
+
+
+def _refuse_changes(before: Experiment, after: Experiment, allowed: Sequence[str]) -> None:
+    changed = before.differences(after)
+    for name in allowed:
+        if name not in ("data", "metrics") and not any(covers(name, key) for key in changed):
+            raise UserError(f"--allow-changed {name}: that is no setting which --set changes")
+    for key, (old, new) in changed.items():
+        if not any(covers(name, key) for name in allowed):
+            raise ConfigError(
+                key,
+                f"was {old}, and would be {new}, which makes it another experiment; start a new "
+                f"run, or resume with --allow-changed {key}",
+            )
 
 
 def with_absolute_data(experiment: Experiment) -> Experiment:

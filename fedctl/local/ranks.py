@@ -58,7 +58,8 @@ class Ranks:
         self, plan: Plan, folder: Path, base: Mapping[str, str], rank: int, lock: int
     ) -> subprocess.Popen[bytes]:
         ranks = str(plan.experiment.ranks)
-        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": ranks}
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        own |= {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
         own |= {"FEDCTL_STORE": str(self._store)}
         with self._output.open("ab") as output:
             return subprocess.Popen(
@@ -118,8 +119,12 @@ class Ranks:
 
 def command(plan: Plan, folder: Path) -> list[str]:
     """Return the command of a rank."""
-    trainer = ["-m", "trainer", str(folder / runs.EXPERIMENT), "--out", str(folder)]
-    return [sys.executable, *trainer, *(["--resume"] if plan.resume else [])]
+    experiment = runs.NEXT if plan.resume else runs.EXPERIMENT
+    trainer = ["-m", "trainer", str(folder / experiment), "--out", str(folder)]
+    resume = ["--resume"] if plan.resume else []
+    for name in plan.allowed:
+        resume += ["--allow-changed", name]
+    return [sys.executable, *trainer, *resume]
 
 
 def environment(inherited: Mapping[str, str], plan: Plan, devices: Sequence[str]) -> dict[str, str]:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from fedctl.errors import UserError
+from trainer import manifest
 from trainer.metrics import catalog
 
 EXPERIMENT = "experiment.json"
 METRICS = "metrics.jsonl"
-MODEL = "model.safetensors"
-CHECKPOINT = "checkpoints/latest.json"
+MODEL = manifest.MODEL
+NEXT = ".resumed.json"  # the experiment as it goes on; the trainer makes it the run's own
 REPORT_PAGE = "report.html"
 REPORT_PICTURE = "report.png"
 TABLE_CSV, TABLE_MARKDOWN = "table.csv", "table.md"
@@ -173,6 +174,7 @@ class Rank:
     message: str
     round: int
     modified: float
+    notices: tuple[str, ...] = ()  # what it wants a person to know
 
 
 def ranks(folder: Path) -> list[Rank]:
@@ -190,11 +192,17 @@ def ranks(folder: Path) -> list[Rank]:
                     message=str(record["message"]),
                     round=int(record["round"]),
                     modified=path.stat().st_mtime,
+                    notices=tuple(map(str, record.get("notices", ()))),
                 )
             )
         except (OSError, ValueError, KeyError, TypeError):
             continue  # being replaced at this moment, or not a record
     return sorted(found, key=lambda rank: rank.rank)
+
+
+def notices(folder: Path) -> tuple[str, ...]:
+    """Return what rank 0 wants a person to know of this start."""
+    return next((rank.notices for rank in ranks(folder) if rank.rank == 0), ())
 
 
 def reached(folder: Path, number: int) -> bool:
@@ -203,11 +211,13 @@ def reached(folder: Path, number: int) -> bool:
 
 
 def checkpoint_round(folder: Path) -> int:
-    """Return the round of the newest complete checkpoint; 0 if there is none."""
-    try:
-        return int(json.loads((folder / CHECKPOINT).read_text("utf-8"))["round"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
+    """Return the round of the newest checkpoint that was saved to the end; 0 if there is none."""
+    return max(map(manifest.number_of, manifest.found(folder / manifest.FOLDER)), default=0)
+
+
+def finished(folder: Path) -> bool:
+    """Return whether the run has saved its model to the end."""
+    return manifest.whole_model(folder / MODEL)
 
 
 def forget_ranks(folder: Path) -> None:

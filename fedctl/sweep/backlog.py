@@ -110,6 +110,6 @@ def _difference(there: Experiment, wanted: Experiment) -> str:
 def _state(folder: Path) -> State:
     if not (folder / runs.EXPERIMENT).exists():
         return "new"
-    if (folder / runs.MODEL).exists():
+    if runs.finished(folder):
         return "finished"
-    return "interrupted" if (folder / runs.CHECKPOINT).is_file() else "failed"
+    return "interrupted" if runs.checkpoint_round(folder) else "failed"

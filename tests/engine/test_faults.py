@@ -8,11 +8,8 @@ import sys
 
 import pytest
 
-from tests import jobs, patience
-from trainer.config.errors import ConfigError, EnvironmentFault
+from tests import patience
 from trainer.config.load import load
-from trainer.engine import checkpoint
-from trainer.engine.round import run_round
 
 
 def fail(tmp_path, tree, *more, text=None, **env) -> dict[str, object]:
@@ -67,44 +64,6 @@ def test_a_metrics_port_that_is_taken(tmp_path):
         record = fail(tmp_path, {"metrics": {"port": taken.getsockname()[1]}})
     assert record["exit"] == 2
     assert record["message"].startswith("metrics.port: 127.0.0.1:")
-
-
-@pytest.fixture
-def saved(tmp_path):
-    """The settings of a run that was saved after round 1, and the folder with its checkpoint."""
-    tree = {"rounds": 2, "optimizer": {"momentum": 0.9, "state": "keep"}}
-    rank = jobs.experiment_run(tree)
-    run_round(rank, 1)
-    checkpoint.save(rank, 1, tmp_path / "checkpoints")
-    return tree, tmp_path / "checkpoints"
-
-
-def damage(path):
-    path.write_bytes(path.read_bytes()[:-200])
-
-
-def test_a_damaged_checkpoint(saved, tmp_path):
-    tree, folder = saved
-    damage(folder / "round-000001" / "rank-0.pt")
-    record = fail(tmp_path, tree, "--resume")
-    assert record["exit"] == 1
-    assert record["message"].endswith("rank-0.pt is damaged; start a new run")
-
-
-@pytest.mark.parametrize("file", ["agreed.pt", "rank-0.pt", "clients/3.safetensors"])
-def test_any_file_of_a_checkpoint_may_be_damaged(saved, file):
-    tree, folder = saved
-    damage(folder / "round-000001" / file)
-    with pytest.raises(EnvironmentFault, match=f"{file} is damaged; start a new run$"):
-        checkpoint.restore(jobs.experiment_run(tree), folder)
-
-
-def test_a_checkpoint_of_another_version(saved):
-    """Which had all of a rank's in one file."""
-    tree, folder = saved
-    (folder / "round-000001" / "agreed.pt").unlink()
-    with pytest.raises(ConfigError, match=r"^--resume: .* another version of fedctl; start a new"):
-        checkpoint.restore(jobs.experiment_run(tree), folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip"])

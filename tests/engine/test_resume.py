@@ -141,4 +141,7 @@ def test_a_checkpoint_of_another_experiment_is_refused(tmp_path):
     Group(tmp_path / "run", short).finish()
     other = Group(tmp_path / "run", short | {"seed": 6}, "--resume")
     assert other.wait() == [2]
-    assert "belongs to experiment" in other.record(0)["message"]
+    assert other.record(0)["message"] == (
+        "seed: was 5, and is 6 now, which makes it another experiment; start a new run, or resume "
+        "with --allow-changed seed"
+    )

@@ -94,7 +94,7 @@ def test_a_resumed_run_sees_the_crops_that_it_would_have_seen(root: Path, tmp_pa
         if number == 1:  # in the middle of a pass
             checkpoint.save(through, number, tmp_path / "checkpoints")
     again = jobs.experiment_run(tree(root))
-    assert checkpoint.restore(again, tmp_path / "checkpoints") == 1
+    assert checkpoint.restore(again, tmp_path / "checkpoints")[0] == 1
     for number in (2, 3):
         run_round(again, number)
     assert torch.equal(again.server.anchor, through.server.anchor)

@@ -1,10 +1,14 @@
 """Checkpoints as fedctl sees them in a run folder: no more than it reads."""
 
-import json
 from pathlib import Path
+
+from trainer import manifest
+from trainer.manifest import Manifest
 
 
 def write_checkpoint(run: Path, number: int) -> None:
     """A checkpoint after this round."""
-    (run / "checkpoints").mkdir(parents=True, exist_ok=True)
-    (run / "checkpoints/latest.json").write_text(json.dumps({"round": number}))
+    folder = manifest.folder_of(run / manifest.FOLDER, number)
+    folder.mkdir(parents=True, exist_ok=True)
+    content = Manifest(number, 1, {}, "", None, {}, {})
+    (folder / manifest.NAME).write_text(content.text())

@@ -99,7 +99,7 @@ def write_run(tmp_path: Path) -> WriteRun:
         rows = [row(number, frozen, tested=number % 2 == 0) for number in range(1, 11)]
         if finished:
             rows.append(row(10, frozen, final=True))
-            (folder / "model.safetensors").write_bytes(b"")
+            (folder / "model.safetensors").write_bytes(b"\2\0\0\0\0\0\0\0{}")  # no tensor at all
         text = "".join(json.dumps(content) + "\n" for content in rows)
         (folder / "metrics.jsonl").write_text(text)
         return folder

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from fedctl.cluster.transfer import fetch as fetching
+from tests.fedctl.checkpoints import write_checkpoint
 from tests.fedctl.objects import IMAGE, claim, job, pod
 from tests.fedctl.podserver import PodServer
 
@@ -17,8 +18,7 @@ def there(write_run, api: PodServer, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(fetching, "POLL_SECONDS", 0.01)
     folder = write_run("in-the-claim", frozen=0.4)
     (folder / "model.safetensors").write_bytes(bytes(range(256)) * 2000)
-    (folder / "checkpoints").mkdir()
-    (folder / "checkpoints" / "latest.json").write_text('{"round": 10}')
+    write_checkpoint(folder, 10)
     (folder / "logs" / "rank-0.log").write_text("round 1\n")
     api.folders["/runs/digits"] = folder
     return folder

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+NOT = "not learned"  # in a field's JSON schema
+
 
 class Section(BaseModel):
     """A part of an experiment. Each field is documented in `help`, its unit in `unit`.
@@ -27,7 +29,33 @@ class Section(BaseModel):
     )  # capabilities that an experiment does not have with this choice
 
 
-def setting(default: Any = ..., *, help: str, unit: str = "", **limits: Any) -> Any:
-    """Declare a documented field; `unit` is what its value is counted in."""
-    extra: dict[str, Any] | None = {"unit": unit} if unit else None
-    return Field(default, description=help, json_schema_extra=extra, **limits)
+def setting(
+    default: Any = ..., *, help: str, unit: str = "", learned: bool = True, **limits: Any
+) -> Any:
+    """Declare a documented field; `unit` is what its value is counted in.
+
+    learned: whether it has a part in what is learned, so that with another value it is another
+    experiment; False: it is about where and how long the same experiment runs.
+    """
+    extra: dict[str, Any] = ({"unit": unit} if unit else {}) | ({} if learned else {NOT: True})
+    return Field(default, description=help, json_schema_extra=extra or None, **limits)
+
+
+def identity(section: Section, prefix: str = "") -> dict[str, Any]:
+    """Return the settings of a section that have a part in what is learned, by dotted key."""
+    found: dict[str, Any] = {}
+    for name, field in type(section).model_fields.items():
+        extra = field.json_schema_extra
+        if not (isinstance(extra, dict) and extra.get(NOT)):
+            found |= _values(getattr(section, name), prefix + name)
+    return found
+
+
+def _values(value: Any, key: str) -> dict[str, Any]:
+    if isinstance(value, Section):
+        return identity(value, f"{key}.")
+    if isinstance(value, tuple) and any(isinstance(item, Section) for item in value):
+        return {
+            k: v for at, item in enumerate(value) for k, v in _values(item, f"{key}.{at}").items()
+        }
+    return {key: value}

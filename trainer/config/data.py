@@ -88,6 +88,7 @@ class Data(Section):
         None,
         help="a Keras-style .npz file (x_train, y_train, x_test, y_test), an image folder with "
         "train/ and test/, or torchvision's download folder (default: the user's cache)",
+        learned=False,
     )
     resize: int | None = setting(
         None,
@@ -104,6 +105,7 @@ class Data(Section):
         "empty: the cores divided by the ranks of the machine; in a pod: its CPU limit",
         unit="threads",
         ge=1,
+        learned=False,
     )
     mean: tuple[float, ...] | None = setting(None, help="per-channel mean, in units of full scale")
     std: tuple[float, ...] | None = setting(

@@ -53,7 +53,15 @@ class Checkpoint(Section):
         unit="rounds",
         ge=0,
     )
-    keep: int = setting(2, help="complete checkpoints kept on disk", unit="checkpoints", ge=1)
+    keep: int = setting(
+        2,
+        help="complete checkpoints kept on disk; those after a phase's last round are always kept",
+        unit="checkpoints",
+        ge=1,
+    )
+    at_end: bool = setting(
+        True, help="checkpoint after the last round too, so that the run can go on for more rounds"
+    )
 
 
 class WandB(Section):

@@ -26,10 +26,10 @@ class Phase(Section):
         1.0, help="factor on optimizer.lr in this phase: 0.1 is a decay by ten", gt=0
     )
     evaluate_every: int | None = setting(
-        None, help="replaces evaluation.every in this phase", unit="rounds", ge=1
+        None, help="replaces evaluation.every in this phase", unit="rounds", ge=1, learned=False
     )
     checkpoint_every: int | None = setting(
-        None, help="replaces checkpoint.every in this phase", unit="rounds", ge=0
+        None, help="replaces checkpoint.every in this phase", unit="rounds", ge=0, learned=False
     )
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
 
-from trainer.config.base import Section, setting
+from trainer.config.base import Section, identity, setting
 from trainer.config.communication import FP32, Codec, Full, Sync
 from trainer.config.data import Data
 from trainer.config.fit import misfits
@@ -24,13 +24,19 @@ NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?")
 class Experiment(Section):
     """A complete run: the same file trains on a laptop and on a cluster."""
 
-    name: str = setting("experiment", help="lower-case letters, digits and dashes; at most 53")
-    description: str = setting("", help="purpose of the run, in one line")
+    name: str = setting(
+        "experiment", help="lower-case letters, digits and dashes; at most 53", learned=False
+    )
+    description: str = setting("", help="purpose of the run, in one line", learned=False)
     seed: int = setting(
         1, help="the only source of randomness: weights, partition, sampling, batches", ge=0
     )
     rounds: int = setting(
-        60, help="rounds of the run; each ends in a synchronisation", unit="rounds", ge=1
+        60,
+        help="rounds of the run; each ends in a synchronisation",
+        unit="rounds",
+        ge=1,
+        learned=False,
     )
     clients: int = setting(10, help="N, clients in the federation", unit="clients", ge=1)
     ranks: int = setting(
@@ -38,12 +44,14 @@ class Experiment(Section):
         help="W, processes (pods) that train the clients; at most as many as clients",
         unit="ranks",
         ge=1,
+        learned=False,
     )
     placement: Literal["dealt", "fixed"] = setting(
         "dealt",
         help="which rank trains a client. dealt: each round's clients go to ranks by their work, "
         "longest first, and the state that a client keeps moves with it; every rank holds all "
         "samples. fixed: a client is always on the same rank, for data that must not move",
+        learned=False,
     )
     client_memory: int | None = setting(
         None,
@@ -52,6 +60,7 @@ class Experiment(Section):
         "run folder; empty: no limit",
         unit="MiB",
         ge=0,
+        learned=False,
     )
     participation: float = setting(
         1.0, help="share of the clients sampled in each round; at least one is", gt=0, le=1
@@ -64,10 +73,10 @@ class Experiment(Section):
     stragglers: Stragglers = setting(Stragglers(), help="clients that fail a round")
     sync: Sync = setting(Full(), help="which parameters are exchanged")
     codec: Codec = setting(FP32(), help="format of the exchanged values")
-    evaluation: Evaluation = setting(Evaluation(), help="evaluation of the model")
-    checkpoint: Checkpoint = setting(Checkpoint(), help="saved state")
-    metrics: Metrics = setting(Metrics(), help="destinations of the metrics")
-    cluster: Cluster = setting(Cluster(), help="the process group")
+    evaluation: Evaluation = setting(Evaluation(), help="evaluation of the model", learned=False)
+    checkpoint: Checkpoint = setting(Checkpoint(), help="saved state", learned=False)
+    metrics: Metrics = setting(Metrics(), help="destinations of the metrics", learned=False)
+    cluster: Cluster = setting(Cluster(), help="the process group", learned=False)
 
     @field_validator("name")
     @classmethod
@@ -98,9 +107,24 @@ class Experiment(Section):
         """Return the canonical JSON: every setting, keys sorted, no spaces; `load` restores it."""
         return canonical(self.model_dump(mode="json"))
 
+    def differences(self, other: "Experiment") -> dict[str, tuple[Any, Any]]:
+        """Return what makes `other` another experiment: key -> value here, value there.
+
+        Where and how long it runs does not; None stands for a setting that one does not have.
+        """
+        mine, theirs = identity(self), identity(other)
+        keys = {**mine, **theirs}
+        values = {key: (mine.get(key), theirs.get(key)) for key in keys}
+        return {key: (here, there) for key, (here, there) in values.items() if here != there}
+
     def digest(self) -> str:
         """Return twelve hexadecimal digits that identify the settings, whatever their source."""
         return hashlib.sha256(self.canonical().encode()).hexdigest()[:12]
+
+
+def covers(name: str, key: str) -> bool:
+    """Return whether `name` is a setting's key, or that of a section above it."""
+    return key == name or key.startswith(f"{name}.")
 
 
 def canonical(value: Any) -> str:

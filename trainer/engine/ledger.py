@@ -38,6 +38,11 @@ class Tally:
         self.dense += FLOAT32 * parameters * len(members)
         self.messages += messages * len(members)
 
+    def include(self, counts: Mapping[str, int]) -> None:
+        """Add another tally's counts, by name."""
+        for name, count in counts.items():
+            setattr(self, name, getattr(self, name) + count)
+
     def fill(self, row: Row) -> None:
         """Write the counts into a row."""
         row.local_steps_total, row.samples_total = self.steps, self.samples
@@ -131,8 +136,8 @@ class Ledger:
             "idle": self.idle,
         }
 
-    def load(self, state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-        """Restore the result of `state`, and this rank's tally."""
-        self.tally, self.own = Tally(**state["tally"]), Tally(**own)
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Restore the result of `state`."""
+        self.tally = Tally(**state["tally"])
         self.federated = state["federated"]
         self.rank_samples, self.idle = state["rank_samples"], state["idle"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from safetensors.torch import save
 
+from trainer import manifest
 from trainer.engine import checkpoint, plan
 from trainer.engine.allocator import held_bytes
 from trainer.engine.evaluate import Result, estimate_buffers, evaluate, load_agreed, reconcile
@@ -51,31 +52,42 @@ class Loop:
             untrained = RoundResult(Places(len(self.rank.server.anchor)))
             result = evaluate(self.rank)
             self._record(self._row(untrained, result), result)
-        reached = False  # the target accuracy
-        while self.done < experiment.rounds and not reached:
+        if self._over():  # it was stopped between its last round and its end
+            self._finish(self.recorder.last or Row(round=self.done), evaluate(self.rank))
+            return True
+        while not self._over():
             outcome = run_round(self.rank, self.done + 1, self._must_stop)
             self.done += 1
             evaluated = evaluate(self.rank) if plan.evaluated(experiment, self.done) else None
             if evaluated is None:
                 self.rank.ledger.settle()
-            self._record(self._row(outcome, evaluated), evaluated)
-            reached = self._reached(evaluated)
-            if reached or self.done == experiment.rounds:
-                self._finish(outcome, evaluated)
-            elif outcome.stop or plan.saved(experiment, self.done):
-                checkpoint.save(self.rank, self.done, self.out / "checkpoints")
-                self._report()
-                if outcome.stop:
-                    return False
+            else:
+                self.rank.accuracy = evaluated.accuracy
+            row = self._row(outcome, evaluated)
+            self._record(row, evaluated)
+            if outcome.stop or self._saved():
+                self._save()
+            if self._over():
+                assert evaluated is not None
+                self._finish(row, evaluated)
+            elif outcome.stop:
+                return False
         return True
 
-    def _reached(self, result: Result | None) -> bool:
-        """Return whether the target accuracy is passed; the answer is the same on every rank."""
-        target = self.rank.experiment.evaluation.target
-        if result is None or target is None or result.accuracy <= target:
-            return False
-        log.info("target accuracy %g passed in round %d", target, self.done)
-        return True
+    def _over(self) -> bool:
+        """Whether all rounds are done, or the target accuracy is passed; the same on every rank."""
+        target, accuracy = self.rank.experiment.evaluation.target, self.rank.accuracy
+        passed = target is not None and accuracy is not None and accuracy > target
+        return passed or self.done == self.rank.experiment.rounds
+
+    def _saved(self) -> bool:
+        experiment = self.rank.experiment
+        return (self._over() and experiment.checkpoint.at_end) or plan.saved(experiment, self.done)
+
+    def _save(self) -> None:
+        folder = self.out / manifest.FOLDER
+        checkpoint.save(self.rank, self.done, folder, self.recorder.reached())
+        self._report()
 
     def _report(self) -> None:
         """Write this rank's progress, and how evenly it was loaded, to its status record."""
@@ -88,9 +100,10 @@ class Loop:
             idle_seconds=round(ledger.idle[rank], 3),
         )
 
-    def _finish(self, outcome: RoundResult, result: Result | None) -> None:
-        """Combine all clients into one model, evaluate it and save it."""
-        assert result is not None
+    def _finish(self, row: Row, result: Result) -> None:
+        """Combine all clients into one model, evaluate it and save it; row: of the last round."""
+        if self.done < self.rank.experiment.rounds:
+            log.info("the target accuracy was passed in round %d", self.done)
         rank, group = self.rank, self.rank.parts.group
         drifted = rank.drifted
         reconcile(rank)
@@ -98,8 +111,8 @@ class Loop:
             result = replace(evaluate(rank), train_loss=result.train_loss)
         else:
             rank.ledger.settle()
-        row = self._row(outcome, result)
-        row.final = True
+        row = replace(row, final=True)
+        self._measured(row, result)
         self._record(row, result)
         self._report()
         self.status.write(final=final(row))
@@ -107,33 +120,39 @@ class Loop:
         load_agreed(rank)  # on every rank, since it may have to average the clients' buffers
         estimate_buffers(rank)
         if group.rank == 0:
-            save_model(rank, self.out / "model.safetensors")
+            save_model(rank, self.out / manifest.MODEL)
         rank.store.close()
         group.barrier()
 
     def _row(self, outcome: RoundResult, result: Result | None) -> Row:
         """Return the metrics of the round over all ranks (phases: this rank's)."""
-        rank, places = self.rank, outcome.places
+        places = outcome.places
         row = Row(
             round=self.done,
-            rounds_planned=rank.experiment.rounds,
-            time_seconds=rank.clock.training,
             frozen_parameters_ratio=1 - places.count / places.size,
             labelled_frozen_ratio=outcome.labelled / places.size,
             thawed_parameters=outcome.thawed,
             clients_sampled=outcome.clients,
             parameters=places.size,
-            phase_seconds_total=dict(rank.clock.seconds),
         )
-        if result is not None:
-            row.test_accuracy_ratio, row.test_loss = result.accuracy, result.loss
-            row.train_loss = result.train_loss
         if outcome.alignment is not None:
             variance, norm = outcome.alignment.variance, outcome.alignment.norm
             row.gradient_variance = variance
             row.gradient_deviation_ratio = variance**0.5 / norm if norm else None
-        rank.ledger.fill(row)
+        self._measured(row, result)
         return row
+
+    def _measured(self, row: Row, result: Result | None) -> None:
+        """Write into a row what was measured until now."""
+        rank = self.rank
+        row.rounds_planned = rank.experiment.rounds
+        row.time_seconds = rank.clock.training
+        row.phase_seconds_total = dict(rank.clock.seconds)
+        if result is not None:
+            row.test_accuracy_ratio, row.test_loss = result.accuracy, result.loss
+            if result.train_loss is not None:
+                row.train_loss = result.train_loss
+        rank.ledger.fill(row)
 
     def _record(self, row: Row, result: Result | None) -> None:
         own = Row(round=row.round, device_memory_bytes=held_bytes(self.rank.clock.device))

@@ -14,6 +14,7 @@ from trainer.config.schema import Experiment
 from trainer.engine.clock import Clock
 from trainer.engine.cohort import Clients
 from trainer.engine.ledger import Ledger
+from trainer.engine.status import log
 from trainer.engine.store import Store
 from trainer.exchange.group import Group
 from trainer.exchange.message import BUFFERS, Vector
@@ -79,9 +80,16 @@ class RankState:
     clock: Clock
     ledger: Ledger
     loss: Loss = field(init=False)
+    accuracy: float | None = None  # of the latest evaluation, the same on every rank
+    notices: list[str] = field(default_factory=list)  # what a person should know of this start
 
     def __post_init__(self) -> None:
         self.loss = Loss(self.server.anchor.new_zeros(()))
+
+    def notice(self, text: str) -> None:
+        """Have a person told, by the log and by the status record."""
+        log.warning("%s", text)
+        self.notices.append(text)
 
     @property
     def vectors(self) -> tuple[Vector, ...]:

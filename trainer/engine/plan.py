@@ -3,6 +3,8 @@
 No other module combines the schedule's phases with the settings that they override.
 """
 
+from itertools import accumulate
+
 from trainer.config.schema import Experiment
 
 
@@ -37,6 +39,12 @@ def evaluated(experiment: Experiment, round_number: int) -> bool:
     if phase.evaluate_every is not None:
         return place % phase.evaluate_every == 0
     return round_number % experiment.evaluation.every == 0
+
+
+def boundaries(experiment: Experiment) -> set[int]:
+    """Return the last round of each phase, whose checkpoints other runs may start from."""
+    lengths = [phase.rounds or 0 for phase in experiment.schedule.phases]
+    return set(accumulate(lengths)) - {0}
 
 
 def saved(experiment: Experiment, round_number: int) -> bool:

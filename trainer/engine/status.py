@@ -29,6 +29,7 @@ class Status:
             "message": "",
             "round": 0,
             "metrics_port": None,
+            "notices": [],
         }
         self.write()
 

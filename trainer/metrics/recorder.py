@@ -3,11 +3,13 @@
 No other module knows Prometheus. Values arrive as the catalogue's rows; none is computed here.
 """
 
+import hashlib
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -15,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from trainer.config.schema import Experiment
 from trainer.files import write_atomically
+from trainer.manifest import Seal
 from trainer.metrics import trackers
 from trainer.metrics.catalog import CATALOG, PREFIX, Row
 from trainer.metrics.sink import CLOSE_SECONDS, Ended, Sink
@@ -58,12 +61,19 @@ class Recorder:
         labels: Mapping[str, str],
         resume_round: int,
         experiment: Experiment | None = None,
+        reached: Seal | None = None,
     ) -> None:
+        """Begin to record; reached: how far metrics.jsonl had been written at the checkpoint."""
         self.exposed = Exposed(labels)
-        self.file: TextIO | None = None
+        self.file: BinaryIO | None = None
+        self.digest, self.size = hashlib.sha256(), 0  # of what is in metrics.jsonl
+        self.last: Row | None = None  # of the rounds before this start
         self.sinks: list[Sink] = []
         if out:
-            rows, self.file = _reopen(out / "metrics.jsonl", resume_round)
+            rows, self.file = _reopen(out / "metrics.jsonl", resume_round, reached)
+            for row in rows:
+                self._count(row.encode())
+            self.last = Row.of(json.loads(rows[-1])) if rows else None
             if experiment:
                 self.sinks = trackers.start(
                     trackers.Scope(experiment, out, resume_round), map(json.loads, rows)
@@ -82,10 +92,23 @@ class Recorder:
         self.exposed.update(own)
         values = run.values()
         if self.file:
-            self.file.write(json.dumps(values, separators=(",", ":")) + "\n")
+            line = json.dumps(values, separators=(",", ":")).encode() + b"\n"
+            self.file.write(line)
             self.file.flush()
+            self._count(line)
         for sink in self.sinks:
             sink.put(values)
+
+    def _count(self, line: bytes) -> None:
+        self.digest.update(line)
+        self.size += len(line)
+
+    def reached(self) -> Seal | None:
+        """Return how far metrics.jsonl has been written; it is on the disk when this returns."""
+        if self.file is None:
+            return None
+        os.fsync(self.file.fileno())
+        return Seal(self.size, self.digest.hexdigest())
 
     def close(self, status: Ended = "finished") -> None:
         """End with this status; trackers get some time to receive the rest."""
@@ -98,14 +121,22 @@ class Recorder:
             sink.wait(until)
 
 
-def _reopen(path: Path, resume_round: int) -> tuple[list[str], TextIO]:
-    """Drop the rows of rounds that will run again; return the others, and the file to append to."""
-    rows = path.read_text().splitlines(keepends=True) if path.exists() and resume_round else []
-    kept = [row for row in rows if row.endswith("\n") and _round(row) <= resume_round]
+def _reopen(path: Path, resume_round: int, reached: Seal | None) -> tuple[list[str], BinaryIO]:
+    """Drop the rows of rounds that will run again; return the others, and the file to append to.
+
+    Without `reached`, because the file was allowed to have changed, whole rows are kept.
+    """
+    content = path.read_bytes() if path.exists() and resume_round else b""
+    lines = content[: reached.bytes if reached else None].decode("utf-8", "replace")
+    kept = [row for row in lines.splitlines(keepends=True) if 0 <= _round(row) <= resume_round]
     write_atomically(path, "".join(kept))
-    return kept, path.open("a")
+    return kept, path.open("ab")
 
 
 def _round(row: str) -> int:
-    values = json.loads(row)
-    return int(values["round"]) + bool(values.get("final"))
+    """Return the round of a row, one more for the final model's; -1 if it is no row."""
+    try:
+        values = json.loads(row) if row.endswith("\n") else {}
+        return int(values["round"]) + bool(values.get("final"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return -1

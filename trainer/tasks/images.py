@@ -13,6 +13,7 @@ from trainer.config.models import MODELS
 from trainer.config.schema import Experiment
 from trainer.data import load
 from trainer.data.batches import Normalise, noisy
+from trainer.data.fingerprint import fingerprint
 from trainer.data.partition import partition
 from trainer.data.stored import feed
 from trainer.models import norm
@@ -32,6 +33,7 @@ class Images:
         """Load the data set; `download`: whether this process may download it."""
         data = load.load(experiment.data, download=download)
         self.experiment, self.device = experiment, device
+        self.fingerprint = fingerprint(data) if rank == 0 else ""
         self.classes, self.shape, self.augment = data.classes, data.shape, data.augment
         self.noise = experiment.data.label_noise
         self.random = data.augment or self.noise > 0

@@ -16,6 +16,7 @@ class Task(Protocol):
     """A data set, and the problem to learn from it."""
 
     random: bool  # a visit to a batch draws random numbers (augmentation, label noise)
+    fingerprint: str  # of all samples, whatever their path; rank 0's, empty on the others
 
     def model(self) -> nn.Module:
         """Create a network for this data, on the CPU, with weights from torch's default stream."""

@@ -83,6 +83,10 @@ class Single:
         """Return the network as it is loaded, each tensor by its own name."""
         return dict(self.model.state_dict())
 
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Load the network from the result of `tensors`."""
+        self.model.load_state_dict(dict(tensors))
+
     def _output(self, x: Tensor) -> Tensor:
         x = self.task.inputs(x)
         if not self.bf16:

@@ -44,3 +44,6 @@ class Worker(Protocol):
 
     def tensors(self) -> Mapping[str, Any]:
         """Return the network as it is loaded, each tensor by its own name."""
+
+    def load_tensors(self, tensors: Mapping[str, Any]) -> None:
+        """Load the network from the result of `tensors`."""

@@ -1,0 +1,93 @@
+"""All state of a rank between two rounds, as a checkpoint holds it, also for other ranks.
+
+It has three parts: what all ranks agree on, what only one rank has, and each client's record (which
+the store writes). Random streams need no saving: each is a function of its key, and so is a
+sampler's position in its data.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from trainer.engine.parts import RankState
+
+State = dict[str, Any]
+
+
+def agreed(rank: RankState) -> State:
+    """Return the state that is the same on every rank, without the model itself."""
+    parts = rank.parts
+    return {
+        "server": rank.server.state,
+        "policy": parts.policy.state(),
+        "chain": [transform.state() for transform in parts.chain],
+        "taken": rank.clients.taken,
+        "home": rank.store.home,
+        "accuracy": rank.accuracy,
+        "ledger": rank.ledger.state(),
+    }
+
+
+def own(rank: RankState) -> State:
+    """Return the state that only this rank has."""
+    return {
+        "worker": rank.parts.worker.state(),
+        "reductions": [rank.parts.reduction.state(), rank.parts.once.state()],
+        "books": rank.parts.group.books.state(),
+        "tally": asdict(rank.ledger.own),
+        "seconds": rank.clock.seconds,
+        "loss": rank.loss.sum,
+        "samples": rank.loss.samples,
+    }
+
+
+def load_agreed(rank: RankState, state: State) -> None:
+    """Restore the result of `agreed`; the number of ranks may be another."""
+    parts, server = rank.parts, rank.server
+    for name, vector in state["server"].items():
+        server.state[name].copy_(vector)
+    parts.policy.load(state["policy"])
+    for transform, saved in zip(parts.chain, state["chain"], strict=True):
+        transform.load(saved)
+    rank.clients.taken, rank.accuracy = state["taken"], state["accuracy"]
+    rank.store.home = {client: homed(rank, client, at) for client, at in state["home"].items()}
+    ledger, size = state["ledger"], parts.group.size
+    for name in ("rank_samples", "idle"):
+        ledger[name] = _folded(ledger[name], size)
+    rank.ledger.load(ledger)
+
+
+def homed(rank: RankState, client: int, at: int) -> int:
+    """Return the rank that has a client's record from now on; at: the one that had it."""
+    chosen = client if rank.experiment.placement == "fixed" else at
+    return chosen % rank.parts.group.size
+
+
+def _folded(values: Sequence[Any], size: int) -> list[Any]:
+    """Return the numbers of W ranks for `size` ranks, with the same sum."""
+    return [sum(values[rank::size]) for rank in range(size)]
+
+
+def load_own(rank: RankState, states: Sequence[State]) -> None:
+    """Restore the results of `own`: this rank's, and those of ranks that no longer exist.
+
+    A rank that did not exist then is given none; its counts begin at zero.
+    """
+    parts, clock, loss = rank.parts, rank.clock, rank.loss
+    for state in states:
+        _add(parts.group.books.payload, state["books"]["payload"])
+        _add(parts.group.books.wire, state["books"]["wire"])
+        parts.group.books.formed += state["books"]["formed"]
+        rank.ledger.own.include(state["tally"])
+        loss.sum += state["loss"].to(loss.sum)
+        loss.samples += state["samples"]
+    for state in states[:1]:
+        clock.seconds.update(state["seconds"])
+        parts.worker.load(state["worker"])
+        parts.reduction.load(state["reductions"][0])
+        parts.once.load(state["reductions"][1])
+
+
+def _add(counts: dict[str, int], more: dict[str, int]) -> None:
+    for kind, count in more.items():
+        counts[kind] += count

@@ -1,0 +1,148 @@
+"""The manifest of a checkpoint: what belongs to it, and whether all of it is as it was written.
+
+A checkpoint is a folder `round-N`; the manifest is its last file, so a folder without one was never
+finished. It is two lines: JSON, and the SHA-256 of the first line. Needs only the standard library,
+because fedctl reads it too.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+FOLDER = "checkpoints"  # in a run folder
+NAME = "manifest.json"
+MODEL = "model.safetensors"  # the agreed model, in a checkpoint and in a finished run
+FORMAT = 3  # of a checkpoint; it changes with each change of what is in the files
+ROUND = re.compile(r"round-(\d+)")
+
+
+class Damaged(ValueError):
+    """A checkpoint, or a file, that is not what was written; one line, without the folder."""
+
+
+@dataclass(frozen=True)
+class Seal:
+    """What a file must be: its length and its SHA-256."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a checkpoint consists of and depends on.
+
+    experiment: all settings; data: the fingerprint of the data set; metrics: how far metrics.jsonl
+    had been written, None if there was none; files: of this folder, by relative path; versions: of
+    fedctl and torch.
+    """
+
+    round: int
+    ranks: int
+    experiment: dict[str, Any]
+    data: str
+    metrics: Seal | None
+    files: dict[str, Seal]
+    versions: dict[str, str]
+
+    def text(self) -> str:
+        """Return the content of the file."""
+        line = json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True)
+        return f"{line}\n{hashlib.sha256(line.encode()).hexdigest()}\n"
+
+
+def folder_of(checkpoints: Path, number: int) -> Path:
+    """Return the folder of the checkpoint after this round."""
+    return checkpoints / f"round-{number:06d}"
+
+
+def number_of(checkpoint: Path) -> int:
+    """Return the round after which a checkpoint was saved, by its name."""
+    match = ROUND.fullmatch(checkpoint.name)
+    return int(match[1]) if match else -1
+
+
+def found(checkpoints: Path) -> list[Path]:
+    """Return the checkpoints that were saved to the end, the newest first."""
+    named = [path for path in checkpoints.glob("round-*") if number_of(path) >= 0]
+    return sorted((p for p in named if (p / NAME).is_file()), key=number_of, reverse=True)
+
+
+def read(checkpoint: Path) -> Manifest:
+    """Read a manifest; raise Damaged if it is not what was written, or of another format."""
+    try:
+        line, digest, *rest = (checkpoint / NAME).read_bytes().split(b"\n")
+        if hashlib.sha256(line).hexdigest().encode() != digest or rest != [b""]:
+            raise ValueError
+        values = json.loads(line)
+        if values.pop("format") != FORMAT:
+            raise Damaged("was saved by another version of fedctl")
+        values["files"] = {name: Seal(**seal) for name, seal in values["files"].items()}
+        values["metrics"] = values["metrics"] and Seal(**values["metrics"])
+        return Manifest(**values)
+    except Damaged:
+        raise
+    except OSError as error:
+        raise Damaged(f"{NAME} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise Damaged(f"{NAME} is damaged") from None
+
+
+def seal(path: Path) -> Seal:
+    """Return the length and the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return Seal(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def check(path: Path, wanted: Seal | None, name: str = "") -> None:
+    """Raise Damaged unless this file is the one that was sealed."""
+    name = name or path.name
+    if wanted is None:
+        raise Damaged(f"{name} does not belong to it")
+    try:
+        size = path.stat().st_size
+        if size == wanted.bytes and seal(path) == wanted:
+            return
+    except FileNotFoundError:
+        raise Damaged(f"{name} is missing") from None
+    except OSError as error:
+        raise Damaged(f"{name} cannot be read: {error.strerror}") from None
+    if size != wanted.bytes:
+        raise Damaged(f"{name} has {size} bytes, not the {wanted.bytes} that were written")
+    raise Damaged(f"{name} is damaged: its SHA-256 is another")
+
+
+def begins_with(path: Path, wanted: Seal) -> None:
+    """Raise Damaged unless a file that has grown still begins with what was sealed."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(wanted.bytes)
+    except FileNotFoundError:
+        raise Damaged(f"{path.name} is missing") from None
+    except OSError as error:
+        raise Damaged(f"{path.name} cannot be read: {error.strerror}") from None
+    if len(start) < wanted.bytes:
+        raise Damaged(
+            f"{path.name} was cut: it has {len(start)} bytes, and had {wanted.bytes} then"
+        )
+    if hashlib.sha256(start).hexdigest() != wanted.sha256:
+        raise Damaged(f"{path.name} was changed before its byte {wanted.bytes}")
+
+
+def whole_model(path: Path) -> bool:
+    """Return whether a .safetensors file is as long as its header says; its values are not read."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            size = path.stat().st_size
+            if not 2 <= length <= size - 8:
+                return False
+            tensors = json.loads(file.read(length))
+            tensors.pop("__metadata__", None)
+            ends = [tensor["data_offsets"][1] for tensor in tensors.values()]
+            return bool(8 + length + max(ends, default=0) == size)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return False
