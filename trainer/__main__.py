@@ -12,19 +12,17 @@ import sys
 import traceback
 from pathlib import Path
 
-import torch
-
 from trainer import manifest
 from trainer.config.errors import ConfigError, EnvironmentFault
 from trainer.config.load import validate
 from trainer.config.schema import Experiment
 from trainer.engine import checkpoint, distributed, pod
 from trainer.engine.build import build
+from trainer.engine.diagnosis import FAILED, explain
 from trainer.engine.loop import Loop
 from trainer.engine.parts import RankState
 from trainer.engine.pod import Deadline, Pod
 from trainer.engine.status import Status, final, log, start_logging
-from trainer.exchange.group import first_sentence
 from trainer.files import write_atomically
 from trainer.manifest import Seal
 from trainer.metrics.catalog import Row
@@ -33,7 +31,7 @@ from trainer.metrics.sink import Ended
 from trainer.metrics.trackers import require
 
 EXPERIMENT, METRICS = "experiment.json", "metrics.jsonl"  # in the run folder
-FAILED, WRONG, DEADLINE, STOPPED = 1, 2, 3, 143
+DEADLINE, STOPPED = 3, 143  # exit codes, besides those of a failure
 END = {  # how training ended -> status, exit code, message
     "finished": ("finished", 0, ""),
     "stopped": ("stopped", STOPPED, "stopped after a checkpoint"),
@@ -48,23 +46,27 @@ def main() -> int:
         rank, problem = distributed.world().rank, None
     except ConfigError as error:  # the rank is unknown, so the error is reported as rank 0's
         rank, problem = 0, error
-    status = Status(options.out, rank)
-    start_logging(options.out, rank)
+    try:
+        status = Status(options.out, rank)
+        start_logging(options.out, rank)
+    except OSError as error:  # there is no place for a record
+        code, message = explain(error) or (FAILED, str(error))
+        print(f"rank {rank}: {message}", file=sys.stderr)
+        record = {"rank": rank, "status": "failed", "exit": code, "message": message}
+        pod.leave_message(pod.termination_log(), record)
+        return code
     try:
         if problem:
             raise problem
         how = train(
             options.experiment, options.out, options.resume, status, tuple(options.allow_changed)
         )
-    except ConfigError as error:
-        return _end(status, "failed", WRONG, str(error))
-    except EnvironmentFault as error:
-        return _end(status, "failed", FAILED, str(error))
-    except (OSError, MemoryError, torch.OutOfMemoryError) as error:
-        return _end(status, "failed", FAILED, f"{type(error).__name__}: {first_sentence(error)}")
     except Exception as error:
-        log.error("%s", traceback.format_exc())
-        return _end(status, "failed", FAILED, f"{type(error).__name__}: {error} (this is a bug)")
+        ours = f"{type(error).__name__}: {error} (this is a bug)"
+        code, message = explain(error) or (FAILED, ours)
+        if code == FAILED and not isinstance(error, EnvironmentFault):
+            log.error("%s", traceback.format_exc())
+        return _end(status, "failed", code, message)
     return _end(status, *END[how])
 
 
@@ -106,7 +108,7 @@ def train(
     device = distributed.device(experiment.cluster)
     here = distributed.world()
     log.info("rank %d of %d by %s, on %s", here.rank, here.size, here.source, device)
-    patience = variables.rendezvous_seconds or experiment.cluster.timeout
+    patience = variables.rendezvous_seconds or experiment.cluster.start_timeout
     distributed.join(experiment.cluster, experiment.ranks, device, patience)
     try:
         state = build(experiment, device, out)

@@ -138,6 +138,13 @@ class Cluster(Section):
         unit="seconds",
         gt=0,
     )
+    start_timeout: float = setting(
+        600.0,
+        help="ranks that have not all started, or not loaded their data, within this time fail the "
+        "run",
+        unit="seconds",
+        gt=0,
+    )
     threads: int = setting(
         1, help="compute threads of each rank on a CPU; 0: PyTorch's choice", unit="threads", ge=0
     )

@@ -5,6 +5,7 @@ What happens within a round is in round.py.
 
 import signal
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 
 from safetensors.torch import save
@@ -47,7 +48,8 @@ class Loop:
     def train(self) -> bool:
         """Run the remaining rounds; return False if stopped before the end, with a checkpoint."""
         experiment = self.rank.experiment
-        self.rank.parts.group.barrier()  # else round 1 includes the others' loading of data
+        patience = timedelta(seconds=experiment.cluster.start_timeout)
+        self.rank.parts.group.barrier(patience)  # else round 1 includes the others' loading of data
         if experiment.evaluation.at_start and not self.done:
             untrained = RoundResult(Places(len(self.rank.server.anchor)))
             result = evaluate(self.rank)

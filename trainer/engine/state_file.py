@@ -41,7 +41,7 @@ def write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str] | None 
     try:
         save_file(own, path, metadata)
     except SafetensorError as error:  # its text is all that it tells of the system's error
-        code = re.search(r"code: (\d+)", str(error))
+        code = re.search(r"(?:code: |os error )(\d+)", str(error))
         number = int(code[1]) if code else errno.EIO
         raise OSError(number, os.strerror(number), str(path)) from error
     with path.open("rb") as file:

@@ -7,12 +7,16 @@ import json
 import logging
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from trainer.files import write_atomically
 from trainer.metrics.catalog import Row, uploaded
 
 log = logging.getLogger("fedctl")
+logging.raiseExceptions = False  # a log that cannot be written must not change how a run ends
+
+RECORD = 4096  # bytes of a status record
 
 
 class Status:
@@ -34,8 +38,19 @@ class Status:
         self.write()
 
     def write(self, **values: object) -> None:
+        """Change values, and write the record; on a full disk over the old one, in its place.
+
+        The record is padded, so that its end still finds room there: how a run failed must be
+        told also if it failed for lack of room.
+        """
         self.values |= values
-        write_atomically(self.path, json.dumps(self.values))
+        record = f"{json.dumps(self.values):<{RECORD - 1}}\n".encode()
+        try:
+            write_atomically(self.path, record)
+        except OSError:
+            with suppress(OSError), self.path.open("r+b") as file:
+                file.write(record)
+                file.truncate(len(record))
 
 
 def final(row: Row) -> dict[str, float]:
