@@ -17,6 +17,7 @@ import torch
 from trainer.config.errors import ConfigError, EnvironmentFault
 from trainer.config.load import validate
 from trainer.config.schema import Experiment
+from trainer.config.secrets import redact, redacted
 from trainer.engine import checkpoint, distributed, pod
 from trainer.engine.build import build
 from trainer.engine.loop import Loop
@@ -46,6 +47,7 @@ def main() -> int:
         rank, problem = 0, error
     status = Status(options.out, rank)
     start_logging(options.out, rank)
+    log.addFilter(redact)  # libraries put addresses into their errors
     try:
         if problem:
             raise problem
@@ -189,6 +191,7 @@ def _serve(experiment: Experiment, variables: Pod, recorder: Recorder, rank: int
 
 
 def _end(status: Status, how: str, code: int, message: str) -> int:
+    message = redacted(message)
     if message:
         (log.error if how == "failed" else log.info)("%s", message)
     status.write(status=how, exit=code, message=message)
