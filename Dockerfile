@@ -4,7 +4,8 @@
 #
 # scripts/image does the same with whichever of podman, buildah and docker is there; docs/image.md says why each thing
 # is as it is. Any Debian or Ubuntu with Python 3.11 to 3.13 and its venv module can be the base. PyTorch's wheels bring
-# the CUDA libraries, so a CUDA base would have them twice.
+# the CUDA libraries, so a CUDA base would have them twice. By tag and not by digest: a rebuild then has the base's latest
+# security updates. What runs is pinned by the digest of the image that was built, and its SBOM says what that holds.
 ARG BASE_IMAGE=docker.io/library/python:3.12-slim
 
 # --- what is installed: a virtual environment, from files that name each wheel by its hash --------------------------

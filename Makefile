@@ -1,7 +1,7 @@
 # The few things one does in this tree. Each is a script in scripts/, so CI and people run the same.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-image test-cluster test-cluster-smoke check setup clean
+.PHONY: help demo test test-slow test-image test-cluster test-cluster-smoke check audit setup clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,8 +24,11 @@ test-cluster-smoke: .venv/installed ## of the next those tests that touch each b
 test-cluster: .venv/installed ## start Kubernetes with its operators on this machine, and submit runs to it
 	@scripts/packages && scripts/cluster build && .venv/bin/pytest -m cluster tests/cluster
 
-check: .venv/installed ## format, lint, types, floors, generated files, house rules: no other tests
-	@scripts/check format lint types floors generated house
+check: .venv/installed ## format, lint, types, floors, generated files, house rules, locks: no other tests
+	@scripts/check format lint types floors generated house lock
+
+audit: .venv/installed ## look up known vulnerabilities of all locked versions; needs a network
+	@scripts/audit
 
 setup: .venv/installed ## make .venv, once per change of pyproject.toml or constraints.txt
 

@@ -1,10 +1,15 @@
 """Errors that end a command in one line. A bad setting is a ConfigError of trainer.config."""
 
+from trainer.config.secrets import redacted
+
 
 class FedctlError(Exception):
-    """One line for the user, with the remedy in it."""
+    """One line for the user, with the remedy in it and no secret, whoever wrote parts of it."""
 
     exit_code = 1
+
+    def __init__(self, line: str) -> None:
+        super().__init__(redacted(line))
 
 
 class UserError(FedctlError):

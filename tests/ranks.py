@@ -6,10 +6,10 @@ costs milliseconds, not the seconds that four fresh interpreters need.
 
 import multiprocessing as mp
 import os
+import shutil
 import tempfile
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from tests import patience
@@ -22,14 +22,13 @@ class Ranks:
     """`size` processes; `run` calls a function on each and returns what each returned."""
 
     def __init__(self, size: int) -> None:
-        self.rendezvous = tempfile.mktemp(prefix="fedctl-test-group-")
+        self.folder = tempfile.mkdtemp(prefix="fedctl-test-group-")
+        rendezvous = os.path.join(self.folder, "rendezvous")
         self.pipes = []
         self.processes = []
         for rank in range(size):
             ours, theirs = MP.Pipe()
-            process = MP.Process(
-                target=_serve, args=(rank, size, self.rendezvous, theirs), daemon=True
-            )
+            process = MP.Process(target=_serve, args=(rank, size, rendezvous, theirs), daemon=True)
             process.start()
             theirs.close()
             self.pipes.append(ours)
@@ -49,8 +48,7 @@ class Ranks:
             pipe.close()
         for process in self.processes:
             process.join(patience.seconds(10))
-        with suppress(FileNotFoundError):
-            os.unlink(self.rendezvous)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 STARTED: dict[int, Ranks] = {}

@@ -16,6 +16,7 @@ from trainer import manifest
 from trainer.config.errors import ConfigError, EnvironmentFault
 from trainer.config.load import validate
 from trainer.config.schema import Experiment
+from trainer.config.secrets import redact, redacted
 from trainer.engine import checkpoint, distributed, pod
 from trainer.engine.build import build
 from trainer.engine.diagnosis import FAILED, explain
@@ -49,6 +50,7 @@ def main() -> int:
     try:
         status = Status(options.out, rank)
         start_logging(options.out, rank)
+        log.addFilter(redact)  # libraries put addresses into their errors
     except OSError as error:  # there is no place for a record
         code, message = explain(error) or (FAILED, str(error))
         print(f"rank {rank}: {message}", file=sys.stderr)
@@ -234,6 +236,7 @@ def _serve(experiment: Experiment, variables: Pod, recorder: Recorder, rank: int
 
 
 def _end(status: Status, how: str, code: int, message: str) -> int:
+    message = redacted(message)
     if message:
         (log.error if how == "failed" else log.info)("%s", message)
     status.write(status=how, exit=code, message=message)

@@ -90,7 +90,7 @@ def test_gwpf_order_within_a_client() -> None:
     parts = dirichlet_over_clients(labels, 4, 3000, 1.0)
     for part in parts:
         expected = [i for label in range(3) for i in sorted(part) if labels[i] == label]
-        random.Random(3000).shuffle(expected)
+        random.Random(3000).shuffle(expected)  # as the trainer does
         assert part.tolist() == expected
 
 

@@ -188,11 +188,12 @@ def _handler_of(server: PodServer) -> type[BaseHTTPRequestHandler]:
         def execute(self, command: list[str]) -> None:
             """Runs it here, with folders of ours for those of a pod."""
             key = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+            accept = hashlib.sha1(key.encode(), usedforsecurity=False).digest()  # RFC 6455 says so
             self.send_response(101)
             for name, value in {
                 "Upgrade": "websocket",
                 "Connection": "Upgrade",
-                "Sec-WebSocket-Accept": base64.b64encode(hashlib.sha1(key.encode()).digest()),
+                "Sec-WebSocket-Accept": base64.b64encode(accept),
                 "Sec-WebSocket-Protocol": b"v5.channel.k8s.io",
             }.items():
                 self.send_header(name, value if isinstance(value, str) else value.decode())

@@ -90,7 +90,7 @@ def test_the_page_fetches_nothing(fedctl: Invoke, write_run: WriteRun) -> None:
     assert not {"script", "link", "img", "iframe", "object"} & {*page.names}
     assert not re.search(r"url\(\s*['\"]?(?!#)|@import", text)
     for element in re.findall(r"<svg.*?</svg>", text, re.S):
-        ElementTree.fromstring(element)
+        ElementTree.fromstring(element)  # noqa: S314  # our own page
     for said in ("gwpf-digits", "sync.threshold", "prefers-color-scheme: dark", "currentColor"):
         assert said in text
 

@@ -1,6 +1,7 @@
 """What is in the image and what is not: rights, tools, traces of the machine that built it."""
 
 import tomllib
+from typing import Any
 
 import pytest
 
@@ -98,3 +99,29 @@ def test_nothing_of_the_machine_that_built_it_is_in_it(engine: Engine) -> None:
     history = engine("history", "--no-trunc", "--format", "{{.CreatedBy}}", engine.image)
     assert "image_venv" not in history  # with its arguments, an index among them
     assert "COPY" in history
+
+
+def test_its_bill_of_materials_lists_what_python_and_dpkg_say_is_there(
+    engine: Engine, bill: dict[str, Any]
+) -> None:
+    kinds: dict[str, set[tuple[str, str]]] = {"pypi": set(), "deb": set(), "generic": set()}
+    for part in bill["components"]:
+        kinds[part["purl"].split(":")[1].split("/")[0]].add((part["name"], part["version"]))
+    python = """
+import importlib.metadata, json, platform
+found = [[d.name, d.version] for d in importlib.metadata.distributions()]
+print(json.dumps([*found, ["python", platform.python_version()]]))
+"""
+    installed = {(name, version) for name, version in engine.inside(python)}
+    assert installed <= kinds["pypi"] | kinds["generic"]
+    debian = """
+import json, subprocess
+form = "${db:Status-Status} ${Package} ${Version}\\n"
+done = subprocess.run(["dpkg-query", "-W", "-f", form], capture_output=True, text=True)
+rows = map(str.split, done.stdout.splitlines())
+print(json.dumps([row[1:] for row in rows if row[0] == "installed"]))
+"""
+    assert kinds["deb"] == {(name, version) for name, version in engine.inside(debian)}
+    assert {"torch", "numpy"} <= {name for name, _ in kinds["pypi"]}
+    (digest,) = bill["metadata"]["component"]["hashes"]
+    assert digest["content"] in engine("image", "inspect", "--format", "{{.Id}}", engine.image)

@@ -5,7 +5,9 @@ It knows no section and no setting by name.
 
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from trainer.config import secrets
 
 NOT = "not learned"  # in a field's JSON schema
 
@@ -27,6 +29,16 @@ class Section(BaseModel):
     lacks: ClassVar[frozenset[str]] = (
         frozenset()
     )  # capabilities that an experiment does not have with this choice
+
+    @field_validator("*")
+    @classmethod
+    def _has_no_secret(cls, value: Any) -> Any:
+        if isinstance(value, str) and secrets.in_url(value):
+            raise ValueError(
+                "has a password, token or signature in a URL, which run folders, ConfigMaps and "
+                "trackers would show; remove it, and pass it in an environment variable"
+            )
+        return value
 
 
 def setting(

@@ -3,12 +3,14 @@
 Keys are spelled as the user wrote them. Nothing here prints or exits.
 """
 
+from trainer.config.secrets import redacted
+
 
 class ConfigError(ValueError):
     """A setting that cannot be used: one line, `key: problem; remedy`."""
 
     def __init__(self, key: str, problem: str) -> None:
-        super().__init__(f"{key}: {problem}")
+        super().__init__(redacted(f"{key}: {problem}"))
         self.key = key
         self.problem = problem
 

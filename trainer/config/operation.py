@@ -4,11 +4,11 @@ They change neither the data nor the algorithm.
 """
 
 import re
-from typing import Literal
-from urllib.parse import urlsplit
+from typing import Any, Literal
 
 from pydantic import field_validator
 
+from trainer.config import secrets
 from trainer.config.base import Section, setting
 
 
@@ -99,11 +99,10 @@ class MLflow(Section):
     )
     model: bool = setting(False, help="log the final model as well, as an artifact")
 
-    @field_validator("uri")
+    @field_validator("uri", mode="before")  # before the check of every setting: it knows a remedy
     @classmethod
-    def _uri_has_no_secret(cls, uri: str | None) -> str | None:
-        address = urlsplit(uri or "")
-        if address.password or (address.username and address.scheme.startswith("http")):
+    def _uri_has_no_secret(cls, uri: Any) -> Any:
+        if isinstance(uri, str) and secrets.in_url(uri):
             raise ValueError(
                 "contains a user name or password, which every tracker would show; remove it and "
                 "set MLFLOW_TRACKING_USERNAME, _PASSWORD or _TOKEN instead"

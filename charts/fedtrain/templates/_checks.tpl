@@ -37,4 +37,13 @@ Rules over several values, each a sentence. fedctl shows it as it is, so that wh
 {{- if and (eq .Values.network.profile "aws-efa") .Values.scheduling.topology.key -}}
 {{- fail "scheduling.topology.key: aws-efa brings its own (one zone); leave it empty" -}}
 {{- end -}}
+{{- /* As in trainer/config/secrets.py. Of the finished pod, so that an overlay's variables are among them. */ -}}
+{{- $pod := include "fedtrain.pod" . | fromYaml -}}
+{{- range concat ($pod.spec.initContainers | default list) $pod.spec.containers -}}
+{{- range .env -}}
+{{- if and .value (or (regexMatch "(?i)(api_?key|access_key|private_key|password|passwd|secret|token)$" .name) (regexMatch "://[^\\s/?#@:]*:[^\\s/?#]+@" (toString .value))) -}}
+{{- fail (printf "env.%s: holds a secret, which everyone who can read the pods would see; put it into a Secret, and name that in envFromSecrets" .name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from fedctl.cluster.api import errors, kinds
 from fedctl.cluster.doctor.finding import FAIL, OK, UNKNOWN, WARN, Finding
 from fedctl.errors import FedctlError
+from trainer.config.secrets import redacted
 
 if TYPE_CHECKING:
     from fedctl.cluster.api.client import Cluster
@@ -65,7 +66,7 @@ def server(cluster: "Cluster") -> Iterator[Finding]:
     answer = cluster.raw("GET", "/version")
     version = str(cluster.tree(answer).get("gitVersion", ""))
     wanted = oldest()
-    where = f"{cluster.server} (context {cluster.context}) is Kubernetes {version}"
+    where = f"{redacted(cluster.server)} (context {cluster.context}) is Kubernetes {version}"
     found = re.match(r"v?(\d+)\.(\d+)", version)
     if found and (int(found[1]), int(found[2])) < wanted:
         need = ".".join(map(str, wanted))

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import io
 import json
+import os
 import shutil
 import tarfile
 import tempfile
@@ -41,7 +42,9 @@ def arriving(folder: Path) -> Iterator[Path]:
         raise RunError(f"--out {folder}: cannot be written: {error.strerror}") from None
     try:
         yield partial
-        partial.chmod(0o755)  # mkdtemp's is for the owner only
+        mask = os.umask(0o077)  # it can only be read by setting it
+        os.umask(mask)
+        partial.chmod(0o777 & ~mask)  # mkdtemp's is for the owner only
         refuse_full(folder)  # it may have been filled in the meantime
         try:
             partial.replace(folder)
