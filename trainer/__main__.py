@@ -9,6 +9,7 @@ one.
 import argparse
 import json
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from trainer.engine.parts import RankState
 from trainer.engine.pod import Deadline, Pod
 from trainer.engine.status import Status, final, log, start_logging
 from trainer.files import write_atomically
+from trainer.lock import Lock, Taken
 from trainer.manifest import Seal
 from trainer.metrics.catalog import Row
 from trainer.metrics.recorder import Recorder
@@ -32,6 +34,7 @@ from trainer.metrics.sink import Ended
 from trainer.metrics.trackers import require
 
 EXPERIMENT, METRICS = "experiment.json", "metrics.jsonl"  # in the run folder
+WAIT_SECONDS = 120  # for the last holder of the run folder; a lost node is noticed after 40
 DEADLINE, STOPPED = 3, 143  # exit codes, besides those of a failure
 END = {  # how training ended -> status, exit code, message
     "finished": ("finished", 0, ""),
@@ -60,9 +63,12 @@ def main() -> int:
     try:
         if problem:
             raise problem
+        lock = None if distributed.world().store or rank else _alone(options.out)
         how = train(
             options.experiment, options.out, options.resume, status, tuple(options.allow_changed)
         )
+        if lock:
+            lock.release()
     except Exception as error:
         ours = f"{type(error).__name__}: {error} (this is a bug)"
         code, message = explain(error) or (FAILED, ours)
@@ -70,6 +76,26 @@ def main() -> int:
             log.error("%s", traceback.format_exc())
         return _end(status, "failed", code, message)
     return _end(status, *END[how])
+
+
+def _alone(out: Path) -> Lock:
+    """On rank 0: take the run folder, which fedctl has done for the ranks that it started.
+
+    A pod that takes the place of a lost one may come before the lost one is known to have ended.
+    """
+    until, told = time.monotonic() + WAIT_SECONDS, False
+    while True:
+        try:
+            return Lock(out)
+        except Taken as error:
+            if time.monotonic() > until:
+                raise EnvironmentFault(
+                    f"{out} is being run by {error}; end that first, or use another folder"
+                ) from None
+            if not told:
+                log.info("waiting for %s, which still holds %s", error, out)
+                told = True
+            time.sleep(1)
 
 
 def _options() -> argparse.Namespace:

@@ -13,12 +13,12 @@ from types import FrameType
 from typing import Any
 
 from fedctl.errors import FedctlError, Stopped, UserError
-from fedctl.local.lock import Lock
 from fedctl.local.preflight import Plan, holds_nothing
 from fedctl.local.progress import View
 from fedctl.local.ranks import Ranks
 from fedctl.report import postmortem, runs
 from trainer.files import write_atomically
+from trainer.lock import Lock, Taken
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 10  # how long ranks may take to end after one of them failed
@@ -110,9 +110,11 @@ def _prepare(plan: Plan) -> Lock:
     folder = plan.folder
     try:
         (folder / "logs").mkdir(parents=True, exist_ok=True)
+        lock = Lock(folder)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
-    lock = Lock(folder)
+    except Taken as error:
+        raise UserError(f"{folder}: is being run by {error}; wait for it") from None
     try:
         if plan.resume:
             runs.forget_ranks(folder)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from fedctl import bundled
 from fedctl.errors import RunError, UserError
-from fedctl.local import lock
 from fedctl.report import runs
+from trainer import lock
 from trainer.config.errors import ConfigError
 from trainer.config.load import load, validate
 from trainer.config.schema import Experiment, covers
@@ -81,8 +81,8 @@ def resumed(folder: Path, sets: Sequence[str] = (), allowed: Sequence[str] = ())
     path = folder / runs.EXPERIMENT
     if not path.is_file():
         raise UserError(f"--resume {folder}: not a run folder, it has no {runs.EXPERIMENT}")
-    if pid := lock.holder(folder):
-        raise UserError(f"--resume {folder}: is still running (process {pid})")
+    if holder := lock.holder(folder):
+        raise UserError(f"--resume {folder}: is still running ({holder})")
     before, _origins = load(path)
     experiment, _origins = load(path, sets=sets)
     experiment = with_absolute_data(experiment)

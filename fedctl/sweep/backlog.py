@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Literal
 
 from fedctl.errors import UserError
-from fedctl.local import lock, preflight
+from fedctl.local import preflight
 from fedctl.local.preflight import Plan
 from fedctl.report import runs
 from fedctl.report.summary import leaves
 from fedctl.sweep.variants import Variant
+from trainer import lock
 from trainer.config.errors import ConfigError
 from trainer.config.load import validate
 from trainer.config.schema import Experiment
@@ -97,8 +98,8 @@ def _belongs(
         raise UserError(
             f"{place}: holds another run ({_difference(experiment, variant.experiment)}); {remedy}"
         )
-    if pid := lock.holder(place):
-        raise UserError(f"{place}: is still running (process {pid}); wait for it")
+    if holder := lock.holder(place):
+        raise UserError(f"{place}: is still running ({holder}); wait for it")
 
 
 def _difference(there: Experiment, wanted: Experiment) -> str:

@@ -33,7 +33,8 @@ def save(rank: RankState, number: int, folder: Path, metrics: Seal | None = None
     metrics: how far rank 0 has written metrics.jsonl.
     """
     group = rank.parts.group
-    assert group.all_equal(rank.server.anchor), "ranks hold different agreed models; this is a bug"
+    if not group.all_equal(rank.server.anchor):  # no assert: all ranks must call it
+        raise RuntimeError("ranks hold different agreed models")
     partial = folder / "partial"
     if group.rank == 0:
         shutil.rmtree(partial, ignore_errors=True)

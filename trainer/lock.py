@@ -1,0 +1,70 @@
+"""The lock on a run folder: one run at a time.
+
+The kernel releases it with the last process that holds it, so a killed run leaves none behind. The
+file stays, with the process that held it last. Needs only the standard library, because fedctl
+takes it too, and hands it on to the ranks that it starts.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+from pathlib import Path
+
+NAME = ".lock"
+LONGEST = 300  # bytes of what is in the file
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}  # of the file system
+
+
+class Taken(Exception):
+    """Another process has the folder: its number, and its machine if that is another."""
+
+
+class Lock:
+    """A held lock; processes that inherit `descriptor` hold it as well."""
+
+    def __init__(self, folder: Path) -> None:
+        """Take the lock of this folder; raise Taken if another process has it."""
+        self.descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            who = _read(self.descriptor)
+            os.close(self.descriptor)
+            raise Taken(who) from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                os.close(self.descriptor)
+                raise
+        with contextlib.suppress(OSError):  # a full disk: then it is held without a name
+            os.ftruncate(self.descriptor, 0)
+            os.pwrite(self.descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let others have it, once those that inherited it have ended too."""
+        os.close(self.descriptor)
+
+
+def holder(folder: Path) -> str | None:
+    """Return who holds this folder; None if nobody does."""
+    try:
+        descriptor = os.open(folder / NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read(descriptor)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _read(descriptor: int) -> str:
+    number, _, host = os.pread(descriptor, LONGEST, 0).decode("utf-8", "replace").partition(" ")
+    host = host.strip()
+    where = "" if host in ("", socket.gethostname()) else f" on {host}"
+    return f"process {number or '?'}{where}"
