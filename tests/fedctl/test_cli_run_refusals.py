@@ -3,12 +3,14 @@
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
 
 from fedctl.errors import RunError
 from fedctl.local import preflight
+from tests.fedctl.checkpoints import write_checkpoint
 
 Invoke = Callable[..., Result]
 WriteRun = Callable[..., Path]
@@ -51,7 +53,8 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
             "metrics.host:",
         ),
         (["--ranks", "two"], "Invalid value for '--ranks': 'two' is not a valid integer"),
-        (["--resume", "runs/a"], "--resume continues a run unchanged: drop PRESET or FILE"),
+        (["--resume", "runs/a"], "--resume continues the run in its folder: drop PRESET, FILE and"),
+        (["--allow-changed", "seed"], "--allow-changed is for a run that resumes; name it with"),
     ],
 )
 def test_refusals(fedctl: Invoke, tmp_path: Path, words: list[str], problem: str) -> None:
@@ -125,9 +128,65 @@ def test_resuming_what_cannot_be_resumed(fedctl: Invoke, write_run: WriteRun) ->
     )
     write_run("done")
     assert refused(fedctl("run", "--resume", "done")) == (
-        "--resume done: has finished; `fedctl report done` shows it"
+        "--resume done: has finished; `fedctl report done` shows it, and --set rounds=N with more "
+        "than 10 goes on"
     )
     write_run("early", finished=False)
     assert refused(fedctl("run", "--resume", "early")).startswith(
         "--resume early: has no checkpoint; set checkpoint.every"
     )
+
+
+@pytest.fixture
+def saved(write_run: WriteRun) -> Path:
+    """A run that was stopped after its third round."""
+    folder = write_run("saved", finished=False)
+    write_checkpoint(folder, 3)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (
+            ["--set", "seed=7"],
+            "seed: was 3000, and would be 7, which makes it another experiment; start a new run, or "
+            "resume with --allow-changed seed",
+        ),
+        (["--set", "optimizer.lr=0.3"], "optimizer.lr: was "),
+        (["--set", "sync.name=apf"], "sync.name: was full, and would be apf, which makes it"),
+        (
+            ["--allow-changed", "seed"],
+            "--allow-changed seed: that is no setting which --set changes",
+        ),
+        (["--set", "rounds=many"], "rounds: 'many': input should be a valid integer"),
+    ],
+)
+def test_another_experiment_does_not_resume(
+    fedctl: Invoke, saved: Path, words: list[str], problem: str
+) -> None:
+    assert refused(fedctl("run", "--resume", "saved", *words)).startswith(problem)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"sets": ["rounds=99", "checkpoint.every=2", "metrics.port=null", "cluster.timeout=9"]},
+        {"ranks": 2},
+        {"sets": ["seed=7"], "allowed": ["seed"]},
+        {"sets": ["optimizer.lr=0.3"], "allowed": ["optimizer"]},
+        {"allowed": ["data"]},
+    ],
+)
+def test_the_same_experiment_does(saved: Path, words: dict[str, Any]) -> None:
+    arguments = {"source": None, "sets": [], "ranks": None, "out": None, "resume": saved} | words
+    plan = preflight.plan(**arguments)
+    assert plan.resume and plan.folder == saved
+    assert plan.allowed == tuple(words.get("allowed", ()))
+
+
+def test_a_model_of_no_bytes_is_no_finished_run(write_run: WriteRun) -> None:
+    folder = write_run("torn")
+    write_checkpoint(folder, 3)
+    (folder / "model.safetensors").write_bytes(b"")
+    assert preflight.resumed(folder).resume

@@ -110,6 +110,22 @@ def test_two_resumes_at_one_moment(start: Start, tmp_path: Path) -> None:
     assert ended(winner)[0] == 130
 
 
+def test_a_finished_run_goes_on_as_if_it_had_never_ended(start: Start, tmp_path: Path) -> None:
+    """Twelve rounds at once, or eight and then four more under other settings of operation."""
+    words = ["run", "gwpf-digits", "--ranks", 2, "--quiet"]
+    assert ended(start(*words, "--set", "rounds=12", "--out", "whole"))[0] == 0
+    assert ended(start(*words, "--set", "rounds=8", "--out", "parts"))[0] == 0
+    more = ["--set", "rounds=12", "--set", "checkpoint.every=3", "--set", "metrics.port=null"]
+    code, _, stderr = ended(start("run", "--resume", "parts", "--quiet", *more))
+    assert code == 0, stderr
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert (whole / runs.MODEL).read_bytes() == (parts / runs.MODEL).read_bytes()
+    rows = [[row["test_accuracy_ratio"] for row in runs.read(run).tests] for run in (whole, parts)]
+    assert rows[0] == rows[1] and len(rows[0]) == 13
+    assert runs.read(parts).experiment["rounds"] == 12
+    assert not (parts / runs.NEXT).exists()
+
+
 def test_ctrl_c_stops_after_the_round(start: Start, tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = start("run", "fedavg-digits", "--set", "rounds=5000", "--out", "out")
