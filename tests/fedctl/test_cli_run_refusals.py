@@ -150,8 +150,8 @@ def saved(write_run: WriteRun) -> Path:
     [
         (
             ["--set", "seed=7"],
-            "seed: was 3000, and would be 7, which makes it another experiment; start a new run, or "
-            "resume with --allow-changed seed",
+            "seed: was 3000, and would be 7, which makes it another experiment; start a new run, "
+            "or resume with --allow-changed seed",
         ),
         (["--set", "optimizer.lr=0.3"], "optimizer.lr: was "),
         (["--set", "sync.name=apf"], "sync.name: was full, and would be apf, which makes it"),
