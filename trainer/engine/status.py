@@ -3,13 +3,12 @@
 The record `logs/rank-K.json` is for programs: the process, how it ended and why, in one line.
 """
 
-import json
 import logging
 import os
 import sys
 from pathlib import Path
 
-from trainer.files import write_atomically
+from trainer.files import as_json, write_atomically
 from trainer.metrics.catalog import Row, uploaded
 
 log = logging.getLogger("fedctl")
@@ -34,7 +33,7 @@ class Status:
 
     def write(self, **values: object) -> None:
         self.values |= values
-        write_atomically(self.path, json.dumps(self.values))
+        write_atomically(self.path, as_json(self.values))
 
 
 def final(row: Row) -> dict[str, float]:

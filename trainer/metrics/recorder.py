@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from trainer.config.schema import Experiment
-from trainer.files import write_atomically
+from trainer.files import as_json, write_atomically
 from trainer.metrics import trackers
 from trainer.metrics.catalog import CATALOG, PREFIX, Row
 from trainer.metrics.sink import CLOSE_SECONDS, Ended, Sink
@@ -82,7 +82,7 @@ class Recorder:
         self.exposed.update(own)
         values = run.values()
         if self.file:
-            self.file.write(json.dumps(values, separators=(",", ":")) + "\n")
+            self.file.write(as_json(values, separators=(",", ":")) + "\n")
             self.file.flush()
         for sink in self.sinks:
             sink.put(values)
