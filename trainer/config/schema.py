@@ -65,6 +65,12 @@ class Experiment(Section):
     sync: Sync = setting(Full(), help="which parameters are exchanged")
     codec: Codec = setting(FP32(), help="format of the exchanged values")
     evaluation: Evaluation = setting(Evaluation(), help="evaluation of the model")
+    divergence: Literal["stop", "warn"] = setting(
+        "stop",
+        help="what to do if a loss or a model is not finite. stop: end the run as failed, and name "
+        "the first client or tensor; warn: log it and continue. Neither saves a checkpoint of such "
+        "a round",
+    )
     checkpoint: Checkpoint = setting(Checkpoint(), help="saved state")
     metrics: Metrics = setting(Metrics(), help="destinations of the metrics")
     cluster: Cluster = setting(Cluster(), help="the process group")
@@ -105,4 +111,6 @@ class Experiment(Section):
 
 def canonical(value: Any) -> str:
     """Return JSON with sorted keys and no spaces."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )

@@ -5,12 +5,14 @@ What happens within a round is in round.py.
 
 import signal
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 
 from safetensors.torch import save
 
 from trainer.engine import checkpoint, plan
 from trainer.engine.allocator import held_bytes
+from trainer.engine.divergence import Judge
 from trainer.engine.evaluate import Result, estimate_buffers, evaluate, load_agreed, reconcile
 from trainer.engine.parts import RankState
 from trainer.engine.pod import Deadline
@@ -33,8 +35,10 @@ class Loop:
     done: int  # rounds completed
     deadline: Deadline = field(default_factory=lambda: Deadline(None))
     stop_requested: bool = False
+    judge: Judge = field(init=False)
 
     def __post_init__(self) -> None:
+        self.judge = Judge(self.rank, self.done)
         signal.signal(signal.SIGTERM, self._request_stop)
 
     def _request_stop(self, *_: object) -> None:
@@ -46,11 +50,13 @@ class Loop:
     def train(self) -> bool:
         """Run the remaining rounds; return False if stopped before the end, with a checkpoint."""
         experiment = self.rank.experiment
+        self.judge.starts(self.done)
         self.rank.parts.group.barrier()  # else round 1 includes the others' loading of data
         if experiment.evaluation.at_start and not self.done:
             untrained = RoundResult(Places(len(self.rank.server.anchor)))
             result = evaluate(self.rank)
             self._record(self._row(untrained, result), result)
+            self.judge.passes(0, result)
         reached = False  # the target accuracy
         while self.done < experiment.rounds and not reached:
             outcome = run_round(self.rank, self.done + 1, self._must_stop)
@@ -59,11 +65,12 @@ class Loop:
             if evaluated is None:
                 self.rank.ledger.settle()
             self._record(self._row(outcome, evaluated), evaluated)
+            finite = self.judge.passes(self.done, evaluated, outcome.alignment)
             reached = self._reached(evaluated)
             if reached or self.done == experiment.rounds:
                 self._finish(outcome, evaluated)
             elif outcome.stop or plan.saved(experiment, self.done):
-                checkpoint.save(self.rank, self.done, self.out / "checkpoints")
+                self._save(finite)
                 self._report()
                 if outcome.stop:
                     return False
@@ -76,6 +83,14 @@ class Loop:
             return False
         log.info("target accuracy %g passed in round %d", target, self.done)
         return True
+
+    def _save(self, finite: bool) -> None:
+        """Save a checkpoint, unless it would take the place of a better one."""
+        if finite:
+            checkpoint.save(self.rank, self.done, self.out / "checkpoints")
+            self.judge.saved = self.done
+        elif self.rank.parts.group.rank == 0:
+            log.warning("no checkpoint of round %d, which is not finite", self.done)
 
     def _report(self) -> None:
         """Write this rank's progress, and how evenly it was loaded, to its status record."""
@@ -101,11 +116,13 @@ class Loop:
         row = self._row(outcome, result)
         row.final = True
         self._record(row, result)
+        self.judge.passes(self.done, result)
         self._report()
         self.status.write(final=final(row))
         assert group.all_equal(rank.server.anchor), "ranks end with different models; a bug"
         load_agreed(rank)  # on every rank, since it may have to average the clients' buffers
         estimate_buffers(rank)
+        self.judge.saves(self.done)
         if group.rank == 0:
             save_model(rank, self.out / "model.safetensors")
         rank.store.close()
@@ -143,12 +160,12 @@ class Loop:
             ledger = self.rank.ledger
             sent, dense = uploaded(ledger.payload), ledger.tally.dense
             log.info(
-                "round %d/%d  accuracy %.2f %%  loss %.4f  frozen %.1f %%  sent %.2f MB, "
+                "round %d/%d  accuracy %.2f %%  loss %s  frozen %.1f %%  sent %.2f MB, "
                 "%.1f %% less than dense%s",
                 self.done,
                 self.rank.experiment.rounds,
                 100 * result.accuracy,
-                result.loss,
+                f"{result.loss:.4f}" if isfinite(result.loss) else "not finite",
                 100 * (row.frozen_parameters_ratio or 0.0),
                 sent / 1e6,
                 100 * (1 - sent / dense) if dense else 0.0,

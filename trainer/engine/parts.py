@@ -15,6 +15,7 @@ from trainer.engine.clock import Clock
 from trainer.engine.cohort import Clients
 from trainer.engine.ledger import Ledger
 from trainer.engine.store import Store
+from trainer.engine.watch import Watch
 from trainer.exchange.group import Group
 from trainer.exchange.message import BUFFERS, Vector
 from trainer.exchange.policies.policy import Policy
@@ -68,7 +69,8 @@ class RankState:
     """One rank of a run: its parts, and what changes from round to round.
 
     server: the state that all ranks agree on; clients: the progress of each client, also agreed;
-    store: the state that clients keep, here or elsewhere; clock, ledger, loss: measurements.
+    store: the state that clients keep, here or elsewhere; clock, ledger, loss: measurements; watch:
+    whether the round's numbers are finite.
     """
 
     experiment: Experiment
@@ -79,6 +81,7 @@ class RankState:
     clock: Clock
     ledger: Ledger
     loss: Loss = field(init=False)
+    watch: Watch = field(default_factory=Watch)
 
     def __post_init__(self) -> None:
         self.loss = Loss(self.server.anchor.new_zeros(()))
