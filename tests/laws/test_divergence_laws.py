@@ -71,6 +71,16 @@ def ends_alike(tree: dict, kind: str, size: int, tmp_path: Path) -> None:
         assert rows[-1][f"{'train' if kind == 'loss' else 'test'}_loss"] is None
 
 
+def test_a_final_model_that_is_not_finite_finishes_no_run(tmp_path):
+    """Only what clients hold apart, averaged in at the end, can make it so."""
+    tree = tree_of("gaia", "fp32", "fedavg") | {"rounds": AT, "evaluation": {"model": "agreed"}}
+    for result in ranks(2).run(jobs.spoiled, tree, str(tmp_path), "final", AT, CLIENT):
+        assert result["message"].startswith(f"diverged in round {AT}: the loss on the test set")
+    rows = [strict(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row.get("final", False) for row in rows] == [False] * AT
+    assert not (tmp_path / "model.safetensors").exists()
+
+
 @pytest.mark.parametrize(
     "codec,what",
     [

@@ -59,7 +59,7 @@ class Judge:
         return False
 
     def saves(self, number: int) -> None:
-        """Check the final model, which is in the network, before it is saved."""
+        """Check the final model, which is in the network, with the statistics to be saved."""
         if tensor := first_not_finite(self.rank.parts.worker.tensors()):
             self._diverged(number, f"tensor {tensor} of the final model")
 

@@ -113,16 +113,17 @@ class Loop:
             result = replace(evaluate(rank), train_loss=result.train_loss)
         else:
             rank.ledger.settle()
+        # before the row that says that the run has finished; the network is as it was evaluated
+        self.judge.passes(self.done, result)
+        self.judge.saves(self.done)
         row = self._row(outcome, result)
         row.final = True
         self._record(row, result)
-        self.judge.passes(self.done, result)
         self._report()
         self.status.write(final=final(row))
         assert group.all_equal(rank.server.anchor), "ranks end with different models; a bug"
         load_agreed(rank)  # on every rank, since it may have to average the clients' buffers
         estimate_buffers(rank)
-        self.judge.saves(self.done)
         if group.rank == 0:
             save_model(rank, self.out / "model.safetensors")
         rank.store.close()
