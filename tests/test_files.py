@@ -1,12 +1,13 @@
-"""Files are written whole or not at all."""
+"""Files are written whole or not at all, and JSON is what any reader of JSON can read."""
 
 import errno
+import json
 import os
 from pathlib import Path
 
 import pytest
 
-from trainer.files import write_atomically
+from trainer.files import as_json, write_atomically
 
 
 @pytest.mark.parametrize("content", ["naïve\n", b"\x00\xff"])
@@ -45,3 +46,16 @@ def test_a_failure_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch,
 def test_a_folder_that_is_missing_is_the_error_that_the_caller_sees(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         write_atomically(tmp_path / "none" / "file", "new")
+
+
+@pytest.mark.parametrize("wrong", ["NaN", "Infinity", "-Infinity"])
+def test_json_has_null_in_place_of_what_is_not_finite(wrong: str) -> None:
+    value = json.loads(f'{{"loss": {wrong}, "rows": [1.5, {{"a": {wrong}}}], "text": "{wrong}"}}')
+    text = as_json(value, separators=(",", ":"))
+    assert text == f'{{"loss":null,"rows":[1.5,{{"a":null}}],"text":"{wrong}"}}'
+
+
+def test_finite_json_is_what_it_was() -> None:
+    value = {"b": [1, 2.5, None, True], "a": {"ä": "x"}}
+    for layout in ({}, {"indent": 2}, {"ensure_ascii": False, "sort_keys": True}):
+        assert as_json(value, **layout) == json.dumps(value, **layout)

@@ -225,3 +225,15 @@ def test_paths_in_the_documents_exist() -> None:
         )
     }
     assert sorted(line for line in named if not (ROOT / line.split(": ")[1]).exists()) == []
+
+
+def test_json_is_written_by_the_function_that_knows_no_nan() -> None:
+    """Of what holds measured numbers: all that commands print, and what the trainer writes."""
+    written = [
+        name
+        for name, source in SOURCES.items()
+        if name.startswith(("fedctl/commands/", "trainer/engine/", "trainer/metrics/"))
+        and re.search(r"\bjson\.dumps?\(", source)
+    ]
+    # state, which is read back as it was; a list of settings
+    assert written == ["trainer/engine/state_file.py", "trainer/metrics/trackers.py"]

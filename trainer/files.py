@@ -1,12 +1,16 @@
-"""Atomic writing of whole files: a reader sees the old content or the new, never a part of it.
+"""What is written for others to read: whole files, of which nobody sees a part, and valid JSON.
 
 Files that grow are written elsewhere. Only the standard library is needed, so fedctl uses it too.
 """
 
 import contextlib
+import json
+import math
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -32,3 +36,22 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def as_json(value: Any, **layout: Any) -> str:
+    """Return JSON, which has neither NaN nor infinity: a number that is not finite is null.
+
+    layout: other arguments of json.dumps, such as `indent`.
+    """
+    try:
+        return json.dumps(value, allow_nan=False, **layout)
+    except ValueError:
+        return json.dumps(_finite(value), allow_nan=False, **layout)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(own) for key, own in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(own) for own in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,12 +1,12 @@
 """Commands for runs on a cluster: list, status, wait, suspend, resume, cancel."""
 
-import json
 import sys
 
 import click
 
 from fedctl.commands.options import Duration, cluster_options, output_option, run_argument
 from fedctl.errors import RunError, Stopped, UserError
+from trainer.files import as_json
 
 # Repeated here so that help imports little; a test compares with fedctl.cluster.watch.waiting.
 TARGETS = ("running", "succeeded", "finished", "suspended", "deleted")
@@ -34,7 +34,7 @@ def list_runs(context: str | None, namespace: str | None, everywhere: bool, outp
     cluster = client.connect(context, namespace)
     runs = listing.runs(cluster, everywhere)
     if output == "json":
-        click.echo(json.dumps(render.list_json(runs), indent=2))
+        click.echo(as_json(render.list_json(runs), indent=2))
     elif runs:
         render.show_list(runs, everywhere)
     else:
@@ -72,7 +72,7 @@ def status(run: str, context: str | None, namespace: str | None, output: str) ->
             "there"
         )
     if output == "json":
-        click.echo(json.dumps(render.status_json(seen), indent=2))
+        click.echo(as_json(render.status_json(seen), indent=2))
         return
     click.echo(render.status_text(seen))
     if rows := state.of(seen).ranks:
@@ -125,7 +125,7 @@ def wait(
     except KeyboardInterrupt:
         raise Stopped(f"{run} was not stopped; `fedctl wait {run}` waits for it again") from None
     found = {"name": run, "namespace": cluster.namespace, "state": now.state}
-    click.echo(json.dumps(found, indent=2) if output == "json" else f"{run}  {now.state}")
+    click.echo(as_json(found, indent=2) if output == "json" else f"{run}  {now.state}")
 
 
 @click.command()
@@ -165,7 +165,7 @@ def resume(run: str, context: str | None, namespace: str | None, output: str) ->
 
 
 def _done(run: str, text: str, output: str) -> None:
-    click.echo(json.dumps({"name": run, "message": text}, indent=2) if output == "json" else text)
+    click.echo(as_json({"name": run, "message": text}, indent=2) if output == "json" else text)
 
 
 @click.command()
@@ -233,7 +233,7 @@ def cancel(
     names = [*([ended] if ended else []), *removed.removed]
     if output == "json":
         tree = {"name": run, "removed": names, "kept_claims": list(removed.kept)}
-        click.echo(json.dumps(tree, indent=2))
+        click.echo(as_json(tree, indent=2))
         return
     for name in names:
         click.echo(f"{name} removed")

@@ -1,11 +1,11 @@
 """Commands for experiments: presets, show, explain, validate, schema."""
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
 from fedctl.commands.options import output_option, sets_option
+from trainer.files import as_json
 
 if TYPE_CHECKING:
     from trainer.config.schema import Experiment
@@ -48,7 +48,7 @@ def show(source: str, sets: tuple[str, ...], why: bool, output: str) -> None:
         click.echo(explain.as_yaml(experiment, origins if why else None))
     else:
         tree = explain.reasons(experiment, origins) if why else explain.tree_of(experiment)
-        click.echo(json.dumps(tree, indent=2))
+        click.echo(as_json(tree, indent=2))
 
 
 @click.command("explain")
@@ -83,7 +83,7 @@ def validate(source: str, sets: tuple[str, ...], output: str) -> None:
     valid = {"valid": True, "name": experiment.name, "digest": experiment.digest()}
     size = f"{experiment.rounds} rounds, {experiment.clients} clients, ranks {experiment.ranks}"
     text = f"{source}: valid; {size}, digest {experiment.digest()}"
-    click.echo(json.dumps(valid, indent=2) if output == "json" else text)
+    click.echo(as_json(valid, indent=2) if output == "json" else text)
 
 
 @click.command()

@@ -1,6 +1,5 @@
 """The command that copies a run folder from a cluster to this machine: fetch."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ import click
 
 from fedctl.commands.observe import notice
 from fedctl.commands.options import cluster_options, output_option, path_type, run_argument
+from trainer.files import as_json
 
 
 @click.command("fetch")
@@ -62,7 +62,7 @@ def fetch(
         got = fetching.fetch(cluster, run, folder, what, image, progress, notice)
     if output == "json":
         fields = {"name": run, "folder": str(got.folder), "files": got.files, "bytes": got.bytes}
-        click.echo(json.dumps(fields | {"pod": got.pod}, indent=2))
+        click.echo(as_json(fields | {"pod": got.pod}, indent=2))
     else:
         click.echo(f"{got.folder}: {got.files} files, {megabytes(got.bytes)} MB, checksums agree")
 

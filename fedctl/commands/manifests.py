@@ -1,12 +1,12 @@
 """Commands that compute what a cluster would get, without access to one: values, render, lint."""
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fedctl.commands.options import output_option, path_type, sets_option
 from fedctl.errors import UserError
+from trainer.files import as_json
 
 if TYPE_CHECKING:
     from fedctl.chart.values import Release
@@ -140,7 +140,7 @@ def print_values(output: str, **given: Any) -> None:
     """
     release = release_of(given)
     if output == "json":
-        click.echo(json.dumps(release.given, indent=2, ensure_ascii=False, sort_keys=True))
+        click.echo(as_json(release.given, indent=2, ensure_ascii=False, sort_keys=True))
     else:
         click.echo(release.text(), nl=False)
 
@@ -171,7 +171,7 @@ def render(output: str, api_versions: tuple[str, ...], **given: Any) -> None:
         import yaml
 
         objects = [item for item in yaml.safe_load_all(text) if item]
-        click.echo(json.dumps(objects, indent=2, ensure_ascii=False))
+        click.echo(as_json(objects, indent=2, ensure_ascii=False))
     else:
         click.echo(text, nl=False)
 
@@ -193,7 +193,7 @@ def lint_run(output: str, strict: bool, **given: Any) -> None:
     release = release_of(given)
     found = lint.problems(release)
     if output == "json":
-        click.echo(json.dumps([vars(problem) for problem in found], indent=2))
+        click.echo(as_json([vars(problem) for problem in found], indent=2))
     else:
         for problem in found:
             click.echo(problem.line())

@@ -1,6 +1,5 @@
 """Commands that watch runs on a cluster: logs, top."""
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -10,6 +9,7 @@ import click
 
 from fedctl.commands.options import RUN, Duration, cluster_options, output_option, run_argument
 from fedctl.errors import FedctlError, RunError, Stopped, UserError
+from trainer.files import as_json
 
 if TYPE_CHECKING:
     from fedctl.cluster.api.client import Cluster
@@ -102,7 +102,7 @@ def writer(output: str, labelled: bool) -> "Callable[[Line], None]":
 
     def write(line: "Line") -> None:
         if output == "json":
-            click.echo(json.dumps({"rank": line.rank, "pod": line.pod, "line": line.text}))
+            click.echo(as_json({"rank": line.rank, "pod": line.pod, "line": line.text}))
         elif labelled:
             label = click.style(f"{line.rank} │", fg=COLOURS[line.rank % len(COLOURS)])
             click.echo(
@@ -170,7 +170,7 @@ def top(
 
     source = Top(connect(context, namespace), names)
     if output == "json":
-        click.echo(json.dumps([view.as_dict() for view in source.poll()], indent=2))
+        click.echo(as_json([view.as_dict() for view in source.poll()], indent=2))
         return
     if not once and sys.stdout.isatty():
         _live(source.poll, each, max(pause, 0.5))

@@ -1,6 +1,5 @@
 """Commands for runs on this machine, and for reports: run, sweep, report."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +8,7 @@ import click
 
 from fedctl.commands.options import output_option, path_type, sets_option
 from fedctl.errors import Stopped
+from trainer.files import as_json
 
 if TYPE_CHECKING:
     from fedctl.report.groups import Group
@@ -71,7 +71,7 @@ def run(
     \b
     Exit codes:
       0    finished; the run folder has the model, the metrics and a report
-      1    a rank failed or was killed, or something is not installed
+      1    the run diverged, a rank failed or was killed, or something is not installed
       2    the command or a setting is wrong; nothing was left behind
       130  stopped by Ctrl-C or SIGTERM
     """
@@ -82,7 +82,7 @@ def run(
     launch.run(plan, lambda: view(plan.experiment, quiet, output))
     result = _report(_read([plan.folder]), plan.folder, "folder" if quiet else output)
     if output == "json" and not quiet:
-        click.echo(json.dumps(result, indent=2))
+        click.echo(as_json(result, indent=2))
 
 
 @click.command()
@@ -162,7 +162,7 @@ def sweep(
         result = _report(groups, batch.folder, output, layout)
     if output == "json":
         result |= {"sweep": [outcome.as_dict() for outcome in outcomes]}
-        click.echo(json.dumps(result, indent=2))
+        click.echo(as_json(result, indent=2))
     for outcome in outcomes:
         if outcome.state == at_work.FAILED:
             click.echo(f"{outcome.item.variant.name}: {outcome.problem}", err=True)
@@ -185,7 +185,7 @@ def _show_plan(batch: "Batch", output: str) -> None:
         for item in batch.items
     ]
     if output == "json":
-        click.echo(json.dumps(batch.as_dict(), indent=2))
+        click.echo(as_json(batch.as_dict(), indent=2))
     else:
         click.echo(batch.text())
         table.show(rows)
@@ -235,7 +235,7 @@ def report_runs(
     layout = Layout(marks=marks)
     result = _report(_read(folders, each), out or default_folder(list(folders)), output, layout)
     if output == "json":
-        click.echo(json.dumps(result, indent=2))
+        click.echo(as_json(result, indent=2))
 
 
 def _read(folders: Sequence[Path], each: bool = False) -> "list[Group]":

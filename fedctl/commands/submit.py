@@ -1,6 +1,5 @@
 """Commands that send a run to a cluster or compare it with one: submit and diff."""
 
-import json
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ import click
 from fedctl.commands.manifests import release_of, run_options
 from fedctl.commands.options import Duration, cluster_options, output_option
 from fedctl.errors import FedctlError, Stopped, UserError
+from trainer.files import as_json
 
 if TYPE_CHECKING:
     from fedctl.chart.values import Release
@@ -75,7 +75,7 @@ def submit(
     text = _render(cluster, release)
     if dry_run == "client":
         if output == "json":
-            text = json.dumps([one.obj for one in submitting.documents(text)], indent=2) + "\n"
+            text = as_json([one.obj for one in submitting.documents(text)], indent=2) + "\n"
         click.echo(text, nl=False)
         return
     preconditions.check(cluster, release)
@@ -130,7 +130,7 @@ def _print(
                 for one in sent
             ],
         }
-        click.echo(json.dumps(tree, indent=2))
+        click.echo(as_json(tree, indent=2))
         return
     for one in sent:
         click.echo(f"{one.what} {one.result}{' (server dry run)' if dry else ''}")
@@ -209,7 +209,7 @@ def diff_run(output: str, context: str | None, **given: Any) -> None:
         ) from None  # not 1, which means different, as for diff(1) and kubectl
     if output == "json":
         changes = [{"object": name, "diff": text} for name, text in changed.items()]
-        click.echo(json.dumps(changes, indent=2))
+        click.echo(as_json(changes, indent=2))
     else:
         click.echo("".join(changed.values()), nl=False)
     click.get_current_context().exit(1 if changed else 0)

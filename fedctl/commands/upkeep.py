@@ -1,6 +1,5 @@
 """Commands for the upkeep of a cluster: gc, doctor."""
 
-import json
 import sys
 from typing import TYPE_CHECKING
 
@@ -8,6 +7,7 @@ import click
 
 from fedctl.commands.options import Duration, cluster_options, output_option
 from fedctl.errors import RunError, UserError
+from trainer.files import as_json
 
 if TYPE_CHECKING:
     from fedctl.cluster.change.gc import Item
@@ -68,7 +68,7 @@ def gc(
     if dry_run or not going:
         if output == "json":
             listed = [item.as_dict() for item in items]
-            click.echo(json.dumps({"found": listed} if dry_run else {"removed": []}, indent=2))
+            click.echo(as_json({"found": listed} if dry_run else {"removed": []}, indent=2))
         return
     if not yes and not (sys.stdin.isatty() and output == "text"):
         raise UserError("pass --yes to confirm when there is no terminal; --dry-run only lists")
@@ -78,7 +78,7 @@ def gc(
     failed = [(item, problem) for item, problem in results if problem]
     if output == "json":
         ends = [item.as_dict() | {"problem": problem} for item, problem in results]
-        click.echo(json.dumps({"removed": ends}, indent=2))
+        click.echo(as_json({"removed": ends}, indent=2))
     else:
         click.echo(f"{len(results) - len(failed)} removed")
     if failed:
@@ -126,6 +126,6 @@ def doctor(context: str | None, namespace: str | None, output: str) -> None:
             remedy = f"; {finding.remedy}" if finding.remedy else ""
             click.echo(f"{level} {finding.check:<13} {finding.text}{remedy}")
     if output == "json":
-        click.echo(json.dumps([vars(finding) for finding in found], indent=2))
+        click.echo(as_json([vars(finding) for finding in found], indent=2))
     if error := examination.verdict(found):
         raise error

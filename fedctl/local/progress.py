@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from fedctl.report.runs import Row, frozen, saved, tested, uploaded, wire
-from fedctl.report.summary import megabytes, percent, seconds
+from fedctl.report.summary import loss, megabytes, percent, seconds
 from trainer.config.schema import Experiment
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Plain(View):
         self._printed, self._unprinted = time.monotonic(), None
         self.notice(
             f"round {row['round']}/{self._rounds}  accuracy {percent(row['test_accuracy_ratio'])}  "
-            f"loss {row['test_loss']:.3f}  frozen {percent(frozen(row))}  "
+            f"loss {loss(row['test_loss'])}  frozen {percent(frozen(row))}  "
             f"sent {megabytes(uploaded(row))} MB  wire {megabytes(wire(row))} MB  "
             f"saved {percent(saved(row))}  left {self._eta.text()}"
         )
@@ -149,13 +149,13 @@ class Live(View):
     def _numbers(self, row: Row) -> "RenderableType":
         from rich.text import Text
 
-        accuracy, loss = "–", "–"
+        accuracy, tested_loss = "–", "–"
         if self._tests:
             accuracy = percent(self._tests[-1]["test_accuracy_ratio"])
-            loss = f"{self._tests[-1]['test_loss']:.3f}"
+            tested_loss = loss(self._tests[-1]["test_loss"])
         pairs = {
             "accuracy": accuracy,
-            "loss": loss,
+            "loss": tested_loss,
             "frozen": percent(frozen(row)),
             "sent": f"{megabytes(uploaded(row))} MB",
             "wire": f"{megabytes(wire(row))} MB",

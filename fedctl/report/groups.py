@@ -1,5 +1,6 @@
 """Groups of runs that differ only by their seed, and their statistics."""
 
+import math
 import re
 import statistics
 from collections.abc import Callable, Sequence
@@ -108,8 +109,13 @@ def _labels(members: list[list[Run]]) -> list[str]:
 def numbers(group: Group, base_bytes: float | None) -> dict[str, Any]:
     """Return the numbers of a run's summary as a Spread each."""
     rows = [summary(run, base_bytes) for run in group.runs]
-    keys = [key for key, value in rows[0].items() if type(value) in (int, float)]
+    # without a number that was not finite in one of the runs
+    keys = [key for key in rows[0] if all(_number(row[key]) for row in rows)]
     return {key: Spread.of([row[key] for row in rows]) for key in keys}
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def base_bytes(groups: list[Group]) -> float | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from fedctl.errors import FedctlError, RunError, Stopped, UserError
 from fedctl.report import runs
 
+DIVERGED = "diverged in round "  # start of a message that is the same on all ranks
 PEER_LOST = "lost another rank"  # start of a rank's message about another rank's failure
 ERROR = re.compile(r"^(\w[\w.]*(?:Error|Exception|Interrupt)\b.*)$", re.M)
 
@@ -48,6 +49,8 @@ def cause(folder: Path, end: End) -> FedctlError:
     if end.stops > 1:
         return stopped(folder, end.rounds, at_once=True)
     text = _failure(folder, records, end)
+    if text and text.startswith(DIVERGED):  # the same settings would diverge again
+        return RunError(text)
     if end.stops and text is None:
         return stopped(folder, end.rounds, at_once=False)
     return RunError((text or _silence(folder, records, end)) + how_to_continue(folder))
@@ -76,6 +79,8 @@ def _failure(folder: Path, records: list[runs.Rank], end: End) -> str | None:
 
 def _reported(folder: Path, rank: runs.Rank, end: End) -> str:
     message = rank.message or f"failed with exit code {rank.exit}"
+    if message.startswith(DIVERGED):
+        return message
     return f"rank {rank.rank} {end.where}: {message}; see {runs.log_of(folder, rank.rank)}"
 
 

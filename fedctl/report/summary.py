@@ -1,5 +1,6 @@
 """Summary of a run in a few numbers, and the formats of numbers and settings for people."""
 
+from math import isfinite
 from typing import Any
 
 from fedctl.report.runs import Run, frozen, saved, uploaded, wire
@@ -16,6 +17,11 @@ def percent(share: float) -> str:
     """Format a share in percent with one digit, a true minus, and no minus zero."""
     text = f"{100 * share:.1f}"
     return ("0.0" if text == "-0.0" else text.replace("-", "−")) + " %"
+
+
+def loss(value: float | None) -> str:
+    """Format the loss of an evaluation; null, as NaN is written in JSON, was not finite."""
+    return f"{value:.3f}" if value is not None and isfinite(value) else "not finite"
 
 
 def seconds(value: float) -> str:

@@ -29,6 +29,44 @@ def test_a_run_finishes_and_is_reported(start: Start, tmp_path: Path) -> None:
     assert processes_of(tmp_path) == []
 
 
+def test_a_run_that_diverges_fails(start: Start, tmp_path: Path) -> None:
+    words = ["--set", "optimizer.lr=1e20", "--set", "rounds=2", "--out", "out", "-o", "json"]
+    code, stdout, stderr = ended(start("run", "fedavg-digits", "--ranks", 2, *words))
+    assert (code, stdout) == (1, "")
+    assert "diverged in round 1: the training loss of client 0 is not finite; " in stderr
+    assert (
+        "try a smaller optimizer.lr (now 1e+20), clipping (optimizer.clip_norm) or a warm-up "
+        "(optimizer.warmup_rounds); divergence=warn would continue" in stderr
+    )
+    assert [rank.exit for rank in runs.ranks(tmp_path / "out")] == [1, 1]
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+    (row,) = strictly((tmp_path / "out" / "metrics.jsonl").read_text())
+    assert (row["round"], row["train_loss"], row["test_loss"]) == (1, None, None)
+
+
+def test_a_run_that_diverges_may_go_on(start: Start, tmp_path: Path) -> None:
+    words = ["--set", "optimizer.lr=1e20", "--set", "rounds=5", "--set", "divergence=warn"]
+    code, stdout, stderr = ended(
+        start("run", "fedavg-digits", *words, "--out", "out", "-o", "json")
+    )
+    assert code == 0, stderr
+    (result,) = strictly(stdout.replace("\n", ""))
+    assert result["runs"][0]["test_loss"] is None and result["runs"][0]["finished"]
+    rows = strictly((tmp_path / "out" / "metrics.jsonl").read_text())
+    assert [row["round"] for row in rows] == [1, 2, 3, 4, 5, 5]
+    log = runs.log_of(tmp_path / "out", 0).read_text()
+    warned = [number for number in range(1, 6) if f"diverged in round {number}: " in log]
+    assert warned == [1, 2, 4, 5]  # the first, then each power of two; 5: what is to be saved
+
+
+def strictly(text: str) -> list[dict]:
+    """Lines of JSON, which has neither NaN nor infinity."""
+    return [
+        json.loads(line, parse_constant=lambda name: pytest.fail(name))
+        for line in text.splitlines()
+    ]
+
+
 @pytest.mark.slow
 def test_unreadable_data_leaves_nothing_behind(start: Start, tmp_path: Path) -> None:
     (tmp_path / "broken.npz").write_bytes(b"not a zip file")

@@ -52,6 +52,16 @@ def test_the_live_picture(experiment: Experiment) -> None:
     assert notice == "stopping"
 
 
+@pytest.mark.parametrize("wrong", [None, float("nan")])
+def test_a_loss_that_is_not_finite(experiment: Experiment, wrong: float | None) -> None:
+    """Null in a row with an evaluation; NaN in one that an earlier version wrote."""
+    stream, live = io.StringIO(), Live(experiment)
+    for shown in (Plain(experiment, stream), live):
+        shown.row(row(2, 0.1) | {"test_loss": wrong})
+    assert stream.getvalue().startswith("round 2/120  accuracy 10.0 %  loss not finite  frozen ")
+    assert "accuracy 10.0 %  loss not finite  frozen " in picture(live)[2]
+
+
 def test_plain_lines_only_for_evaluations(experiment: Experiment) -> None:
     stream = io.StringIO()
     plain = Plain(experiment, stream)

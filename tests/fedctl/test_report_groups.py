@@ -169,3 +169,22 @@ def test_a_mark_is_drawn_in_the_figures_of_accuracy(fedctl: Invoke, six: list[Pa
     assert Path("marked/report.html").read_text().count("99.24 %") == 3
     wrong = fedctl("report", *six, "--mark", "99")
     assert wrong.exit_code == 2 and "--mark" in wrong.stderr
+
+
+@pytest.mark.parametrize("wrong", [None, float("nan")])
+def test_a_loss_that_is_not_finite_is_a_dash_and_null(
+    fedctl: Invoke, six: list[Path], wrong: float | None
+) -> None:
+    """Of any of a group's runs, also where it is NaN, as earlier versions wrote it."""
+    path = six[1] / "metrics.jsonl"
+    *rows, final = map(json.loads, path.read_text().splitlines())
+    lines = [json.dumps(row) + "\n" for row in (*rows, final | {"test_loss": wrong})]
+    path.write_text("".join(lines))
+    text = fedctl("report", *six, "--out", "text")
+    assert text.exit_code == 0, text.output
+    first = next(line for line in text.stdout.splitlines() if " fedavg-digits " in line)
+    assert " – " in first
+    result = fedctl("report", *six, "--out", "both", "-o", "json")
+    report = json.loads(result.stdout, parse_constant=lambda name: pytest.fail(name))
+    assert "test_loss" not in report["groups"][0] and "test_loss" in report["groups"][1]
+    assert [run["test_loss"] for run in report["runs"]] == [0.5, None, 0.5, 0.5, 0.5, 0.5]

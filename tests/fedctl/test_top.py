@@ -110,6 +110,7 @@ def test_a_loss_that_is_no_number_is_null_in_json(api: PodServer, fedctl) -> Non
         fedctl("top", "-o", "json").stdout, parse_constant=lambda name: pytest.fail(name)
     )
     assert run["metrics"]["test_loss"] is None
+    assert "not finite" in fedctl("top").stdout
 
 
 def test_the_pace_is_that_of_the_last_rounds(api: PodServer, cluster) -> None:

@@ -78,6 +78,21 @@ def test_a_row_has_every_metric_but_a_ranks_own_and_what_was_not_measured():
     assert {name for name, value in plain.items() if value is not None} == {"round"}
 
 
+def test_a_row_that_is_not_finite_is_null_in_the_file_and_nan_for_prometheus(tmp_path):
+    """An alert on NaN exists; JSON has no such value."""
+    recorder = Recorder(tmp_path, LABELS, 0)
+    row = Row(round=3, test_loss=float("nan"), train_loss=float("inf"), test_accuracy_ratio=0.1)
+    recorder.record(row, Row(round=3))
+    metrics = scrape(recorder.serve("127.0.0.1", 0))
+    recorder.close()
+    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    found = json.loads(line, parse_constant=lambda name: pytest.fail(name))
+    assert (found["test_loss"], found["train_loss"]) == (None, None)
+    assert found["test_accuracy_ratio"] == 0.1
+    assert str(metrics["fedctl_test_loss"][()]) == "nan"
+    assert metrics["fedctl_train_loss"][()] == float("inf")
+
+
 def test_names_follow_prometheus_conventions():
     for metric in CATALOG:
         assert metric.name.endswith("_total") == (metric.kind == "counter"), metric.name

@@ -158,6 +158,7 @@ def test_mlflow_has_one_run_with_each_round_once_after_a_resumption(played):
 
 def test_a_row_is_flat_and_the_final_models_has_names_of_its_own():
     row = {"round": 7, "loss": None, "nan": float("nan"), "bytes": {"values": 3, "votes": None}}
+    assert sink.point(row) == (7, False, {"round": 7, "bytes/values": 3})  # as when it is read back
     assert sink.point(row | {"nan": 1.5}) == (7, False, {"round": 7, "nan": 1.5, "bytes/values": 3})
     final = sink.point(row | {"nan": 1.5, "final": True})
     assert final == (7, True, {"final/round": 7, "final/nan": 1.5, "final/bytes/values": 3})

@@ -1,4 +1,4 @@
-"""The two errors that end a run in one line: a wrong setting, and a fault of the environment.
+"""The errors that end a run in one line: a wrong setting, a faulty environment, a divergence.
 
 Keys are spelled as the user wrote them. Nothing here prints or exits.
 """
@@ -17,3 +17,7 @@ class ConfigError(ValueError):
 
 class EnvironmentFault(RuntimeError):
     """A fault that no setting fixes, in one line: a lost rank or a damaged checkpoint, say."""
+
+
+class Diverged(EnvironmentFault):
+    """A loss or a model that is not finite; no setting is invalid, but some must change."""

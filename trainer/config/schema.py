@@ -74,6 +74,13 @@ class Experiment(Section):
     sync: Sync = setting(Full(), help="which parameters are exchanged")
     codec: Codec = setting(FP32(), help="format of the exchanged values")
     evaluation: Evaluation = setting(Evaluation(), help="evaluation of the model", learned=False)
+    divergence: Literal["stop", "warn"] = setting(
+        "stop",
+        help="what to do if a loss or a model is not finite. stop: end the run as failed, and name "
+        "the first client or tensor; warn: log it and continue. Neither saves a checkpoint of such "
+        "a round",
+        learned=False,
+    )
     checkpoint: Checkpoint = setting(Checkpoint(), help="saved state", learned=False)
     metrics: Metrics = setting(Metrics(), help="destinations of the metrics", learned=False)
     cluster: Cluster = setting(Cluster(), help="the process group", learned=False)
@@ -129,4 +136,6 @@ def covers(name: str, key: str) -> bool:
 
 def canonical(value: Any) -> str:
     """Return JSON with sorted keys and no spaces."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )

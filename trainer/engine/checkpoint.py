@@ -20,7 +20,7 @@ from trainer.config.errors import ConfigError, EnvironmentFault
 from trainer.config.schema import covers
 from trainer.engine import plan, state, state_file
 from trainer.engine.parts import RankState
-from trainer.files import sync_folder
+from trainer.files import as_json, sync_folder
 from trainer.manifest import Damaged, Manifest, Seal
 
 AGREED, CLIENTS = "agreed.safetensors", "clients"  # records are in a folder, a file each
@@ -70,7 +70,7 @@ def _write(rank: RankState, partial: Path) -> None:
         names.append(_record(client))
         rank.store.write(client, partial / names[-1])
     table = {name: asdict(manifest.seal(partial / name)) for name in names}
-    _table(partial, rank.parts.group.rank).write_text(json.dumps(table))
+    _table(partial, rank.parts.group.rank).write_text(as_json(table))
 
 
 def _record(client: int) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from trainer.engine import plan
+from trainer.engine import plan, watch
 from trainer.engine.parts import RankState
 from trainer.engine.turns import full_gradient
 from trainer.exchange.message import Cohort, Message, Places, Terms, Vector
@@ -52,6 +52,7 @@ def exchange_full_gradients(rank: RankState, cohort: Cohort) -> Gradients:
     for member in members:
         with rank.clock.turn(member.client):
             own[member.client] = full_gradient(rank, member.client)
+            rank.watch.look(member.client, watch.GRADIENT, [own[member.client]])
             if live is not None:
                 own[member.client].mul_(live)
     with rank.clock.phase("reduce"):

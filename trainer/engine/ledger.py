@@ -67,6 +67,8 @@ class Ledger:
     wire: dict[str, int] = field(default_factory=none)
     rank_samples: list[int] = field(default_factory=list)
     idle: list[float] = field(default_factory=list)
+    found: int = 0  # ranks that found in the last round that something was not finite
+    wrong: bool = False  # whether this rank did, in the round that is not settled yet
     busy: float = 0.0  # this rank's seconds in the round that is not settled yet
     slowest: float = 0.0  # in that round, the longest turn of a client plus the server's step
 
@@ -96,17 +98,18 @@ class Ledger:
         times = [0.0] * (2 * size)
         times[rank], times[size + rank] = self.busy, self.slowest
         kinds = len(TRAFFIC)
-        self.group.count_ring({"control": 8 * (len(numbers) + 2 * kinds + 1 + len(times))})
-        counts = [*books.payload.values(), *books.wire.values(), books.formed]
+        self.group.count_ring({"control": 8 * (len(numbers) + 2 * kinds + 2 + len(times))})
+        counts = [*books.payload.values(), *books.wire.values(), books.formed, self.wrong]
         sums = self.group.sum_numbers([*numbers, *counts, *times], None)
         counts = [round(count) for count in sums[len(numbers) : -2 * size]]
         self.payload = dict(zip(TRAFFIC, counts[:kinds], strict=True))
         self.wire = dict(zip(TRAFFIC, counts[kinds : 2 * kinds], strict=True))
-        self.formed = counts[-1]
+        self.formed, self.found = counts[-2:]
         busy, slowest = sums[-2 * size : -size], sums[-size:]
         self.idle = [idle + max(busy) - own for idle, own in zip(self.idle, busy, strict=True)]
         self.federated += max(slowest)
         self.busy = self.slowest = 0.0
+        self.wrong = False
         return sums[: len(numbers)]
 
     def fill(self, row: Row) -> None:

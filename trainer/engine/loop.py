@@ -6,6 +6,7 @@ What happens within a round is in round.py.
 import signal
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from math import isfinite
 from pathlib import Path
 
 from safetensors.torch import save
@@ -13,6 +14,7 @@ from safetensors.torch import save
 from trainer import manifest
 from trainer.engine import checkpoint, plan
 from trainer.engine.allocator import held_bytes
+from trainer.engine.divergence import Judge
 from trainer.engine.evaluate import Result, estimate_buffers, evaluate, load_agreed, reconcile
 from trainer.engine.parts import RankState
 from trainer.engine.pod import Deadline
@@ -35,8 +37,10 @@ class Loop:
     done: int  # rounds completed
     deadline: Deadline = field(default_factory=lambda: Deadline(None))
     stop_requested: bool = False
+    judge: Judge = field(init=False)
 
     def __post_init__(self) -> None:
+        self.judge = Judge(self.rank, self.done)
         signal.signal(signal.SIGTERM, self._request_stop)
 
     def _request_stop(self, *_: object) -> None:
@@ -48,12 +52,14 @@ class Loop:
     def train(self) -> bool:
         """Run the remaining rounds; return False if stopped before the end, with a checkpoint."""
         experiment = self.rank.experiment
+        self.judge.starts(self.done)
         patience = timedelta(seconds=experiment.cluster.start_timeout)
         self.rank.parts.group.barrier(patience)  # else round 1 includes the others' loading of data
         if experiment.evaluation.at_start and not self.done:
             untrained = RoundResult(Places(len(self.rank.server.anchor)))
             result = evaluate(self.rank)
             self._record(self._row(untrained, result), result)
+            self.judge.passes(0, result)
         if self._over():  # it was stopped between its last round and its end
             self._finish(self.recorder.last or Row(round=self.done), evaluate(self.rank))
             return True
@@ -67,8 +73,9 @@ class Loop:
                 self.rank.accuracy = evaluated.accuracy
             row = self._row(outcome, evaluated)
             self._record(row, evaluated)
+            finite = self.judge.passes(self.done, evaluated, outcome.alignment)
             if outcome.stop or self._saved():
-                self._save()
+                self._save(finite)
             if self._over():
                 assert evaluated is not None
                 self._finish(row, evaluated)
@@ -86,9 +93,14 @@ class Loop:
         experiment = self.rank.experiment
         return (self._over() and experiment.checkpoint.at_end) or plan.saved(experiment, self.done)
 
-    def _save(self) -> None:
-        folder = self.out / manifest.FOLDER
-        checkpoint.save(self.rank, self.done, folder, self.recorder.reached())
+    def _save(self, finite: bool) -> None:
+        """Save a checkpoint, unless it would take the place of a better one."""
+        if finite:
+            folder = self.out / manifest.FOLDER
+            checkpoint.save(self.rank, self.done, folder, self.recorder.reached())
+            self.judge.saved = self.done
+        elif self.rank.parts.group.rank == 0:
+            log.warning("no checkpoint of round %d, which is not finite", self.done)
         self._report()
 
     def _report(self) -> None:
@@ -115,6 +127,9 @@ class Loop:
             rank.ledger.settle()
         row = replace(row, final=True)
         self._measured(row, result)
+        # before the row that says that the run has finished; the network is as it was evaluated
+        self.judge.passes(self.done, result)
+        self.judge.saves(self.done)
         self._record(row, result)
         self._report()
         self.status.write(final=final(row))
@@ -165,12 +180,12 @@ class Loop:
             ledger = self.rank.ledger
             sent, dense = uploaded(ledger.payload), ledger.tally.dense
             log.info(
-                "round %d/%d  accuracy %.2f %%  loss %.4f  frozen %.1f %%  sent %.2f MB, "
+                "round %d/%d  accuracy %.2f %%  loss %s  frozen %.1f %%  sent %.2f MB, "
                 "%.1f %% less than dense%s",
                 self.done,
                 self.rank.experiment.rounds,
                 100 * result.accuracy,
-                result.loss,
+                f"{result.loss:.4f}" if isfinite(result.loss) else "not finite",
                 100 * (row.frozen_parameters_ratio or 0.0),
                 sent / 1e6,
                 100 * (1 - sent / dense) if dense else 0.0,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from trainer.engine.parts import RankState
+from trainer.engine.watch import KEPT, UPDATE
 from trainer.exchange.message import Cohort, Message, Places, Terms
 from trainer.exchange.reductions.reduction import Exchange, Handle
 from trainer.exchange.transforms.transform import Context
@@ -57,6 +58,11 @@ class Outbox:
             counts = ballot.to(torch.int32)
             self.votes = counts if self.votes is None else self.votes.add_(counts)
             self.parts.group.books.upload({"votes": self.parts.policy.ballot_bytes()})
+        client = message.sender.client
+        self.rank.watch.loss(client, self.rank.loss.sum)
+        self.rank.watch.look(client, UPDATE, message.vectors.values())
+        if not self.report:
+            self._look_at_kept(client)  # else once it is known what the others got
         if self.exchange is None:
             self.waiting.append(message)
         else:
@@ -98,7 +104,13 @@ class Outbox:
         if self.parts.algorithm.listens:
             memory = self.rank.store.memory(message.sender.client, "algorithm")
             self.parts.algorithm.delivered(memory, sent)
+        self._look_at_kept(message.sender.client)
         self.rank.store.trim()
+
+    def _look_at_kept(self, client: int) -> None:
+        """Look at what is kept of a client, which is in memory at the end of its turn."""
+        for memory in self.rank.store.records.get(client, {}).values():
+            self.rank.watch.look(client, KEPT, memory.values())
 
     # ------------------------------------------------------------------ all ranks
 

@@ -16,6 +16,7 @@ from trainer.engine.cohort import Clients
 from trainer.engine.ledger import Ledger
 from trainer.engine.status import log
 from trainer.engine.store import Store
+from trainer.engine.watch import Watch
 from trainer.exchange.group import Group
 from trainer.exchange.message import BUFFERS, Vector
 from trainer.exchange.policies.policy import Policy
@@ -69,7 +70,8 @@ class RankState:
     """One rank of a run: its parts, and what changes from round to round.
 
     server: the state that all ranks agree on; clients: the progress of each client, also agreed;
-    store: the state that clients keep, here or elsewhere; clock, ledger, loss: measurements.
+    store: the state that clients keep, here or elsewhere; clock, ledger, loss: measurements; watch:
+    whether the round's numbers are finite.
     """
 
     experiment: Experiment
@@ -82,6 +84,7 @@ class RankState:
     loss: Loss = field(init=False)
     accuracy: float | None = None  # of the latest evaluation, the same on every rank
     notices: list[str] = field(default_factory=list)  # what a person should know of this start
+    watch: Watch = field(default_factory=Watch)
 
     def __post_init__(self) -> None:
         self.loss = Loss(self.server.anchor.new_zeros(()))

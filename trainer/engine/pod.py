@@ -4,7 +4,6 @@ They depend on where a rank runs, so they are not settings: an experiment has th
 on a laptop and on a cluster. docs/kubernetes.md lists them.
 """
 
-import json
 import os
 import time
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.config.errors import ConfigError
+from trainer.files import as_json
 
 TERMINATION_LOG = Path("/dev/termination-log")
 LONGEST_LINE = 4096  # bytes; Kubernetes cuts off the rest, and truncated JSON cannot be read
@@ -80,9 +80,7 @@ def leave_message(path: Path, record: Mapping[str, object]) -> None:
     kept = {name: record[name] for name in names if name in record}
     message = str(kept["message"])
     while len(
-        line := json.dumps(kept | {"message": message}, ensure_ascii=False).encode(
-            "utf-8", "replace"
-        )
+        line := as_json(kept | {"message": message}, ensure_ascii=False).encode("utf-8", "replace")
     ) >= (LONGEST_LINE):
         message = message[: len(message) * 3 // 4]
     try:

@@ -57,6 +57,7 @@ def run_round(
         delivery = exchange.wait()
     with rank.clock.phase("apply"):
         _apply(rank, senders, delivery)
+        rank.watch.close(rank.server)
     _end(rank, cohort)
     return RoundResult(
         delivery.places, labelled, len(cohort.members), delivery.stop, gradients.alignment
@@ -69,6 +70,7 @@ def _begin(rank: RankState, number: int) -> None:
     server.lr = plan.lr(rank.experiment, number)
     server.lr_scale = plan.lr_scale(rank.experiment, number)
     rank.clock.begin_round()
+    rank.watch.begin(rank.loss.sum)
 
 
 def _apply(rank: RankState, senders: Cohort, delivery: Delivery) -> None:
@@ -97,4 +99,5 @@ def _end(rank: RankState, cohort: Cohort) -> None:
     values = len(rank.server.anchor) + len(rank.server.buffers)
     messages = 4 if rank.parts.algorithm.needs == "mean gradient" else 2  # up and down
     rank.ledger.round(cohort, values, messages)
+    rank.ledger.wrong = not rank.watch.finite
     rank.ledger.time(list(rank.clock.turns.values()), rank.clock.since_begin("apply"))

@@ -3,14 +3,13 @@
 The record `logs/rank-K.json` is for programs: the process, how it ended and why, in one line.
 """
 
-import json
 import logging
 import os
 import sys
 from contextlib import suppress
 from pathlib import Path
 
-from trainer.files import write_atomically
+from trainer.files import as_json, write_atomically
 from trainer.metrics.catalog import Row, uploaded
 
 log = logging.getLogger("fedctl")
@@ -44,7 +43,7 @@ class Status:
         told also if it failed for lack of room.
         """
         self.values |= values
-        record = f"{json.dumps(self.values):<{RECORD - 1}}\n".encode()
+        record = f"{as_json(self.values):<{RECORD - 1}}\n".encode()
         try:
             write_atomically(self.path, record)
         except OSError:

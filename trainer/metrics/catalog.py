@@ -2,8 +2,9 @@
 
 Layer 0: it needs neither torch nor a Prometheus client, so the CLI, dashboards and tests can read
 it. A rank's /metrics serves each metric with the prefix; a row of metrics.jsonl holds the run-wide
-value under the bare name (`payload_bytes_total.values` for a label). A metric that only a rank has,
-its memory, is in no row.
+value under the bare name (`payload_bytes_total.values` for a label); null is a value that was not
+measured, or not finite (a loss beside an accuracy). A metric that only a rank has, its memory, is
+in no row.
 """
 
 from collections.abc import Mapping

@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from trainer.config.schema import Experiment
-from trainer.files import write_atomically
+from trainer.files import as_json, write_atomically
 from trainer.manifest import Seal
 from trainer.metrics import trackers
 from trainer.metrics.catalog import CATALOG, PREFIX, Row
@@ -92,7 +92,7 @@ class Recorder:
         self.exposed.update(own)
         values = run.values()
         if self.file:
-            line = json.dumps(values, separators=(",", ":")).encode() + b"\n"
+            line = as_json(values, separators=(",", ":")).encode() + b"\n"
             self.file.write(line)
             self.file.flush()
             self._count(line)

@@ -9,6 +9,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import isfinite
 from typing import Any, Literal, NamedTuple, Protocol
 
 Ended = Literal["finished", "stopped", "failed"]
@@ -22,7 +23,7 @@ MOST_CHARACTERS = 200  # of a library's message in the log
 
 
 class Point(NamedTuple):
-    """A row of metrics for trackers: flat, without values that were not measured."""
+    """A row of metrics for trackers: flat, without values that were not measured or not finite."""
 
     step: int  # the round
     final: bool  # of the final model, not of the round
@@ -42,7 +43,7 @@ def point(row: Mapping[str, Any]) -> Point:
         key = f"final/{name}" if final else name
         labelled = value if isinstance(value, Mapping) else {"": value}
         for label, number in labelled.items():
-            if isinstance(number, int | float) and name != "final":
+            if isinstance(number, int | float) and isfinite(number) and name != "final":
                 values[f"{key}/{label}" if label else key] = float(number)
     return Point(int(row["round"]), final, values)
 

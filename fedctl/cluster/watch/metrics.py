@@ -3,7 +3,6 @@
 Prometheus' own parser reads the text; the names are those of trainer/metrics/catalog.py only.
 """
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -51,14 +50,3 @@ def whole(rows: Iterable[Mapping[str, Any]]) -> Row:
                 known = result.get(name)
                 result[name] = value if known is None else combine((known, value))
     return result
-
-
-def plain(row: Mapping[str, Any]) -> Row:
-    """Return the row for JSON, which has no NaN or infinity."""
-    return {name: _plain(value) for name, value in row.items()}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return plain(value)
-    return value if math.isfinite(value) else None

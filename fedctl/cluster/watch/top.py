@@ -39,7 +39,7 @@ class RankView:
     def as_dict(self) -> dict[str, Any]:
         """Return the rank as JSON output."""
         fields = {key: value for key, value in vars(self).items() if key != "row"}
-        return fields | {"metrics": metrics.plain(self.row)}
+        return fields | {"metrics": self.row}
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class RunView:
             "round_seconds": self.pace,
             "saved_ratio": runs.saved(self.row) if _counted(self.row) else None,
             "uploaded_bytes": runs.uploaded(self.row) if _counted(self.row) else None,
-            "metrics": metrics.plain(self.row),
+            "metrics": self.row,
             "ranks": [rank.as_dict() for rank in self.ranks],
         }
 
@@ -192,7 +192,7 @@ def _numbers(row: metrics.Row) -> dict[str, str]:
     return {
         "round": f"{row['round']:.0f}{planned}" if "round" in row else NOTHING,
         "accuracy": _text(row, "test_accuracy_ratio", summary.percent),
-        "loss": _text(row, "test_loss", "{:.3f}".format),
+        "loss": _text(row, "test_loss", summary.loss),
         "sent MB": summary.megabytes(runs.uploaded(row)) if _counted(row) else NOTHING,
         "wire MB": summary.megabytes(runs.wire(row)) if "wire_bytes_total" in row else NOTHING,
         "saved": summary.percent(runs.saved(row)) if _counted(row) else NOTHING,
