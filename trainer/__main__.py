@@ -22,10 +22,10 @@ from trainer.engine import checkpoint, distributed, pod
 from trainer.engine.build import build
 from trainer.engine.diagnosis import FAILED, explain
 from trainer.engine.loop import Loop
+from trainer.engine.mirror import EXPERIMENT, METRICS, Mirror
 from trainer.engine.parts import RankState
 from trainer.engine.pod import Deadline, Pod
 from trainer.engine.status import Status, final, log, start_logging
-from trainer.files import write_atomically
 from trainer.lock import Lock, Taken
 from trainer.manifest import Seal
 from trainer.metrics.catalog import Row
@@ -33,7 +33,6 @@ from trainer.metrics.recorder import Recorder
 from trainer.metrics.sink import Ended
 from trainer.metrics.trackers import require
 
-EXPERIMENT, METRICS = "experiment.json", "metrics.jsonl"  # in the run folder
 WAIT_SECONDS = 120  # for the last holder of the run folder; a lost node is noticed after 40
 DEADLINE, STOPPED = 3, 143  # exit codes, besides those of a failure
 END = {  # how training ended -> status, exit code, message
@@ -60,13 +59,14 @@ def main() -> int:
         record = {"rank": rank, "status": "failed", "exit": code, "message": message}
         pod.leave_message(pod.termination_log(), record)
         return code
+    mirror = Mirror(options.out, rank)
     try:
         if problem:
             raise problem
+        mirror = Mirror(options.out, rank, pod.read().run_url)
         lock = None if distributed.world().store or rank else _alone(options.out)
-        how = train(
-            options.experiment, options.out, options.resume, status, tuple(options.allow_changed)
-        )
+        allowed = tuple(options.allow_changed)
+        how = train(options.experiment, options.out, options.resume, status, allowed, mirror)
         if lock:
             lock.release()
     except Exception as error:
@@ -74,8 +74,8 @@ def main() -> int:
         code, message = explain(error) or (FAILED, ours)
         if code == FAILED and not isinstance(error, EnvironmentFault):
             log.error("%s", traceback.format_exc())
-        return _end(status, "failed", code, message)
-    return _end(status, *END[how])
+        return _end(status, mirror, "failed", code, message)
+    return _end(status, mirror, *END[how])
 
 
 def _alone(out: Path) -> Lock:
@@ -122,25 +122,36 @@ def _options() -> argparse.Namespace:
 
 
 def train(
-    path: Path, out: Path, resume: str | None, status: Status, allowed: tuple[str, ...] = ()
+    path: Path,
+    out: Path,
+    resume: str | None,
+    status: Status,
+    allowed: tuple[str, ...] = (),
+    mirror: Mirror | None = None,
 ) -> str:
-    """Assemble this rank and train; return how it ended: finished, stopped, or deadline."""
+    """Assemble this rank and train; return how it ended: finished, stopped, or deadline.
+
+    mirror: where the run is kept, None: in its folder `out`.
+    """
     variables = pod.read()
     deadline = Deadline(variables.deadline_seconds)
     experiment = _read(path, variables)
     require(experiment.metrics)
-    if resume == "auto" and (last := adopt(out, experiment)):
-        log.info("%s has already finished", out)
+    here = distributed.world()
+    mirror = mirror or Mirror(out, here.rank)
+    if resume:
+        mirror.bring()
+    if resume == "auto" and (last := adopt(mirror, experiment)):
+        log.info("%s has already finished", mirror)
         status.write(round=last.round, final=final(last))
         return "finished"
     device = distributed.device(experiment.cluster)
-    here = distributed.world()
     log.info("rank %d of %d by %s, on %s", here.rank, here.size, here.source, device)
     patience = variables.rendezvous_seconds or experiment.cluster.start_timeout
     distributed.join(experiment.cluster, experiment.ranks, device, patience)
     try:
         state = build(experiment, device, out)
-        done, reached = _begin(state, out, resume, allowed)
+        done, reached = _begin(state, mirror, resume, allowed)
         recorder = _recorder(state, out, done, reached)
         ended: Ended = "failed"
         try:
@@ -155,7 +166,7 @@ def train(
                 device,
                 done + 1,
             )
-            loop = Loop(state, out, status, recorder, done, deadline)
+            loop = Loop(state, out, status, recorder, done, deadline, mirror=mirror)
             finished = loop.train()
             status.write(round=loop.done)
             ended = "finished" if finished else "stopped"
@@ -170,20 +181,21 @@ def train(
 
 
 def _begin(
-    state: RankState, out: Path, resume: str | None, allowed: tuple[str, ...]
+    state: RankState, mirror: Mirror, resume: str | None, allowed: tuple[str, ...]
 ) -> tuple[int, Seal | None]:
     """Restore the run, or forget an earlier one; return the round, and how far the metrics went."""
-    checkpoints, first = out / manifest.FOLDER, state.parts.group.rank == 0
+    place, first = mirror.place, state.parts.group.rank == 0
     if not resume:
         if first:
-            checkpoint.forget(checkpoints)
+            mirror.begin(state.experiment.canonical())
+            place.forget()
         return 0, None
-    done, reached = checkpoint.restore(state, checkpoints, out / METRICS, allowed)
+    done, reached = checkpoint.restore(state, place, mirror.out / METRICS, allowed)
     if first:
         # It is this experiment's run from here on, and not finished any more.
         if done:
-            (out / manifest.MODEL).unlink(missing_ok=True)
-        write_atomically(out / EXPERIMENT, state.experiment.canonical())
+            mirror.not_finished()
+        mirror.own(state.experiment.canonical())
     return done, reached
 
 
@@ -214,16 +226,17 @@ def _read(path: Path, variables: Pod) -> Experiment:
     return experiment
 
 
-def adopt(out: Path, experiment: Experiment) -> Row | None:
-    """Make `out` this experiment's run folder; return the last row if the run in it has finished.
+def adopt(mirror: Mirror, experiment: Experiment) -> Row | None:
+    """Make it this experiment's run folder; return the last row if the run in it has finished.
 
     Under --resume=auto the folder outlives the process, and nobody checks it before the start. So
     an experiment file records which run it belongs to, like the one that fedctl writes locally.
     """
+    out = mirror.out
     mine = out / EXPERIMENT
     if not mine.exists():
         if distributed.world().rank == 0:
-            write_atomically(mine, experiment.canonical())
+            mirror.own(experiment.canonical())
         return None
     try:
         owner = validate(json.loads(mine.read_text()))
@@ -235,7 +248,7 @@ def adopt(out: Path, experiment: Experiment) -> Row | None:
         key, (there, here) = next(iter(changed.items()))
         raise ConfigError(
             "--resume=auto",
-            f"{out} belongs to another experiment: {key} is {there} there, and {here} here; use "
+            f"{mirror} belongs to another experiment: {key} is {there} there, and {here} here; use "
             "another folder for this run",
         )
     if not manifest.whole_model(out / manifest.MODEL):
@@ -261,11 +274,12 @@ def _serve(experiment: Experiment, variables: Pod, recorder: Recorder, rank: int
     return port
 
 
-def _end(status: Status, how: str, code: int, message: str) -> int:
+def _end(status: Status, mirror: Mirror, how: str, code: int, message: str) -> int:
     message = redacted(message)
     if message:
         (log.error if how == "failed" else log.info)("%s", message)
     status.write(status=how, exit=code, message=message)
+    mirror.last_words()
     pod.leave_message(pod.termination_log(), status.values)
     return code
 

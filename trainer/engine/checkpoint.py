@@ -1,13 +1,13 @@
 """Saved state: everything that a run needs to resume as if it had never stopped.
 
-When to save is decided in plan.py and loop.py. A checkpoint is a folder, renamed into place once it
-is complete and on the disk: the agreed model (rank 0 writes it), the other state that all ranks
-agree on, the state of each rank alone, each client's record, and the manifest, which has the
-SHA-256 of each of these (trainer/manifest.py). What is in the files is in state.py.
+When to save is decided in plan.py and loop.py. A checkpoint is a folder: the agreed model (rank 0
+writes it), the other state that all ranks agree on, the state of each rank alone, each client's
+record, and the manifest, which has the SHA-256 of each of these (trainer/manifest.py). What is in
+the files is in state.py; how they become a checkpoint, on a disk or at a URL, in trainer/storage.
 """
 
 import json
-import shutil
+from collections.abc import Iterable
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -20,75 +20,91 @@ from trainer.config.errors import ConfigError, EnvironmentFault
 from trainer.config.schema import covers
 from trainer.engine import plan, state, state_file
 from trainer.engine.parts import RankState
-from trainer.files import as_json, sync_folder
+from trainer.files import as_json
 from trainer.manifest import Damaged, Manifest, Seal
+from trainer.storage.folder import Folder
+from trainer.storage.place import CLIENTS, Place
 
-AGREED, CLIENTS = "agreed.safetensors", "clients"  # records are in a folder, a file each
-DAMAGED = "damaged-"  # prefix of a checkpoint that was passed over
+AGREED = "agreed.safetensors"
 
 
-def save(rank: RankState, number: int, folder: Path, metrics: Seal | None = None) -> None:
+def save(rank: RankState, number: int, where: Path | Place, metrics: Seal | None = None) -> None:
     """Save the state after round `number`; every rank calls it.
 
     metrics: how far rank 0 has written metrics.jsonl.
     """
-    group = rank.parts.group
+    group, place = rank.parts.group, _place(where)
     if not group.all_equal(rank.server.anchor):  # no assert: all ranks must call it
         raise RuntimeError("ranks hold different agreed models")
-    partial = folder / "partial"
     if group.rank == 0:
-        shutil.rmtree(partial, ignore_errors=True)
-        (partial / CLIENTS).mkdir(parents=True)
+        place.begin(number)
     group.barrier()
-    if not partial.is_dir():
-        raise EnvironmentFault(
-            f"{folder} is not shared: rank {group.rank} does not see the folder that rank 0 "
-            "created; give all ranks one volume that many nodes can write to (ReadWriteMany)"
-        )
+    folder = place.workspace(group.rank)
     try:
-        _write(rank, partial)
-        group.barrier()
+        names = _write(rank, folder)
+        place.deliver(number, names)
+        tables = _tables(rank, place, folder, names)
         if group.rank == 0:
-            _complete(rank, number, folder, metrics)
+            _complete(rank, number, place, folder, tables, metrics)
     except OSError:
-        if group.rank == 0:  # room for what is written about the failure
-            shutil.rmtree(partial, ignore_errors=True)
+        place.leave(group.rank)  # room for what is written about the failure
         raise
+    place.leave(group.rank)
     group.barrier()
 
 
-def _write(rank: RankState, partial: Path) -> None:
-    """Write this rank's files, and a table of them."""
+def _place(where: Path | Place) -> Place:
+    return Folder(where) if isinstance(where, Path) else where
+
+
+def _write(rank: RankState, folder: Path) -> list[str]:
+    """Write this rank's files, and return their names."""
     names = [f"rank-{rank.parts.group.rank}.safetensors"]
-    state_file.write(partial / names[0], state.own(rank))
+    state_file.write(folder / names[0], state.own(rank))
     if rank.parts.group.rank == 0:
         names += [manifest.MODEL, AGREED]
         rank.parts.worker.enter(rank.server.anchor, rank.server.buffers)
-        state_file.write_tensors(partial / manifest.MODEL, dict(rank.parts.worker.tensors()))
-        state_file.write(partial / AGREED, state.agreed(rank))
+        state_file.write_tensors(folder / manifest.MODEL, dict(rank.parts.worker.tensors()))
+        state_file.write(folder / AGREED, state.agreed(rank))
     for client in rank.store.clients:
         names.append(_record(client))
-        rank.store.write(client, partial / names[-1])
-    table = {name: asdict(manifest.seal(partial / name)) for name in names}
-    _table(partial, rank.parts.group.rank).write_text(as_json(table))
+        rank.store.write(client, folder / names[-1])
+    return names
 
 
 def _record(client: int) -> str:
     return f"{CLIENTS}/{client}.safetensors"
 
 
-def _table(partial: Path, rank: int) -> Path:
-    return partial / f"rank-{rank}.json"
+def _tables(rank: RankState, place: Place, folder: Path, names: Iterable[str]) -> list[str]:
+    """Return on rank 0 what each rank has written, as JSON; on the others nothing."""
+    group = rank.parts.group
+    table = as_json({name: asdict(manifest.seal(folder / name)) for name in names})
+    if not place.shared:
+        return [text.decode() for text in group.to_first(table.encode(), "control")]
+    paths = [folder / f"rank-{other}.json" for other in range(group.size)]
+    paths[group.rank].write_text(table)
+    group.barrier()
+    if group.rank:
+        return []
+    tables = [path.read_text() for path in paths]
+    for path in paths:
+        path.unlink()
+    return tables
 
 
-def _complete(rank: RankState, number: int, folder: Path, metrics: Seal | None) -> None:
-    """On rank 0: write the manifest, rename the folder into place, remove old checkpoints."""
-    partial = folder / "partial"
+def _complete(
+    rank: RankState,
+    number: int,
+    place: Place,
+    folder: Path,
+    tables: Iterable[str],
+    metrics: Seal | None,
+) -> None:
+    """On rank 0: write the manifest, have the place finish it, remove old checkpoints."""
     files: dict[str, Seal] = {}
-    for other in range(rank.parts.group.size):
-        table = json.loads(_table(partial, other).read_text())
-        files |= {name: Seal(**seal) for name, seal in table.items()}
-        _table(partial, other).unlink()
+    for table in tables:
+        files |= {name: Seal(**seal) for name, seal in json.loads(table).items()}
     content = Manifest(
         round=number,
         ranks=rank.parts.group.size,
@@ -98,30 +114,12 @@ def _complete(rank: RankState, number: int, folder: Path, metrics: Seal | None) 
         files=files,
         versions={"fedctl": metadata.version("fedctl"), "torch": torch.__version__},
     )
-    state_file.write_text(partial / manifest.NAME, content.text())
-    sync_folder(partial / CLIENTS)
-    sync_folder(partial)
-    final = manifest.folder_of(folder, number)
-    _set_aside(final)
-    partial.rename(final)
-    sync_folder(folder)
+    state_file.write_text(folder / manifest.NAME, content.text())
+    place.finish(number, files)
     lasting = plan.boundaries(rank.experiment)
-    for old in manifest.found(folder)[rank.experiment.checkpoint.keep :]:
-        if manifest.number_of(old) not in lasting:
-            shutil.rmtree(old)
-
-
-def _set_aside(checkpoint: Path) -> None:
-    """Rename a checkpoint that is not to be used again; a person may want to look at it."""
-    if checkpoint.exists():
-        place = checkpoint.with_name(DAMAGED + checkpoint.name)
-        shutil.rmtree(place, ignore_errors=True)
-        checkpoint.rename(place)
-
-
-def forget(folder: Path) -> None:
-    """Remove the checkpoints of an earlier run in the same folder."""
-    shutil.rmtree(folder, ignore_errors=True)
+    for old in place.numbers()[rank.experiment.checkpoint.keep :]:
+        if old not in lasting:
+            place.discard(old)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -129,7 +127,10 @@ def forget(folder: Path) -> None:
 
 
 def restore(
-    rank: RankState, folder: Path, metrics: Path | None = None, allowed: tuple[str, ...] = ()
+    rank: RankState,
+    where: Path | Place,
+    metrics: Path | None = None,
+    allowed: tuple[str, ...] = (),
 ) -> tuple[int, Seal | None]:
     """Load the newest checkpoint that is whole on all ranks; every rank calls it.
 
@@ -137,28 +138,29 @@ def restore(
     changed, settings by key, and "data". Returns the round, 0 if there is no checkpoint, and how
     far metrics.jsonl had been written.
     """
-    group = rank.parts.group
-    passed: list[str] = []
-    numbers = [manifest.number_of(path) for path in manifest.found(folder)]
+    group, place = rank.parts.group, _place(where)
+    passed: list[int] = []
+    numbers = [] if group.rank else place.numbers()
     while number := int(_from_first(rank, max(numbers, default=0))):
         numbers = [other for other in numbers if other < number]
-        checkpoint = manifest.folder_of(folder, number)
-        content, problem = _examined(rank, checkpoint, metrics, allowed)
+        content, checkpoint, problem = _examined(rank, place, number, metrics, allowed)
         troubled = [at for at, bad in enumerate(_of_all(rank, bool(problem))) if bad]
         if not troubled:
             assert content is not None
             _refuse_changes(rank, content, allowed)
-            _load(rank, checkpoint, content)
+            _load(rank, place, checkpoint, content)
+            place.leave(group.rank)
             if group.rank == 0:
-                for name in passed:
-                    _set_aside(folder / name)
+                for other in passed:
+                    place.set_aside(other)
             return number, None if "metrics" in allowed else content.metrics
-        where = problem or f"rank {troubled[0]} cannot use its part, see its log"
-        passed.append(checkpoint.name)
-        rank.notice(f"checkpoint {checkpoint.name} is passed over: {where}")
+        problem = problem or f"rank {troubled[0]} cannot use its part, see its log"
+        name = manifest.folder_of(Path(), number).name
+        passed.append(number)
+        rank.notice(f"checkpoint {name} is passed over: {problem}")
     if passed:
         raise EnvironmentFault(
-            f"no checkpoint in {folder} can be used ({rank.notices[0]}); restore the files, or "
+            f"no checkpoint in {place} can be used ({rank.notices[0]}); restore the files, or "
             "start a new run"
         )
     return 0, None
@@ -183,20 +185,27 @@ def _mine(rank: RankState, content: Manifest) -> list[int]:
 
 
 def _examined(
-    rank: RankState, checkpoint: Path, metrics: Path | None, allowed: tuple[str, ...]
-) -> tuple[Manifest | None, str]:
-    """Return a manifest, and what is wrong with the files that this rank needs (empty: nothing)."""
+    rank: RankState,
+    place: Place,
+    number: int,
+    metrics: Path | None,
+    allowed: tuple[str, ...],
+) -> tuple[Manifest | None, Path, str]:
+    """Return a manifest, its folder, and what is wrong with the files that this rank needs."""
+    checkpoint = place.opened(number)
     try:
         content = manifest.read(checkpoint)
         names = [manifest.MODEL, AGREED]
         names += [f"rank-{at}.safetensors" for at in _mine(rank, content)]
-        for name in [*names, *(n for n in content.files if _is_for(rank, n))]:
+        names += [name for name in content.files if _is_for(rank, name)]
+        place.bring(number, names)
+        for name in names:
             manifest.check(checkpoint / name, content.files.get(name), name)
         if rank.parts.group.rank == 0 and metrics and content.metrics and "metrics" not in allowed:
             manifest.begins_with(metrics, content.metrics)
     except Damaged as error:
-        return None, str(error)
-    return content, ""
+        return None, checkpoint, str(error)
+    return content, checkpoint, ""
 
 
 def _is_for(rank: RankState, name: str) -> bool:
@@ -235,7 +244,7 @@ def _refuse_changes(rank: RankState, content: Manifest, allowed: tuple[str, ...]
         )
 
 
-def _load(rank: RankState, checkpoint: Path, content: Manifest) -> None:
+def _load(rank: RankState, place: Place, checkpoint: Path, content: Manifest) -> None:
     device, server = rank.server.anchor.device, rank.server
     rank.parts.worker.load_tensors(load_file(checkpoint / manifest.MODEL))
     server.anchor.copy_(rank.parts.worker.params)
@@ -243,7 +252,19 @@ def _load(rank: RankState, checkpoint: Path, content: Manifest) -> None:
     state.load_agreed(rank, state_file.read(checkpoint / AGREED, device))
     paths = [checkpoint / f"rank-{at}.safetensors" for at in _mine(rank, content)]
     state.load_own(rank, [state_file.read(path, device) for path in paths])
-    for client, home in rank.store.home.items():
-        if home == rank.parts.group.rank and _record(client) in content.files:
-            rank.store.read(client, checkpoint / _record(client))
-            rank.store.trim()
+    kept = [client for client in rank.store.home if _record(client) in content.files]
+    mine = [client for client in kept if rank.store.home[client] == rank.parts.group.rank]
+    place.bring(content.round, map(_record, mine))
+    for client in mine:
+        name = _record(client)
+        if not place.shared:  # it was another rank that has checked it, where it downloaded it too
+            _check_again(checkpoint / name, content.files[name], place)
+        rank.store.read(client, checkpoint / name)
+        rank.store.trim()
+
+
+def _check_again(path: Path, wanted: Seal, place: Place) -> None:
+    try:
+        manifest.check(path, wanted)
+    except Damaged as error:
+        raise EnvironmentFault(f"{place}: {error}, and was whole a moment ago; try again") from None

@@ -16,6 +16,7 @@ from trainer.engine import checkpoint, plan
 from trainer.engine.allocator import held_bytes
 from trainer.engine.divergence import Judge
 from trainer.engine.evaluate import Result, estimate_buffers, evaluate, load_agreed, reconcile
+from trainer.engine.mirror import Mirror
 from trainer.engine.parts import RankState
 from trainer.engine.pod import Deadline
 from trainer.engine.round import RoundResult, run_round
@@ -37,10 +38,13 @@ class Loop:
     done: int  # rounds completed
     deadline: Deadline = field(default_factory=lambda: Deadline(None))
     stop_requested: bool = False
+    mirror: Mirror | None = None  # where the run is kept, None: in `out`
+    kept: Mirror = field(init=False)
     judge: Judge = field(init=False)
 
     def __post_init__(self) -> None:
         self.judge = Judge(self.rank, self.done)
+        self.kept = self.mirror or Mirror(self.out, self.rank.parts.group.rank)
         signal.signal(signal.SIGTERM, self._request_stop)
 
     def _request_stop(self, *_: object) -> None:
@@ -96,12 +100,14 @@ class Loop:
     def _save(self, finite: bool) -> None:
         """Save a checkpoint, unless it would take the place of a better one."""
         if finite:
-            folder = self.out / manifest.FOLDER
-            checkpoint.save(self.rank, self.done, folder, self.recorder.reached())
+            reached = self.recorder.reached()
+            self.kept.metrics()
+            checkpoint.save(self.rank, self.done, self.kept.place, reached)
             self.judge.saved = self.done
         elif self.rank.parts.group.rank == 0:
             log.warning("no checkpoint of round %d, which is not finite", self.done)
         self._report()
+        self.kept.logs()
 
     def _report(self) -> None:
         """Write this rank's progress, and how evenly it was loaded, to its status record."""
@@ -139,6 +145,7 @@ class Loop:
         estimate_buffers(rank)
         if group.rank == 0:
             save_model(rank, self.out / manifest.MODEL)
+            self.kept.result()
         rank.store.close()
         group.barrier()
 

@@ -26,6 +26,7 @@ class Pod:
     rendezvous_seconds: float | None = None  # FEDCTL_RENDEZVOUS_SECONDS: to reach rank 0
     deadline_seconds: float | None = None  # FEDCTL_DEADLINE_SECONDS: then checkpoint and end
     digest: str | None = None  # FEDCTL_DIGEST: the digest that the experiment must have
+    run_url: str | None = None  # FEDCTL_RUN_URL: where the run is kept, instead of its folder
 
 
 def read(environment: Mapping[str, str] = os.environ) -> Pod:
@@ -40,6 +41,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Pod:
         rendezvous_seconds=_positive(given, "FEDCTL_RENDEZVOUS_SECONDS"),
         deadline_seconds=_positive(given, "FEDCTL_DEADLINE_SECONDS"),
         digest=given.get("FEDCTL_DIGEST"),
+        run_url=given.get("FEDCTL_RUN_URL"),
     )
 
 

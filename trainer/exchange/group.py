@@ -180,6 +180,20 @@ class Group:
         self.all_reduce(vector, None if kind is None else {kind: len(numbers)}).wait()
         return [float(value) for value in vector.tolist()]
 
+    def to_first(self, data: bytes, kind: str) -> list[bytes]:
+        """Return every rank's bytes on rank 0, and nothing on the others."""
+        if self.size == 1:
+            return [data]
+        lengths = [0.0] * self.size
+        lengths[self.rank] = len(data)
+        told = [round(length) for length in self.sum_numbers(lengths, kind)]
+        piece = torch.frombuffer(bytearray(data), dtype=torch.uint8).to(self.device)
+        boxes = [[piece]] + [[piece[:0]]] * (self.size - 1)
+        sizes = told if self.rank == 0 else [0] * self.size
+        work, pieces = self.all_to_all(boxes, sizes, {kind: len(data) if self.rank else 0})
+        work.wait()
+        return [bytes(piece.cpu().numpy()) for piece in pieces] if self.rank == 0 else []
+
     def all_equal(self, *vectors: Tensor) -> bool:
         """Return whether these vectors are bit-identical on every rank (by a 62-bit digest)."""
         if self.size == 1:

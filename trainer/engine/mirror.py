@@ -1,0 +1,112 @@
+"""A run that is kept at a URL: what of its folder is copied there, and when.
+
+The folder is then this rank's alone, and may be lost with it. Metrics and logs are copied at each
+checkpoint and at the end, so what a killed pod loses of them are the rounds that run again. Without
+a URL nothing here does anything, and the run folder is the run.
+"""
+
+from pathlib import Path
+
+from trainer import manifest
+from trainer.config.errors import ConfigError, EnvironmentFault
+from trainer.engine.status import log
+from trainer.files import write_atomically
+from trainer.storage.folder import Folder
+from trainer.storage.objects import VARIABLE, Objects
+from trainer.storage.place import Place
+from trainer.storage.remote import Remote
+
+EXPERIMENT, METRICS = "experiment.json", "metrics.jsonl"  # in the run folder
+SCRATCH = "scratch"  # folder of what is on its way to or from the URL
+
+
+class Mirror:
+    """The run folder `out` of one rank, and where the run is kept."""
+
+    def __init__(self, out: Path, rank: int, url: str | None = None) -> None:
+        """Only prepare; `url`: of this run, None: it is kept in its folder."""
+        self.out, self.rank = out, rank
+        self.objects = Objects(url) if url else None
+
+    def __str__(self) -> str:
+        return self.objects.url if self.objects else str(self.out)
+
+    @property
+    def place(self) -> Place:
+        """Where checkpoints are kept."""
+        if self.objects is None:
+            return Folder(self.out / manifest.FOLDER)
+        return Remote(self.objects, self.out / SCRATCH / f"rank-{self.rank}")
+
+    # ------------------------------------------------------------------ the start
+
+    def begin(self, experiment: str) -> None:
+        """On rank 0, for a new run: take the URL, which must have none yet."""
+        if self.objects is None:
+            return
+        self._check()
+        if self.objects.read(EXPERIMENT) is not None:
+            raise ConfigError(
+                VARIABLE, f"{self} has a run already; resume that, or use another URL"
+            )
+        self.own(experiment)
+
+    def bring(self) -> None:
+        """Before a run is resumed: have its files here as they are at the URL."""
+        if self.objects is None:
+            return
+        self._check()
+        if self.objects.fetch(EXPERIMENT, self.out / EXPERIMENT):
+            for name in (METRICS, manifest.MODEL):
+                self.objects.fetch(name, self.out / name)
+
+    def _check(self) -> None:
+        assert self.objects is not None
+        self.objects.check()
+        if manifest.found(self.out / manifest.FOLDER):
+            raise ConfigError(
+                VARIABLE,
+                f"{self.out} has checkpoints of its own, which would not be used; use another "
+                f"folder, or copy what is in it to {self}",
+            )
+
+    def own(self, experiment: str) -> None:
+        """Write on rank 0 which experiment this run belongs to."""
+        write_atomically(self.out / EXPERIMENT, experiment)
+        self._put(EXPERIMENT)
+
+    def not_finished(self) -> None:
+        """Remove on rank 0 the final model of a run that goes on."""
+        (self.out / manifest.MODEL).unlink(missing_ok=True)
+        if self.objects is not None:
+            self.objects.delete([manifest.MODEL])
+
+    # ------------------------------------------------------------------ on the way
+
+    def metrics(self) -> None:
+        """Copy the rows; before a checkpoint, whose manifest says how far they had been written."""
+        if self.rank == 0:
+            self._put(METRICS)
+
+    def logs(self) -> None:
+        """Copy this rank's log and status record."""
+        for end in ("log", "json"):
+            self._put(f"logs/rank-{self.rank}.{end}")
+
+    def result(self) -> None:
+        """Copy on rank 0 the final model; it comes last, as it says that the run has finished."""
+        self.metrics()
+        self._put(manifest.MODEL)
+
+    def last_words(self) -> None:
+        """Copy the log and the record of how this rank ended, which must not change how it does."""
+        if self.objects is None or self.objects.failed:
+            return
+        try:
+            self.logs()
+        except (EnvironmentFault, OSError) as error:
+            log.warning("the log was not copied: %s", error)
+
+    def _put(self, name: str) -> None:
+        if self.objects is not None and (self.out / name).exists():
+            self.objects.put(name, self.out / name)

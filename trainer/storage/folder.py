@@ -1,0 +1,75 @@
+"""Checkpoints in a folder that all ranks share: written beside it, then renamed into place."""
+
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from trainer import manifest
+from trainer.config.errors import EnvironmentFault
+from trainer.files import sync_folder
+from trainer.manifest import Seal
+from trainer.storage.place import CLIENTS, Place
+
+DAMAGED = "damaged-"  # prefix of a checkpoint that was passed over
+
+
+class Folder(Place):
+    """The checkpoints in a folder."""
+
+    shared = True
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.partial = path, path / "partial"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def numbers(self) -> list[int]:
+        return [manifest.number_of(path) for path in manifest.found(self.path)]
+
+    def begin(self, number: int) -> None:
+        shutil.rmtree(self.partial, ignore_errors=True)
+        (self.partial / CLIENTS).mkdir(parents=True)
+
+    def workspace(self, rank: int) -> Path:
+        if not self.partial.is_dir():
+            raise EnvironmentFault(
+                f"{self.path} is not shared: rank {rank} does not see the folder that rank 0 "
+                "created; give all ranks one volume that many nodes can write to (ReadWriteMany), "
+                "or keep the run at a URL (storage.url)"
+            )
+        return self.partial
+
+    def deliver(self, number: int, names: Iterable[str]) -> None:
+        """Do nothing: they are where they belong."""
+
+    def finish(self, number: int, files: Mapping[str, Seal]) -> None:
+        sync_folder(self.partial / CLIENTS)
+        sync_folder(self.partial)
+        self.set_aside(number)
+        self.partial.rename(self.opened(number))
+        sync_folder(self.path)
+
+    def leave(self, rank: int) -> None:
+        if rank == 0:
+            shutil.rmtree(self.partial, ignore_errors=True)
+
+    def opened(self, number: int) -> Path:
+        return manifest.folder_of(self.path, number)
+
+    def bring(self, number: int, names: Iterable[str]) -> None:
+        """Do nothing: they are on the disk."""
+
+    def set_aside(self, number: int) -> None:
+        """Rename it."""
+        checkpoint = self.opened(number)
+        if checkpoint.exists():
+            place = checkpoint.with_name(DAMAGED + checkpoint.name)
+            shutil.rmtree(place, ignore_errors=True)
+            checkpoint.rename(place)
+
+    def discard(self, number: int) -> None:
+        shutil.rmtree(self.opened(number))
+
+    def forget(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
