@@ -296,7 +296,7 @@ def resumed_for(tree: dict[str, Any], rounds: int, folder: str) -> dict[str, Any
     for number in range(done + 1, done + rounds + 1):
         run_round(rank, number)
     assert rank.parts.group.all_equal(rank.server.anchor)
-    return found
+    return found | {"end": rank.server.anchor.numpy().copy()}
 
 
 def of_all(rank: RankState) -> dict[str, Any]:
