@@ -100,6 +100,18 @@ class Volume(Part):
 class Storage(Part):
     """Where a run reads and writes."""
 
+    url: str = setting(
+        "",
+        help="Keep runs in an object store instead of a volume: `s3://BUCKET/PATH` or "
+        "`gs://BUCKET/PATH`; the run's name is appended. `runs` is then a folder of each pod",
+        pattern=r"^((s3|gs)://[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9_=-][A-Za-z0-9._=-]*)*/?)?$",
+    )
+    endpoint: str = setting(
+        "",
+        help="Address of an S3 server other than Amazon's, such as `https://s3.example:9000`",
+        pattern=r"^(https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._/-]*)?)?$",
+    )
+    region: str = setting("", help="Region of the bucket, if the store has several")
     runs: Volume = setting(
         Volume(), help="Run folders with checkpoints, mounted at /runs and shared by all ranks"
     )
@@ -108,7 +120,9 @@ class Storage(Part):
         help="Data sets, mounted at /data",
     )
     object_store_secret: str = setting(
-        "", help="Secret whose keys become environment variables, such as AWS_ACCESS_KEY_ID"
+        "",
+        help="Secret whose keys become environment variables: the credentials for `url`, such as "
+        "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     )
 
 

@@ -14,6 +14,7 @@ from tests.charts.fedtrain import (
     CHART,
     EXAMPLES,
     MONITORED,
+    env,
     job,
     objects,
     pod,
@@ -24,6 +25,7 @@ from tests.charts.fedtrain import (
     run,
 )
 from tests.charts.podsecurity import baseline, restricted
+from trainer.config.errors import ConfigError
 from trainer.config.load import load
 
 # Kinds of other projects; a test against their definitions needs a cluster that has them.
@@ -186,6 +188,25 @@ def test_names_may_be_as_long_as_what_is_made_of_them_allows():
     assert said.startswith(f"name: {'x' * 49} is too long by 1: it makes the name ")
     said = refusal({"backend": "pytorchjob"}, name="x" * 53, ranks=1001)
     assert f"too long by 2: it makes the name {'x' * 53}-worker-1000" in said
+
+
+def test_a_url_and_a_volume_or_a_closed_network_exclude_each_other():
+    url = {"storage.url": "s3://runs"}
+    said = refusal(url)
+    assert said.startswith("storage.url: the pods may not connect to it; name its addresses in ")
+    reached = url | {"networkPolicy.restrictEgress": False}
+    said = refusal(reached | {"storage.runs.kind": "claim", "storage.runs.claim": "mine"})
+    assert said.startswith("storage.url: the run is kept there, and storage.runs.kind claim names")
+    for backend in BACKENDS:
+        rendered = render(reached | {"backend": backend})
+        assert not [key for key in rendered if key.startswith("PersistentVolumeClaim/")]
+        assert env(rendered)["FEDCTL_RUN_URL"] == "s3://runs/gwpf-digits"
+
+
+@pytest.mark.parametrize("url", ["s3://id:key@runs", "https://runs", "s3://runs/?x", "runs"])
+def test_a_url_without_secrets(url):
+    with pytest.raises(ConfigError, match=r"^storage.url: "):
+        release({"storage.url": url})
 
 
 def test_a_name_begins_with_a_letter():

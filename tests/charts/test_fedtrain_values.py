@@ -150,6 +150,19 @@ CASES: dict[str, Case] = {
     ),
     **of_volume("runs"),
     **of_volume("data"),
+    "storage.url": Case(
+        "s3://runs/team-a/",
+        lambda r: (
+            env(r).get("FEDCTL_RUN_URL") == "s3://runs/team-a/gwpf-digits"
+            and not claim(r, "runs")
+            and volume(r, "runs").get("emptyDir") == {}
+        ),
+        {"networkPolicy.egressTo": ANYWHERE},
+    ),
+    "storage.endpoint": Case(
+        "http://10.1.2.3:7070", lambda r: env(r).get("AWS_ENDPOINT_URL") == "http://10.1.2.3:7070"
+    ),
+    "storage.region": Case("eu-north-1", lambda r: env(r).get("AWS_REGION") == "eu-north-1"),
     "storage.objectStoreSecret": Case("s3", lambda r: secrets(r) == ["s3"]),
     "scheduling.nodeSelector": Case(
         {"gpu": "h200"}, lambda r: pod(r)["spec"].get("nodeSelector") == {"gpu": "h200"}

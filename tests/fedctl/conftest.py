@@ -45,6 +45,22 @@ def apiserver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiSe
         yield server
 
 
+@pytest.fixture
+def started(api: PodServer) -> list[dict[str, Any]]:
+    """A kubelet: every pod that is made runs at once; those that were made."""
+    made = []
+
+    def start(obj: dict[str, Any]) -> None:
+        if obj["kind"] == "Pod":
+            made.append(obj)
+            container = obj["spec"]["containers"][0]["name"]
+            running = {"name": container, "state": {"running": {}}, "restartCount": 0}
+            api.add(obj | {"status": {"phase": "Running", "containerStatuses": [running]}})
+
+    api.on_create = start
+    return made
+
+
 def row(number: int, frozen: float, *, final: bool = False, tested: bool = True) -> dict[str, Any]:
     """Round `number` of a model of 1,000 parameters with ten clients."""
     values = round(40_000 * number * (1 - frozen))

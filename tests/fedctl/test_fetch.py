@@ -24,22 +24,6 @@ def there(write_run, api: PodServer, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture
-def started(api: PodServer) -> list[dict[str, Any]]:
-    """A kubelet: every pod that is made runs at once; those that were made."""
-    made = []
-
-    def start(obj: dict[str, Any]) -> None:
-        if obj["kind"] == "Pod":
-            made.append(obj)
-            container = obj["spec"]["containers"][0]["name"]
-            running = {"name": container, "state": {"running": {}}, "restartCount": 0}
-            api.add(obj | {"status": {"phase": "Running", "containerStatuses": [running]}})
-
-    api.on_create = start
-    return made
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     paths = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}

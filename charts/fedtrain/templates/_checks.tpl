@@ -34,6 +34,16 @@ Rules over several values, each a sentence. fedctl shows it as it is, so that wh
 {{- fail (printf "storage.%s.claim: name the claim, or set storage.%s.kind to new or ephemeral" $which $which) -}}
 {{- end -}}
 {{- end -}}
+{{- with .Values.storage.url -}}
+{{- if eq $.Values.storage.runs.kind "claim" -}}
+{{- fail "storage.url: the run is kept there, and storage.runs.kind claim names a volume too; set only one of them" -}}
+{{- end -}}
+{{- with $.Values.networkPolicy -}}
+{{- if and .enabled .restrictEgress (not .egressTo) -}}
+{{- fail "storage.url: the pods may not connect to it; name its addresses in networkPolicy.egressTo, or set networkPolicy.restrictEgress to false" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if and (eq .Values.network.profile "aws-efa") .Values.scheduling.topology.key -}}
 {{- fail "scheduling.topology.key: aws-efa brings its own (one zone); leave it empty" -}}
 {{- end -}}

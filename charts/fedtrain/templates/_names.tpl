@@ -81,6 +81,22 @@ kueue.x-k8s.io/max-exec-time-seconds: {{ . | quote }}
 {{ eq $volume.kind "claim" | ternary $volume.claim (printf "%s-%s" $root.Release.Name (index . 1)) }}
 {{- end -}}
 
+{{/* Whether a volume is a folder of each pod, empty if not: (list . "runs"). At a URL, no pod needs another's folder. */}}
+{{- define "fedtrain.ephemeral" -}}
+{{- $root := index . 0 -}}
+{{- $which := index . 1 -}}
+{{- if or (eq (get $root.Values.storage $which).kind "ephemeral") (and $root.Values.storage.url (eq $which "runs")) -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{/* Where the run is kept, if not in a volume. */}}
+{{- define "fedtrain.url" -}}
+{{- with .Values.storage.url -}}
+{{ trimSuffix "/" . }}/{{ $.Release.Name }}
+{{- end -}}
+{{- end -}}
+
 {{/* Exit codes that no restart mends (a wrong setting, the deadline): a podFailurePolicy's rule. */}}
 {{- define "fedtrain.finalExits" -}}
 - action: FailJob

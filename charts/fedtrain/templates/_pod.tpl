@@ -63,7 +63,7 @@ spec:
       emptyDir: {}
     {{- range $which := list "runs" "data" }}
     - name: {{ $which }}
-      {{- if eq (get $.Values.storage $which).kind "ephemeral" }}
+      {{- if include "fedtrain.ephemeral" (list $ $which) }}
       emptyDir: {}
       {{- else }}
       persistentVolumeClaim: {claimName: {{ include "fedtrain.claim" (list $ $which) | quote }}}
@@ -148,6 +148,9 @@ volumeMounts:
   "XDG_CACHE_HOME" "/data"
 -}}
 {{- with .Values.deadlineSeconds | int64 }}{{ $_ := set $env "FEDCTL_DEADLINE_SECONDS" (toString .) }}{{ end -}}
+{{- with include "fedtrain.url" . }}{{ $_ := set $env "FEDCTL_RUN_URL" . }}{{ end -}}
+{{- with .Values.storage.endpoint }}{{ $_ := set $env "AWS_ENDPOINT_URL" . }}{{ end -}}
+{{- with .Values.storage.region }}{{ $_ := set $env "AWS_REGION" . }}{{ end -}}
 {{- $env = merge (include "fedtrain.networkEnv" . | fromYaml) $env -}}
 {{- /* Trainer v2 says the rest itself, and refuses to be told. */ -}}
 {{- if ne .Values.backend "trainjob" -}}

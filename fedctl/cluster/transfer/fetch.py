@@ -1,7 +1,8 @@
 """Transfer of a run folder from the cluster, through a rank's pod or a helper pod.
 
-A helper pod reads the run's PVC after the run has ended. It has the run's image, permissions and
-security settings, is marked by its labels, and is always deleted; gc.py finds one left behind.
+A helper pod reads the run's PVC, or the URL where it is kept, after the run has ended. It has the
+run's image, permissions and security settings, for a URL also its credentials. It is marked by its
+labels, and is always deleted; gc.py finds one left behind.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedctl.cluster.status import job, ranks
 from fedctl.cluster.status.ranks import CHART, NAME, Rank
-from fedctl.cluster.transfer import folder, packer
+from fedctl.cluster.transfer import bringer, folder, packer
 from fedctl.errors import FedctlError, RunError, UserError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ LIFE_SECONDS = 3600  # of a helper pod that a killed fedctl could not delete
 TIMEOUT_SECONDS = 300.0  # for the pod to run: an image may have to be pulled
 POLL_SECONDS = 1.0
 VOLUME, MOUNT = "runs", "/runs"
+URL = "FEDCTL_RUN_URL"  # the trainer's variable
 
 METRICS = ("experiment.json", "metrics.jsonl", "logs")
 WHAT: Mapping[str, tuple[str, ...]] = {
@@ -65,10 +67,12 @@ def fetch(
     """Copy a run's folder to `out`, which must be new or empty, completely or not at all."""
     folder.refuse_full(out)
     with _pod(cluster, run, image, notice) as pod:
-        command = ["python", "-c", Path(packer.__file__).read_text("utf-8"), _folder_in(pod, run)]
         container = str(pod.container["name"])
+        words = [_folder_in(pod, run), *WHAT[what]]
+        if pod.name.startswith(HELPER) and _variable(pod.container):
+            _bring(cluster, pod, run, [*_python(bringer), *words])
         with folder.arriving(out) as into:
-            execution = cluster.exec(pod.name, container, [*command, *WHAT[what]])
+            execution = cluster.exec(pod.name, container, [*_python(packer), *words])
             try:
                 sizes = folder.unpack(execution, into, progress)
             except FedctlError as error:
@@ -78,6 +82,30 @@ def fetch(
             if not sizes:
                 raise RunError(f"{run}: its folder has none of the files of --what {what} yet")
     return Fetched(out, len(sizes), sum(sizes.values()), pod.name)
+
+
+def _python(script: Any) -> list[str]:
+    return ["python", "-c", Path(script.__file__).read_text("utf-8")]
+
+
+def _bring(cluster: "Cluster", pod: Rank, run: str, command: list[str]) -> None:
+    """Have a helper pod copy the run from its URL to its disk."""
+    execution = cluster.exec(pod.name, str(pod.container["name"]), command)
+    try:
+        for _ in execution:
+            pass
+    except FedctlError as error:
+        raise _explained(execution, error, pod, run) from None
+    finally:
+        execution.close()
+    if execution.status:
+        raise _explained(execution, RunError("its end is unknown"), pod, run)
+
+
+def _variable(container: Mapping[str, Any]) -> str:
+    """Return the URL where a run is kept, empty if in a volume."""
+    values = {item["name"]: item.get("value") for item in container.get("env") or []}
+    return str(values.get(URL) or "")
 
 
 def _explained(execution: Any, error: FedctlError, pod: Rank, run: str) -> FedctlError:
@@ -128,12 +156,15 @@ def _pod(
 
 
 def _helper(cluster: "Cluster", run: str, image: str | None) -> Object:
-    """Return a pod that mounts the run's PVC and does nothing."""
+    """Return a pod that mounts the run's PVC, or has room for what is at its URL; does nothing."""
     mine = job.find(cluster, run)
     template = job.template(cluster, mine) if mine else None
-    claim = _claim(run, template) if template else f"{run}-{VOLUME}"
-    _check(cluster, run, claim, there_is_a_job=mine is not None)
     spec, trainer = _kept(template) if template else ({"securityContext": _RESTRICTED}, {})
+    volume: Object = {"name": VOLUME, "emptyDir": {}}
+    if not _variable(trainer):
+        claim = _claim(run, template) if template else f"{run}-{VOLUME}"
+        _check(cluster, run, claim, there_is_a_job=mine is not None)
+        volume = {"name": VOLUME, "persistentVolumeClaim": {"claimName": claim}}
     if image:
         trainer["image"] = image
     if "image" not in trainer:
@@ -151,7 +182,9 @@ def _helper(cluster: "Cluster", run: str, image: str | None) -> Object:
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": [{"name": VOLUME, "mountPath": MOUNT, "readOnly": True}],
+        "volumeMounts": [
+            {"name": VOLUME, "mountPath": MOUNT, "readOnly": "emptyDir" not in volume}
+        ],
     }
     return {
         "apiVersion": "v1",
@@ -174,7 +207,7 @@ def _helper(cluster: "Cluster", run: str, image: str | None) -> Object:
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": 1,
             "containers": [container],
-            "volumes": [{"name": VOLUME, "persistentVolumeClaim": {"claimName": claim}}],
+            "volumes": [volume],
         },
     }
 
@@ -195,9 +228,13 @@ def _kept(template: Mapping[str, Any]) -> tuple[Object, Object]:
     spec = template["spec"]
     containers = spec["containers"]
     trainer = next((c for c in containers if c["name"] in ranks.CONTAINERS), containers[0])
+    of_container = {key: trainer[key] for key in KEPT_OF_CONTAINER if key in trainer}
+    if _variable(trainer):  # what the store asks for; not the rank's number, say
+        of_container["env"] = [item for item in trainer["env"] if "value" in item]
+        of_container["envFrom"] = trainer.get("envFrom") or []
     return (
         copy.deepcopy({key: spec[key] for key in KEPT if key in spec}),
-        copy.deepcopy({key: trainer[key] for key in KEPT_OF_CONTAINER if key in trainer}),
+        copy.deepcopy(of_container),
     )
 
 
