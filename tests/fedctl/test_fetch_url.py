@@ -1,4 +1,4 @@
-"""A run at a URL is fetched through a pod that has the run's own credentials, and leaves no trace."""
+"""A run at a URL is fetched through a pod with the run's own credentials, which leaves no trace."""
 
 from collections.abc import Iterator
 from pathlib import Path

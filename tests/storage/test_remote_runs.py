@@ -99,6 +99,7 @@ def same(url: str, whole: Path, tmp_path: Path) -> None:
         manifest.check(checkpoints[0] / name, seal, name)
 
 
+@pytest.mark.slow  # six starts; test_remote.py ends an upload after each of its files
 def test_killed_at_any_moment_and_started_elsewhere(
     store: Server, name: str, tmp_path: Path, whole: Path
 ) -> None:
@@ -152,10 +153,9 @@ def test_a_url_belongs_to_one_experiment_and_is_not_overwritten(
     small = {"rounds": 1, "ranks": 1, "clients": 2}
     Pods(tmp_path / "first", url, small).finish()
     other = Pods(tmp_path / "other", url, small | {"seed": 2})
-    assert other.wait() == [2]
-    assert f"{url} belongs to another experiment: seed is 1 there" in other.said.read_text()
     anew = Pods(tmp_path / "anew", url, small, "--allow-changed=seed")
-    assert anew.wait() == [2]
+    assert other.wait() == anew.wait() == [2]
+    assert f"{url} belongs to another experiment: seed is 1 there" in other.said.read_text()
     assert f"FEDCTL_RUN_URL: {url} has a run already; resume that" in anew.said.read_text()
     Pods(tmp_path / "more", url, small | {"rounds": 2}, "--resume").finish()
     assert [row["round"] for row in rows((Objects(url).read("metrics.jsonl") or b"").decode())] == [
@@ -164,17 +164,19 @@ def test_a_url_belongs_to_one_experiment_and_is_not_overwritten(
 
 
 def test_a_store_that_cannot_be_used_is_one_line(store: Server, name: str, tmp_path: Path) -> None:
-    small = {"rounds": 1, "ranks": 1, "clients": 2}
-    for at, (url, env, code, said) in enumerate(
-        (
-            ("s3://nowhere/x", {}, 2, "FEDCTL_RUN_URL: s3://nowhere/x: there is no bucket nowhere"),
-            (store.url(name), {"AWS_SECRET_ACCESS_KEY": "no"}, 2, ": access is denied"),
-            (store.url(name), {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, 1, "cannot be used"),
-            ("/runs/mine", {}, 2, "FEDCTL_RUN_URL: is not s3://BUCKET/PATH"),
-        )
-    ):
-        pods = Pods(tmp_path / str(at), url, small, **env)
+    small, url = {"rounds": 1, "ranks": 1, "clients": 2}, store.url(name)
+    cases: list[tuple[str, dict[str, str], int, str]] = [
+        ("s3://nowhere/x", {}, 2, "FEDCTL_RUN_URL: s3://nowhere/x: there is no bucket nowhere"),
+        (url, {"AWS_SECRET_ACCESS_KEY": "no"}, 2, f"FEDCTL_RUN_URL: {url}: access is denied"),
+        (url, {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, 1, f"{url}: the store cannot be used"),
+        ("/runs/mine", {}, 2, "FEDCTL_RUN_URL: is not s3://BUCKET/PATH"),
+    ]
+    started = [
+        Pods(tmp_path / str(at), at_url, small, **env)
+        for at, (at_url, env, _, _) in enumerate(cases)
+    ]
+    for pods, (_, _, code, told) in zip(started, cases, strict=True):
         assert pods.wait() == [code]
-        told = pods.termination()["message"]
-        assert said in str(told) and "Traceback" not in pods.said.read_text()
+        assert str(pods.termination()["message"]).startswith(told)
+        assert "Traceback" not in pods.said.read_text()
         assert store.environment["AWS_SECRET_ACCESS_KEY"] not in pods.said.read_text()

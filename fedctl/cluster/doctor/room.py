@@ -131,7 +131,10 @@ def storage(cluster: "Cluster") -> Iterator[Finding]:
     if shared:
         yield Finding(OK, f"ranks can share a volume of class {', '.join(shared)}")
     else:
-        remedy = "name one that can with --storage-class, or run with --ranks 1"
+        remedy = (
+            "name one that can with --storage-class, keep runs at a storage.url, or run with "
+            "--ranks 1"
+        )
         text = f"no class is known to create volumes that several nodes can write to ({names})"
         yield Finding(WARN, text, remedy)
 

@@ -1,4 +1,4 @@
-"""Script that runs in a helper pod for `fedctl fetch`: a run's files, from its URL to the pod's disk.
+"""Script that runs in a helper pod for `fedctl fetch`: from a run's URL to the disk of the pod.
 
 Its text is the argument of `python -c` there, where the trainer is, and the run's credentials are
 in the environment. packer.py sends the files on.
