@@ -125,6 +125,12 @@ def agreement(same: bool) -> bool:
     return group.all_equal(torch.full((3,), 0.0 if same else float(group.rank)))
 
 
+def told_first() -> tuple[list[bytes], int]:
+    """What of every rank's bytes is here, and what this rank has sent."""
+    group = Group(Books(), CPU)
+    return group.to_first(b"x" * (1000 * group.rank), "control"), group.books.wire["control"]
+
+
 def normalised(tree: dict[str, Any], rounds: int) -> dict[str, Any]:
     """Train a small network with BatchNorm; what became of its statistics."""
     rank = with_norm(tree)

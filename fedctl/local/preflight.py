@@ -16,6 +16,7 @@ from trainer import lock
 from trainer.config.errors import ConfigError
 from trainer.config.load import load, validate
 from trainer.config.schema import Experiment, covers
+from trainer.storage.objects import VARIABLE
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,12 @@ def _unused(parent: Path, name: str) -> Path:
 
 
 def machine_is_ready(experiment: Experiment) -> None:
-    """Raise if training needs a package that is missing, or a port that is taken."""
+    """Raise if training needs a package that is missing, a port that is taken, or another place."""
+    if os.environ.get(VARIABLE):
+        raise UserError(
+            f"{VARIABLE}: `fedctl run` keeps a run in its folder; unset it, and copy the folder "
+            "to the store at the end (docs/storage.md has a command that runs there)"
+        )
     missing = [
         module
         for module in ("torch", "torchvision", "safetensors", "sklearn", "prometheus_client")

@@ -42,3 +42,12 @@ def test_a_vote_counts_every_client_of_every_rank(size, most, count):
 def test_ranks_notice_that_they_disagree():
     assert ranks(2).run(jobs.agreement, True) == [True, True]
     assert ranks(2).run(jobs.agreement, False) == [False, False]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_bytes_reach_rank_0_and_are_counted(size):
+    answers = ranks(size).run(jobs.told_first)
+    assert answers[0][0] == [b"x" * (1000 * rank) for rank in range(size)]
+    assert all(received == [] for received, _ in answers[1:])
+    ring = sum(wire for _, wire in answers) - sum(1000 * rank for rank in range(size))
+    assert ring == 2 * (size - 1) * 8 * size  # of the lengths, one float64 for each rank

@@ -114,6 +114,14 @@ def test_missing_trainer(fedctl: Invoke, monkeypatch: pytest.MonkeyPatch) -> Non
     )
 
 
+def test_a_run_of_this_machine_is_kept_in_its_folder(
+    fedctl: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDCTL_RUN_URL", "s3://runs/mine")
+    told = refused(fedctl("run", "gwpf-digits"))
+    assert told.startswith("FEDCTL_RUN_URL: `fedctl run` keeps a run in its folder; unset it")
+
+
 def test_data_is_found_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("mine.npz").write_bytes(b"")

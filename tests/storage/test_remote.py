@@ -1,5 +1,6 @@
 """Checkpoints at a URL: ranks share no folder, damaged ones are passed over, bits are the same."""
 
+import errno
 import os
 import random
 from pathlib import Path
@@ -13,7 +14,7 @@ from tests.objectstore import Server
 from tests.ranks import ranks
 from trainer import manifest
 from trainer.config.errors import EnvironmentFault
-from trainer.engine import checkpoint
+from trainer.engine import checkpoint, state_file
 from trainer.engine.parts import RankState
 from trainer.engine.round import run_round
 from trainer.storage.objects import Objects
@@ -150,6 +151,20 @@ def test_an_unreachable_store_is_no_damage(place: Remote, monkeypatch: pytest.Mo
         with pytest.raises(EnvironmentFault, match="the network is gone"):
             resumed(place)
     assert place.numbers() == [2, 1]
+
+
+def test_a_full_disk_leaves_no_scratch(place: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    rank = saved(place, 1)
+
+    def full(path: Path, *_: object) -> None:
+        path.write_bytes(b"a part")
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(state_file, "write", full)
+        with pytest.raises(OSError, match="No space left"):
+            checkpoint.save(rank, 2, place)
+    assert not place.scratch.exists() and place.numbers() == [1]
 
 
 def test_older_ones_go_and_the_ends_of_phases_stay(place: Remote) -> None:

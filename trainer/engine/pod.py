@@ -12,6 +12,7 @@ from pathlib import Path
 
 from trainer.config.errors import ConfigError
 from trainer.files import as_json
+from trainer.storage.objects import VARIABLE
 
 TERMINATION_LOG = Path("/dev/termination-log")
 LONGEST_LINE = 4096  # bytes; Kubernetes cuts off the rest, and truncated JSON cannot be read
@@ -41,7 +42,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Pod:
         rendezvous_seconds=_positive(given, "FEDCTL_RENDEZVOUS_SECONDS"),
         deadline_seconds=_positive(given, "FEDCTL_DEADLINE_SECONDS"),
         digest=given.get("FEDCTL_DIGEST"),
-        run_url=given.get("FEDCTL_RUN_URL"),
+        run_url=given.get(VARIABLE),
     )
 
 

@@ -187,7 +187,10 @@ class Group:
         lengths = [0.0] * self.size
         lengths[self.rank] = len(data)
         told = [round(length) for length in self.sum_numbers(lengths, kind)]
-        piece = torch.frombuffer(bytearray(data), dtype=torch.uint8).to(self.device)
+        piece = torch.empty(len(data), dtype=torch.uint8)
+        if data:  # torch takes no empty buffer
+            piece = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        piece = piece.to(self.device)
         boxes = [[piece]] + [[piece[:0]]] * (self.size - 1)
         sizes = told if self.rank == 0 else [0] * self.size
         work, pieces = self.all_to_all(boxes, sizes, {kind: len(data) if self.rank else 0})

@@ -17,6 +17,7 @@ from fedctl.cluster.status import job, ranks
 from fedctl.cluster.status.ranks import CHART, NAME, Rank
 from fedctl.cluster.transfer import bringer, folder, packer
 from fedctl.errors import FedctlError, RunError, UserError
+from trainer.storage.objects import VARIABLE
 
 if TYPE_CHECKING:
     from fedctl.cluster.api.client import Cluster
@@ -29,7 +30,6 @@ LIFE_SECONDS = 3600  # of a helper pod that a killed fedctl could not delete
 TIMEOUT_SECONDS = 300.0  # for the pod to run: an image may have to be pulled
 POLL_SECONDS = 1.0
 VOLUME, MOUNT = "runs", "/runs"
-URL = "FEDCTL_RUN_URL"  # the trainer's variable
 
 METRICS = ("experiment.json", "metrics.jsonl", "logs")
 WHAT: Mapping[str, tuple[str, ...]] = {
@@ -105,7 +105,7 @@ def _bring(cluster: "Cluster", pod: Rank, run: str, command: list[str]) -> None:
 def _variable(container: Mapping[str, Any]) -> str:
     """Return the URL where a run is kept, empty if in a volume."""
     values = {item["name"]: item.get("value") for item in container.get("env") or []}
-    return str(values.get(URL) or "")
+    return str(values.get(VARIABLE) or "")
 
 
 def _explained(execution: Any, error: FedctlError, pod: Rank, run: str) -> FedctlError:
