@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from tests import patience
 from tests.engine.test_resume import EVERYTHING, TIMES, Group, free_port
-from tests.objectstore import Server
+from tests.objectstore import Server, server
 from trainer import manifest
 from trainer.config.load import load
 from trainer.storage.objects import Objects
@@ -144,6 +144,27 @@ def test_stopped_and_started_elsewhere(
         load_file(folder / manifest.MODEL) for folder in (finished(url, tmp_path / "copied"), whole)
     )
     assert all((model[key] == wanted[key]).all() for key in wanted)
+
+
+@pytest.mark.slow  # three starts, and the patience of the client
+def test_a_store_that_goes_away_fails_the_run_which_goes_on_when_it_is_back(
+    tmp_path: Path, whole: Path
+) -> None:
+    with server(tmp_path / "store", free_port()) as store:
+        os.environ |= store.environment  # as the fixture does, which gives them back at the end
+        url = store.url("mine")
+        kept, pods = Objects(url), Pods(tmp_path / "first", url, TREE)
+        until = time.monotonic() + patience.seconds(60)
+        while not kept.names(manifest.FOLDER):
+            assert time.monotonic() < until, pods.said.read_text()
+            time.sleep(0.02)
+        store.stop()
+        assert pods.wait() == [1, 1]
+        said = pods.said.read_text()
+        assert f"{url}: the store cannot be used" in said and "Traceback" not in said
+        store.start()
+        Pods(tmp_path / "second", url, TREE).finish()
+        same(url, whole, tmp_path)
 
 
 def test_a_url_belongs_to_one_experiment_and_is_not_overwritten(
