@@ -145,7 +145,7 @@ def train(
         ended: Ended = "failed"
         try:
             port = _serve(experiment, variables, recorder, here.rank)
-            status.write(round=done, metrics_port=port, notices=state.notices)
+            status.write(round=done, resumed_at=done, metrics_port=port, notices=state.notices)
             log.info(
                 "%s (%s): %d clients on %d ranks, %s, from round %d",
                 experiment.name,
