@@ -14,13 +14,13 @@ from typing import Any
 from fedctl import bundled
 from fedctl.explain import leaf
 from fedctl.local import preflight
-from fedctl.sweep.file import Sweep
+from fedctl.sweep.file import BASE, Sweep
 from trainer.config.errors import ConfigError
 from trainer.config.load import load, parse_set
 from trainer.config.schema import Experiment
 
 LONGEST_NAME = 100  # of a folder, in characters
-BASE, SEED, NAME = "base", "seed", "name"
+SEED, NAME = "seed", "name"
 
 
 @dataclass(frozen=True)

@@ -188,3 +188,19 @@ def test_a_dry_run_says_what_would_be_done_and_creates_nothing(
         assert run["experiment"] == experiment.model_dump(mode="json")
         assert run["digest"] == experiment.digest() and run["digest"] in text
     assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
+
+
+def test_bases_are_relative_to_the_sweeps_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    for name, rounds in (("one", 1), ("two", 2), ("three", 3)):
+        (tmp_path / f"a/{name}.yaml").write_text(f"extends: fedavg-digits\nrounds: {rounds}\n")
+    (tmp_path / "a/base.yaml").write_text("base: one.yaml\nseeds: 2\n")
+    (tmp_path / "a/grid.yaml").write_text("grid: {base: [one.yaml, ./two.yaml, apf-digits]}\n")
+    (tmp_path / "a/runs.yaml").write_text("runs: [{base: two.yaml}, {base: three.yaml}]\n")
+    (tmp_path / "b").mkdir()
+    monkeypatch.chdir(tmp_path / "b")
+    for name, rounds in (("base", [1, 1]), ("grid", [1, 2, 120]), ("runs", [2, 3])):
+        found = variants(file.read(f"../a/{name}.yaml"), [])
+        assert [run.experiment.rounds for run in found] == rounds
