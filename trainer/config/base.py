@@ -5,10 +5,36 @@ It knows no section and no setting by name.
 
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema
+
+# Upper limits of settings that have no tighter one. Each number has a limit, so that a slip of the
+# keyboard is an error in one line, and not a loop or an allocation without end.
+MANY = 10**9  # rounds, steps, samples, seconds: whatever is only counted
+LARGE = 1e30  # of a float: its products with others stay finite in single precision, mostly
 
 
-class Section(BaseModel):
+def _make_strict(node: Any) -> None:
+    if isinstance(node, dict):
+        if node.get("type") in ("int", "float"):
+            node["strict"] = True
+        node = list(node.values())
+    for item in node if isinstance(node, list) else ():
+        _make_strict(item)
+
+
+class Numbers(BaseModel):
+    """Fields whose numbers are numbers: neither `true`, which is not 1, nor text such as '010'."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Make all numbers strict, and nothing else: a list still becomes a tuple."""
+        schema = handler(source)
+        _make_strict(schema)
+        return schema
+
+
+class Section(Numbers):
     """A part of an experiment. Each field is documented in `help`, its unit in `unit`.
 
     A section that is one of several choices (it has a `name`) also declares the class that

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from trainer.config.base import Section, setting
+from trainer.config.base import LARGE, Section, setting
 from trainer.config.fit import EVERYONE, LOCAL, SINGLE, UPDATES
 
 
@@ -73,6 +73,7 @@ class APF(Freezing):
         help="in plus, a random freeze in round K is shorter than K divided by this, where K "
         "counts up to random_probability_ramp",
         ge=1,
+        le=LARGE,
     )
 
 
@@ -165,12 +166,14 @@ class Gaia(Section):
         0.01,
         help="share of its value by which a parameter must change to be sent; 0 sends all changes",
         ge=0,
+        le=LARGE,
     )
     decay_rounds: float = setting(
         2000.0,
         help="in round t the share is divided by sqrt(1 + (t - 1) / this); 1: by sqrt(t)",
         unit="rounds",
         gt=0,
+        le=LARGE,
     )
 
 
@@ -193,6 +196,7 @@ class CMFL(Section):
         help="in round t the share is divided by sqrt(1 + (t - 1) / this); 1: by sqrt(t)",
         unit="rounds",
         gt=0,
+        le=LARGE,
     )
 
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import field_validator
 
-from trainer.config.base import Section, setting
+from trainer.config.base import MANY, Section, setting
 
 
 class Evaluation(Section):
@@ -23,9 +23,15 @@ class Evaluation(Section):
     )
 
     every: int = setting(
-        1, help="evaluate every this many rounds, and after the last", unit="rounds", ge=1
+        1,
+        help="evaluate every this many rounds, and after the last",
+        unit="rounds",
+        ge=1,
+        le=MANY,
     )
-    batch_size: int = setting(500, help="test samples per forward pass", unit="samples", ge=1)
+    batch_size: int = setting(
+        500, help="test samples per forward pass", unit="samples", ge=1, le=MANY
+    )
     at_start: bool = setting(False, help="evaluate before training as well, as round 0")
     target: float | None = setting(
         None, help="end the run when the accuracy (0 to 1) is above this", ge=0, lt=1
@@ -36,6 +42,7 @@ class Evaluation(Section):
         "again before each evaluation; 0: use the agreed ones",
         unit="batches",
         ge=0,
+        le=MANY,
     )
     alignment: bool = setting(
         False,
@@ -52,8 +59,11 @@ class Checkpoint(Section):
         help="checkpoint every this many rounds; 0: only when asked to stop",
         unit="rounds",
         ge=0,
+        le=MANY,
     )
-    keep: int = setting(2, help="complete checkpoints kept on disk", unit="checkpoints", ge=1)
+    keep: int = setting(
+        2, help="complete checkpoints kept on disk", unit="checkpoints", ge=1, le=MANY
+    )
 
 
 class WandB(Section):
@@ -129,7 +139,12 @@ class Cluster(Section):
         help="a collective that waits longer than this fails the run; a dead rank fails it at once",
         unit="seconds",
         gt=0,
+        le=10 * 366 * 86400,
     )
     threads: int = setting(
-        1, help="compute threads of each rank on a CPU; 0: PyTorch's choice", unit="threads", ge=0
+        1,
+        help="compute threads of each rank on a CPU; 0: PyTorch's choice",
+        unit="threads",
+        ge=0,
+        le=1024,
     )

@@ -5,31 +5,36 @@ Learning rates and due dates that follow from them are computed in trainer/engin
 
 from pydantic import model_validator
 
-from trainer.config.base import Section, setting
+from trainer.config.base import LARGE, MANY, Section, setting
 
 
 class Phase(Section):
     """A stretch of rounds with the same amount of local work."""
 
     rounds: int | None = setting(
-        None, help="length of the phase; empty in the last: until the end", unit="rounds", ge=1
+        None,
+        help="length of the phase; empty in the last: until the end",
+        unit="rounds",
+        ge=1,
+        le=MANY,
     )
-    steps: int | None = setting(None, help="local steps per round (H)", unit="steps", ge=1)
+    steps: int | None = setting(None, help="local steps per round (H)", unit="steps", ge=1, le=MANY)
     epochs: int | None = setting(
         None,
         help="passes over the client's data per round, instead of steps",
         unit="passes",
         ge=1,
+        le=MANY,
     )
 
     lr_scale: float = setting(
-        1.0, help="factor on optimizer.lr in this phase: 0.1 is a decay by ten", gt=0
+        1.0, help="factor on optimizer.lr in this phase: 0.1 is a decay by ten", gt=0, le=LARGE
     )
     evaluate_every: int | None = setting(
-        None, help="replaces evaluation.every in this phase", unit="rounds", ge=1
+        None, help="replaces evaluation.every in this phase", unit="rounds", ge=1, le=MANY
     )
     checkpoint_every: int | None = setting(
-        None, help="replaces checkpoint.every in this phase", unit="rounds", ge=0
+        None, help="replaces checkpoint.every in this phase", unit="rounds", ge=0, le=MANY
     )
 
     @model_validator(mode="after")
@@ -43,7 +48,11 @@ class Schedule(Section):
     """The phases of a run: Local SGD is one phase, post-local SGD is two."""
 
     batch_size: int | None = setting(
-        32, help="samples per local step; empty: all samples of the client", unit="samples", ge=1
+        32,
+        help="samples per local step; empty: all samples of the client",
+        unit="samples",
+        ge=1,
+        le=MANY,
     )
     phases: tuple[Phase, ...] = setting(
         (Phase(steps=5),), help="phases in order; the last may be open-ended", min_length=1

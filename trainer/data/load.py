@@ -173,6 +173,4 @@ def _per_channel(key: str, values: tuple[float, ...], channels: int) -> tuple[fl
             f"data.{key}",
             f"has {len(values)} values, but the images have {channels} channels; give one for each",
         )
-    if key == "std" and min(values) <= 0:
-        raise ConfigError("data.std", f"has {min(values)}; each value must be above 0")
     return values
