@@ -16,6 +16,7 @@ from fedctl.explain import leaf
 from fedctl.local import preflight
 from fedctl.sweep.file import BASE, Sweep
 from trainer.config.errors import ConfigError
+from trainer.config.fit import ineffective
 from trainer.config.load import load, parse_set
 from trainer.config.schema import Experiment
 
@@ -52,6 +53,7 @@ def variants(sweep: Sweep, sets: Sequence[str]) -> list[Variant]:
         default = experiment.name
         found.append(Variant(name or default, group or default, experiment, experiment.digest()))
     _all_differ(found)
+    _refuse_ineffective(found, {*sweep.set, *_keys(chosen), *typed})
     return _unambiguous(found)
 
 
@@ -80,6 +82,7 @@ def _experiment(sweep: Sweep, choice: Mapping[str, Any], typed: Mapping[str, Any
         {} if base is None else str(base),
         sets=[f"{key}={leaf(value)}" for key, value in layers],
         presets=bundled.PRESETS,
+        ineffective_allowed=True,  # in some of the runs
     )
     return preflight.with_absolute_data(experiment)
 
@@ -102,6 +105,15 @@ def _all_differ(found: list[Variant]) -> None:
             names = " and ".join(dict.fromkeys([twin.name, variant.name]))
             raise ConfigError(names, f"two runs of the same settings (digest {twin.digest})")
         seen[variant.digest] = variant
+
+
+def _refuse_ineffective(found: list[Variant], given: set[str]) -> None:
+    """Raise if a setting that the sweep gives has no effect in any run."""
+    reasons = [dict(ineffective(variant.experiment)) for variant in found]
+    for key, problem in reasons[0].items():
+        ours = any(f"{key}.".startswith(f"{own}.") for own in given)
+        if ours and all(key in others for others in reasons):
+            raise ConfigError(key, f"{problem} (in every run)")
 
 
 # ---------------------------------------------------------------------------------------------

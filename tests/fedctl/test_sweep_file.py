@@ -12,6 +12,7 @@ from click.testing import Result
 from fedctl import bundled
 from fedctl.sweep import file
 from fedctl.sweep.variants import Variant, variants
+from trainer.config.errors import ConfigError
 from trainer.config.load import load
 
 Invoke = Callable[..., Result]
@@ -204,3 +205,14 @@ def test_bases_are_relative_to_the_sweeps_file(
     for name, rounds in (("base", [1, 1]), ("grid", [1, 2, 120]), ("runs", [2, 3])):
         found = variants(file.read(f"../a/{name}.yaml"), [])
         assert [run.experiment.rounds for run in found] == rounds
+
+
+def test_a_setting_may_have_an_effect_in_some_runs_only() -> None:
+    found = runs_of(set={"stragglers.least": 0.3}, grid={"stragglers.slow": [0, 0.5]})
+    assert len(found) == 2
+    with pytest.raises(ConfigError) as error:
+        runs_of(set={"stragglers.least": 0.3}, grid={"rounds": [1, 2]})
+    assert str(error.value) == (
+        "stragglers.least: has no effect while stragglers.slow is 0.0; drop it, or set "
+        "stragglers.slow=0.5 (in every run)"
+    )

@@ -3,6 +3,7 @@
 It knows no section and no setting by name.
 """
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
@@ -34,6 +35,20 @@ class Numbers(BaseModel):
         return schema
 
 
+@dataclass(frozen=True)
+class Only:
+    """The values of another setting of the same section with which a setting has an effect."""
+
+    key: str
+    values: tuple[Any, ...] = ()  # any of these; if empty: anything but what follows
+    but: tuple[Any, ...] = (None, False, 0)
+    remedy: str = ""  # a value that gives the setting its effect, if `values` has none
+
+    def holds(self, value: Any) -> bool:
+        """Return whether the other setting has a value with which this one has an effect."""
+        return value in self.values if self.values else value not in self.but
+
+
 class Section(Numbers):
     """A part of an experiment. Each field is documented in `help`, its unit in `unit`.
 
@@ -47,6 +62,7 @@ class Section(Numbers):
     )
 
     implementation: ClassVar[str] = ""  # `package.module:class`, imported when a run is built
+    effects: ClassVar[dict[str, Only]] = {}  # of settings that others can make ineffective
     needs: ClassVar[dict[str, str]] = {}  # capability -> what the class does that needs it
     lacks: ClassVar[frozenset[str]] = (
         frozenset()

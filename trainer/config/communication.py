@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from trainer.config.base import LARGE, Section, setting
+from trainer.config.base import LARGE, Only, Section, setting
 from trainer.config.fit import EVERYONE, LOCAL, SINGLE, UPDATES
 
 
@@ -25,6 +25,10 @@ class Freezing(Section):
     in one direction; near 0 it only oscillates. Pure noise settles at sqrt((1 - ema) / (1 + ema)).
     """
 
+    effects: ClassVar[dict[str, Only]] = {
+        "tighten_at": Only("threshold", remedy="0.05"),
+        "threshold_floor": Only("threshold", remedy="0.05"),
+    }
     threshold: float = setting(
         0.05,
         help="T: freeze a parameter when its drift ratio falls below this; 0 never freezes",
@@ -49,6 +53,11 @@ class APF(Freezing):
     name: Literal["apf"] = "apf"
     implementation: ClassVar[str] = "trainer.exchange.policies.apf:APF"
     needs: ClassVar[dict[str, str]] = {SINGLE: "keeps its statistics in fp32"}
+    effects: ClassVar[dict[str, Only]] = Freezing.effects | {
+        "random_probability": Only("random", ("sharp", "aggressive")),
+        "random_probability_ramp": Only("random", ("plus", "aggressive")),
+        "random_length_ramp": Only("random", ("plus",)),
+    }
     random: Literal["none", "sharp", "plus", "aggressive"] = setting(
         "none",
         help="freeze unstable parameters at random as well; sharp: APF#, for one round, with a "

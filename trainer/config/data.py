@@ -3,11 +3,11 @@
 Reading and partitioning are the business of trainer/data.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from trainer.config.base import LARGE, Section, setting
+from trainer.config.base import LARGE, Only, Section, setting
 
 
 class IID(Section):
@@ -71,6 +71,10 @@ Partition = Annotated[
 class Data(Section):
     """The samples, and their partition across clients."""
 
+    effects: ClassVar[dict[str, Only]] = {
+        "path": Only("name", but=("digits",), remedy="npz"),
+        "threads": Only("name", ("imagenet",)),
+    }
     name: Literal[
         "digits",
         "mnist",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from trainer.config.base import LARGE, MANY, Section, setting
+from trainer.config.base import LARGE, MANY, Only, Section, setting
 from trainer.config.fit import LOCAL, UPDATES
 from trainer.config.models import MODELS
 
@@ -24,6 +24,7 @@ else:  # one table names the networks; from it the schema and the messages list 
 class Model(Section):
     """The network."""
 
+    effects: ClassVar[dict[str, Only]] = {"groups": Only("norm", ("group",))}
     name: ModelName = setting(
         "digits-cnn",
         help="softmax: softmax regression; digits-cnn: for 8x8 digits; lenet: FedGA's cnn_cifar; "
@@ -86,6 +87,11 @@ class Model(Section):
 class SGD(Section):
     """Stochastic gradient descent with the semantics of torch.optim.SGD."""
 
+    effects: ClassVar[dict[str, Only]] = {
+        "decay_norm_and_bias": Only("weight_decay", remedy="1e-4"),
+        "state": Only("momentum", remedy="0.9"),
+        "warmup_lr": Only("warmup_rounds", remedy="5"),
+    }
     name: Literal["sgd"] = "sgd"
     lr: float = setting(0.05, help="local learning rate", gt=0, le=LARGE)
     momentum: float = setting(0.0, help="momentum factor", ge=0, lt=1)
@@ -185,6 +191,9 @@ class Scaffold(Server):
 
     name: Literal["scaffold"] = "scaffold"
     implementation: ClassVar[str] = "trainer.algorithms.scaffold:scaffold"
+    effects: ClassVar[dict[str, Only]] = {
+        "gradient_samples": Only("controls", ("fresh", "option-1"))
+    }
     controls: Literal["fresh", "option-1", "option-2"] = setting(
         "option-2",
         help="fresh: the full gradients of this round's clients, without state; option-1 and "

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from trainer.config import documents
 from trainer.config.errors import ConfigError
+from trainer.config.fit import ineffective
 from trainer.config.keys import suggestion, unions
 from trainer.config.schema import Experiment
 
@@ -53,18 +54,35 @@ class Layers:
 
 
 def load(
-    source: str | Path | Mapping[str, Any], *, sets: Iterable[str] = (), presets: Path | None = None
+    source: str | Path | Mapping[str, Any],
+    *,
+    sets: Iterable[str] = (),
+    presets: Path | None = None,
+    ineffective_allowed: bool = False,
 ) -> tuple[Experiment, dict[str, str]]:
     """Read a preset (by name), a file or a mapping; return the experiment and each key's origin.
 
-    Raises ConfigError for every mistake that the user can fix.
+    Raises ConfigError for every mistake that the user can fix. Among them is a setting without
+    effect, from `--set` or the file itself; presets, and files that others extend, may carry one.
     """
     layers = Layers()
     _read(source, presets, layers)
     for text in sets:
         key, value = parse_set(text)
         layers.add(_nest(key, value, layers.tree), "--set")
-    return validate(layers.tree), layers.origins
+    experiment = validate(layers.tree)
+    if not ineffective_allowed:
+        _refuse_ineffective(experiment, layers.origins, f"file {source}")
+    return experiment, layers.origins
+
+
+def _refuse_ineffective(experiment: Experiment, origins: Mapping[str, str], file: str) -> None:
+    every = [key for key, _ in flatten(experiment.model_dump(mode="json"))]
+    # A file with every setting was printed by fedctl, and tells nothing of what its author meant.
+    asked = ("--set",) if all(origins.get(key) == file for key in every) else ("--set", file)
+    for key, problem in ineffective(experiment):
+        if origins.get(key) in asked:
+            raise ConfigError(key, problem)
 
 
 def validate(tree: Tree) -> Experiment:

@@ -4,12 +4,12 @@ They change neither the data nor the algorithm.
 """
 
 import re
-from typing import Literal
+from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import field_validator
 
-from trainer.config.base import MANY, Section, setting
+from trainer.config.base import MANY, Only, Section, setting
 
 
 class Evaluation(Section):
@@ -69,6 +69,9 @@ class Checkpoint(Section):
 class WandB(Section):
     """Weights & Biases. Its API key comes from WANDB_API_KEY or `wandb login`, never from here."""
 
+    effects: ClassVar[dict[str, Only]] = dict.fromkeys(
+        ("project", "entity", "model"), Only("mode", ("offline", "online"))
+    )
     mode: Literal["disabled", "offline", "online"] = setting(
         "disabled",
         help="offline: write to the run folder, for a later `wandb sync`; online: send to the "
@@ -89,6 +92,9 @@ class WandB(Section):
 class MLflow(Section):
     """MLflow. Passwords and tokens come from its MLFLOW_TRACKING_... variables, never from here."""
 
+    effects: ClassVar[dict[str, Only]] = dict.fromkeys(
+        ("uri", "experiment", "model"), Only("enabled", (True,))
+    )
     enabled: bool = setting(False, help="write the run to MLflow")
     uri: str | None = setting(
         None,
@@ -116,6 +122,7 @@ class MLflow(Section):
 class Metrics(Section):
     """Destinations of metrics besides metrics.jsonl: Prometheus (each rank), trackers (rank 0)."""
 
+    effects: ClassVar[dict[str, Only]] = {"host": Only("port", but=(None,), remedy="0")}
     port: int | None = setting(
         0,
         help="rank k serves /metrics on port + k; 0: any free port, logged; empty: no server",

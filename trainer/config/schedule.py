@@ -3,9 +3,11 @@
 Learning rates and due dates that follow from them are computed in trainer/engine/plan.py.
 """
 
+from typing import ClassVar
+
 from pydantic import model_validator
 
-from trainer.config.base import LARGE, MANY, Section, setting
+from trainer.config.base import LARGE, MANY, Only, Section, setting
 
 
 class Phase(Section):
@@ -81,6 +83,7 @@ class Schedule(Section):
 class Stragglers(Section):
     """Clients that fail a round: some are unreachable, some finish only part of their steps."""
 
+    effects: ClassVar[dict[str, Only]] = {"least": Only("slow", remedy="0.5")}
     unreachable: float = setting(
         0.0,
         help="share of a round's clients that never answer; drawn again each round, and at least "
