@@ -9,6 +9,8 @@ from fedctl.commands.output import echo
 from fedctl.errors import FedctlError, Stopped
 from trainer.config.errors import ConfigError
 
+MOST_SHOWN = 2000  # characters of an error: names and messages of others may have any length
+
 
 class OneLine(click.ClickException):
     """An error as this command line prints it: one line on stderr."""
@@ -22,7 +24,11 @@ class OneLine(click.ClickException):
         return self._code
 
     def show(self, file: Any = None) -> None:
-        echo(self._prefix + " ".join(self.message.split()), err=True)
+        line = " ".join(self.message.split())
+        echo(
+            self._prefix + (line if len(line) <= MOST_SHOWN else f"{line[:MOST_SHOWN]} ..."),
+            err=True,
+        )
 
 
 class Commands(click.Group):

@@ -20,10 +20,10 @@ scalars = st.one_of(
     st.booleans(),
     st.integers(-(10**25), 10**25),
     st.floats(allow_nan=False),
-    st.text(),
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
     st.sampled_from(["010", "1:30", "2024-01-01", "1e-3", "yes", "null", "~", "<<", "0x1F", "="]),
 )
-names = st.text(st.characters(codec="utf-8"), min_size=1)
+names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1)
 trees = st.recursive(scalars, lambda below: st.lists(below) | st.dictionaries(names, below))
 
 
@@ -103,6 +103,7 @@ def test_scalars(text: str, value: object) -> None:
         ("a: !!python/object/apply:os.system [ls]", "line 1: tag:yaml.org,2002:python/object/"),
         ("<<: {a: 1}", "line 1: <<: merging is not supported; use `extends`, or repeat"),
         ("? [a]\n: b", "line 1: has a key that is a list or a section; write a name"),
+        ('a: "b\\0c"', "line 1: has a NUL character, which no name and no path can have"),
         ('"\\ud800"', "line 1: has half of a surrogate pair, which is no character"),
         ("a: 1\nb: \x1b[2J", "line 2: not YAML: has the character 0x001b, which YAML does not"),
         ("9" * 5000, "line 1: has a number of 5000 digits; at most 30 are read"),

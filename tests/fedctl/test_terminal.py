@@ -68,6 +68,11 @@ def test_no_command_lets_it_through(fedctl: Invoke, tmp_path: Path, sign: str) -
         assert sign not in result.output
 
 
+def test_an_error_has_an_end(fedctl: Invoke) -> None:
+    error = fedctl("validate", "x" * 10**6).stderr
+    assert error.endswith("xxx ...\n") and len(error) < 3000
+
+
 @pytest.mark.parametrize("sign", HOSTILE)
 def test_logs_and_tables_are_plain(sign: str, capsys: pytest.CaptureFixture[str]) -> None:
     line = Line(3, "digits-3", f"loss{sign} 0.5")

@@ -232,6 +232,8 @@ def _whole(text: str, line: int = 0) -> int:
 
 def _text(text: str, line: int = 0) -> str:
     """Return the text with JSON's pairs of surrogates joined; a single one is no character."""
+    if "\0" in text:
+        raise _Problem("has a NUL character, which no name and no path can have", line)
     try:
         return text.encode("utf-16", "surrogatepass").decode("utf-16")
     except UnicodeDecodeError:

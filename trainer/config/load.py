@@ -4,6 +4,7 @@ What a text means is decided in documents.py. Each mistake is reported in one li
 key.
 """
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -154,8 +155,9 @@ def _find(source: str, presets: Path | None, folder: Path | None) -> tuple[Path,
     if presets and source in preset_names(presets):
         return presets / f"{source}.yaml", f"preset {source}"
     path = located(source, folder)
-    if path.is_file():
-        return path, f"file {path}"
+    with contextlib.suppress(OSError):  # a name that is too long for a file, say
+        if path.is_file():
+            return path, f"file {path}"
     if source.endswith((".yaml", ".yml", ".json")):
         raise ConfigError(str(path), "no such file")
     close = get_close_matches(source, preset_names(presets) if presets else [], n=1)
