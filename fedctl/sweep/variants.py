@@ -4,6 +4,7 @@ A run is the sweep's base with some settings laid over it, as by `fedctl run BAS
 digest of the result is its identity; the name is for people.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from typing import Any
 from fedctl import bundled
 from fedctl.explain import leaf
 from fedctl.local import preflight
-from fedctl.sweep.file import BASE, Sweep
+from fedctl.sweep.file import BASE, MOST_RUNS, Sweep
 from trainer.config.errors import ConfigError
 from trainer.config.fit import ineffective
 from trainer.config.load import load, parse_set
@@ -36,6 +37,9 @@ class Variant:
 
 def variants(sweep: Sweep, sets: Sequence[str]) -> list[Variant]:
     """Return every run of the sweep; raise a ConfigError if one is invalid or two are the same."""
+    count = math.prod(map(len, sweep.grid.values())) * (len(sweep.runs) or 1)
+    if (count := count * (len(sweep.seeds) or 1)) > MOST_RUNS:
+        raise ConfigError("grid", f"{count:,} runs; at most {MOST_RUNS:,} are one sweep")
     chosen = list(_choices(sweep))
     typed = dict(map(parse_set, sets))
     _set_leaves_what_varies(typed, chosen)

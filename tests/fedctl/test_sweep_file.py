@@ -216,3 +216,11 @@ def test_a_setting_may_have_an_effect_in_some_runs_only() -> None:
         "stragglers.least: has no effect while stragglers.slow is 0.0; drop it, or set "
         "stragglers.slow=0.5 (in every run)"
     )
+
+
+def test_the_number_of_runs_is_bounded_before_any_is_built() -> None:
+    keys = ("rounds", "clients", "ranks", "seed", "schedule.batch_size", "optimizer.lr")
+    with pytest.raises(ConfigError, match="grid: 1,000,000 runs; at most 10,000 are one sweep"):
+        runs_of(grid={key: list(range(1, 11)) for key in keys})
+    with pytest.raises(ValueError, match="1000000 is too many; at most 10,000, or list them"):
+        runs_of(seeds=1_000_000)
