@@ -14,6 +14,7 @@ import traceback
 from pathlib import Path
 
 from trainer import manifest
+from trainer.config import documents
 from trainer.config.errors import ConfigError, EnvironmentFault
 from trainer.config.load import validate
 from trainer.config.schema import Experiment
@@ -199,12 +200,10 @@ def _recorder(state: RankState, out: Path, done: int, reached: Seal | None) -> R
 
 
 def _read(path: Path, variables: Pod) -> Experiment:
-    try:
-        experiment = validate(json.loads(path.read_text()))
-    except ValueError as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(str(path), f"not the JSON of an experiment ({error})") from None
+    tree = documents.read(path)
+    if not isinstance(tree, dict):
+        raise ConfigError(str(path), "not the JSON of an experiment")
+    experiment = validate(tree)
     if variables.digest not in (None, experiment.digest()):
         raise ConfigError(
             "FEDCTL_DIGEST",
@@ -226,8 +225,8 @@ def adopt(out: Path, experiment: Experiment) -> Row | None:
             write_atomically(mine, experiment.canonical())
         return None
     try:
-        owner = validate(json.loads(mine.read_text()))
-    except ValueError:
+        owner = validate(documents.read(mine))
+    except (ConfigError, AttributeError):
         raise ConfigError(
             "--resume=auto", f"{mine} cannot be read; use another folder for this run"
         ) from None

@@ -8,22 +8,28 @@ hold for people who use it without fedctl.
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BeforeValidator, ConfigDict
 from pydantic.alias_generators import to_camel
 
-from trainer.config.base import setting
+from trainer.config.base import Numbers, setting
 
 Profile = Literal[
     "tcp", "infiniband", "coreweave", "together", "nebius", "aws-efa", "oci-roce"
 ]  # see templates/_network.tpl
+MOST_MIB = 2**24  # 16 TiB
+MOST_SECONDS = 10 * 366 * 86400  # ten years
 Switch = Literal["auto", True, False]
 
 
-class Part(BaseModel):
+class Part(Numbers):
     """A group of values, written in camel case as usual in Helm."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, validate_default=True
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        validate_default=True,
+        allow_inf_nan=False,
     )
 
 
@@ -49,18 +55,20 @@ class Resources(Part):
     gpu_resource: str = setting(
         "nvidia.com/gpu", help="Extended resource name used to request a GPU"
     )
-    cpus: float = setting(4, help="CPUs that a rank requests", gt=0)
+    cpus: float = setting(4, help="CPUs that a rank requests", gt=0, le=4096)
     memory_mib: int = setting(
         16384,
         alias="memoryMiB",
         help="Memory of a rank's process, in MiB; /dev/shm comes on top",
         ge=256,
+        le=MOST_MIB,
     )
     shared_memory_mib: int = setting(
         2048,
         alias="sharedMemoryMiB",
         help="Size of /dev/shm in MiB, which NCCL and data loading use; counted in the limit",
         ge=64,
+        le=MOST_MIB,
     )
 
 
@@ -167,6 +175,7 @@ class Restart(Part):
         help="Restarts of the whole run. Kubernetes counts container or pod restarts, so its limit "
         "is set to this times the number of ranks",
         ge=0,
+        le=10_000,
     )
 
 
@@ -217,7 +226,10 @@ class Values(Part):
         "restricted", help="Pod Security level of the namespace"
     )
     run_as_user: int | None = setting(
-        10001, help="User and group of the pods; null: the cluster chooses (OpenShift)", ge=1
+        10001,
+        help="User and group of the pods; null: the cluster chooses (OpenShift)",
+        ge=1,
+        le=2**31 - 1,
     )
     service_account: str = setting(
         "",
@@ -233,16 +245,28 @@ class Values(Part):
     queue: Queue = setting(Queue(), help="Queue or gang scheduler that starts the ranks")
     restart: Restart = setting(Restart(), help="What happens when a rank fails")
     deadline_seconds: int = setting(
-        0, help="Time limit; a run that takes longer saves a checkpoint and fails; 0: none", ge=0
+        0,
+        help="Time limit; a run that takes longer saves a checkpoint and fails; 0: none",
+        ge=0,
+        le=MOST_SECONDS,
     )
     grace_period_seconds: int = setting(
-        300, help="Time to finish a round and save a checkpoint when the pods are stopped", ge=1
+        300,
+        help="Time to finish a round and save a checkpoint when the pods are stopped",
+        ge=1,
+        le=MOST_SECONDS,
     )
     rendezvous_seconds: int = setting(
-        600, help="Time limit for reaching rank 0; covers the kubelet's longest back-off", ge=1
+        600,
+        help="Time limit for reaching rank 0; covers the kubelet's longest back-off",
+        ge=1,
+        le=MOST_SECONDS,
     )
     ttl_seconds_after_finished: int | None = setting(
-        None, help="Delete the job this long after its end; null: never", ge=0
+        None,
+        help="Delete the job this long after its end; null: never",
+        ge=0,
+        le=MOST_SECONDS,
     )
     metrics_port: int = setting(9401, help="Port of each rank's /metrics", ge=1024, le=65535)
     rendezvous_port: int = setting(
