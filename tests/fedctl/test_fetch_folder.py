@@ -230,14 +230,3 @@ def test_the_script_fits_into_an_address() -> None:
 
     script = Path(packer.__file__).read_text("utf-8")
     assert len(urlencode({"command": script})) < 4096  # proxies allow 8 KiB or more
-
-
-@pytest.mark.parametrize("mask", [0o022, 0o077])
-def test_a_folder_is_for_those_whom_the_umask_allows(tmp_path: Path, mask: int):
-    before = os.umask(mask)
-    try:
-        with arriving(tmp_path / "here"):
-            pass
-    finally:
-        os.umask(before)
-    assert (tmp_path / "here").stat().st_mode & 0o777 == 0o777 & ~mask
