@@ -126,7 +126,7 @@ OTHERS = {
     "bf16.scaffold-2": f"codec.name=bf16 {SCAFFOLD}",
     "bf16.fedga-apf": f"codec.name=bf16 {FEDGA} {APF}",
     "bf16.fedsgd": f"codec.name=bf16 {FEDSGD}",
-    "random.sharp": f"{RANDOM}=sharp",
+    "random.sharp": f"{APF} rounds=8 sync.random=sharp",
     "random.plus": f"{RANDOM}=plus sync.random_length_ramp=2",
     "random.aggressive": f"{RANDOM}=aggressive",
     "evaluation.alignment": "evaluation.alignment=true",

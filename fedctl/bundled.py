@@ -22,9 +22,9 @@ def sweeps() -> list[str]:
 
 
 def _descriptions(folder: Path) -> dict[str, str]:
-    import yaml
+    from trainer.config import documents
 
-    trees = {path.stem: yaml.safe_load(path.read_text("utf-8")) for path in folder.glob("*.yaml")}
+    trees = {path.stem: documents.read(path) for path in folder.glob("*.yaml")}
     return {name: " ".join(str(trees[name]["description"]).split()) for name in sorted(trees)}
 
 

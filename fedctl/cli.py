@@ -6,9 +6,13 @@ so that help appears at once.
 
 import click
 
-from fedctl.commands import cluster, experiments, fetch, manifests, observe, runs, upkeep
-from fedctl.commands import submit as submitting
-from fedctl.commands.group import Commands
+from fedctl import shadow
+
+shadow.refuse()  # before anything imports the trainer
+
+from fedctl.commands import cluster, experiments, fetch, manifests, observe, runs, upkeep  # noqa: E402
+from fedctl.commands import submit as submitting  # noqa: E402
+from fedctl.commands.group import Commands  # noqa: E402
 
 
 @click.group(

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from difflib import get_close_matches
 from typing import Any
 
+from trainer.config import documents
 from trainer.config.errors import ConfigError
 from trainer.config.keys import Setting, settings, suggestion, unions
 from trainer.config.load import flatten
@@ -33,10 +34,7 @@ def _name_first(value: Any) -> Any:
 
 def leaf(value: Any) -> str:
     """Return one value as YAML on one line."""
-    import yaml
-
-    text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
-    return str(text).removesuffix("\n").removesuffix("\n...")
+    return documents.dump(value)
 
 
 def as_yaml(experiment: Experiment, origins: Mapping[str, str] | None = None) -> str:

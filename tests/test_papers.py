@@ -137,7 +137,7 @@ def takes(variant: str, text: str) -> bool:
     """Whether an experiment with this choice takes the setting, beside what some values need."""
     for needs in (None, *NEEDED):
         try:
-            load({}, sets=[*filter(None, [variant, needs]), text])
+            load({}, sets=[*filter(None, [variant, needs]), text], ineffective_allowed=True)
             return True
         except ConfigError:
             continue

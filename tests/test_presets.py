@@ -6,6 +6,7 @@ import torch
 
 from fedctl import bundled
 from trainer.config.data import Data
+from trainer.config.fit import ineffective
 from trainer.config.load import load
 from trainer.config.models import MODELS
 from trainer.config.schema import Experiment
@@ -65,3 +66,8 @@ def test_the_share_of_clients_is_the_number_that_the_preset_says(name: str) -> N
     experiment = preset(name)
     exact = experiment.participation * experiment.clients
     assert abs(exact - round(exact)) < 0.01, f"{exact} clients a round"
+
+
+@pytest.mark.parametrize("name", bundled.presets())
+def test_every_setting_has_an_effect(name: str) -> None:
+    assert list(ineffective(preset(name))) == []

@@ -68,9 +68,9 @@ def test_yaml_that_would_run_code_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
     (tmp_path / "a.yaml").write_text(text)
-    with pytest.raises(ConfigError, match="not YAML"):
+    with pytest.raises(ConfigError, match="unknown tag"):
         load(tmp_path / "a.yaml")
-    with pytest.raises(ConfigError, match="is not a YAML value"):
+    with pytest.raises(ConfigError, match="unknown tag"):
         load({}, sets=[text.replace(": ", "=", 1) if text.startswith("name") else f"name={text}"])
     assert capsys.readouterr().out == ""
 

@@ -14,6 +14,7 @@ import traceback
 from pathlib import Path
 
 from trainer import manifest
+from trainer.config import documents
 from trainer.config.errors import ConfigError, EnvironmentFault
 from trainer.config.load import validate
 from trainer.config.schema import Experiment
@@ -156,7 +157,7 @@ def train(
         ended: Ended = "failed"
         try:
             port = _serve(experiment, variables, recorder, here.rank)
-            status.write(round=done, metrics_port=port, notices=state.notices)
+            status.write(round=done, resumed_at=done, metrics_port=port, notices=state.notices)
             log.info(
                 "%s (%s): %d clients on %d ranks, %s, from round %d",
                 experiment.name,
@@ -211,12 +212,10 @@ def _recorder(state: RankState, out: Path, done: int, reached: Seal | None) -> R
 
 
 def _read(path: Path, variables: Pod) -> Experiment:
-    try:
-        experiment = validate(json.loads(path.read_text()))
-    except ValueError as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(str(path), f"not the JSON of an experiment ({error})") from None
+    tree = documents.read(path)
+    if not isinstance(tree, dict):
+        raise ConfigError(str(path), "not the JSON of an experiment")
+    experiment = validate(tree)
     if variables.digest not in (None, experiment.digest()):
         raise ConfigError(
             "FEDCTL_DIGEST",
@@ -239,8 +238,8 @@ def adopt(mirror: Mirror, experiment: Experiment) -> Row | None:
             mirror.own(experiment.canonical())
         return None
     try:
-        owner = validate(json.loads(mine.read_text()))
-    except ValueError:
+        owner = validate(documents.read(mine))
+    except (ConfigError, AttributeError):
         raise ConfigError(
             "--resume=auto", f"{mine} cannot be read; use another folder for this run"
         ) from None

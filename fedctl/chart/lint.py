@@ -13,6 +13,7 @@ import yaml
 from fedctl.chart import helm
 from fedctl.chart.values import Release
 from fedctl.errors import UserError
+from trainer.config.fit import ineffective
 
 DOWNLOADED = ("mnist", "emnist", "emnist-digits", "cifar10", "cifar100")
 
@@ -78,6 +79,8 @@ def _of_the_run(release: Release) -> Iterator[Problem]:
             "image.reference",
             f"{image} may be another image at the next restart; name a tag or a digest",
         )
+    for key, text in ineffective(experiment):  # of a preset; what the user gives is refused
+        yield Problem("warning", key, text)
     if not experiment.checkpoint.every and values.restart.limit:
         yield Problem(
             "warning",

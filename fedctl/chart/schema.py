@@ -1,30 +1,25 @@
 """The values of charts/fedtrain: their names, types, defaults and documentation.
 
 The chart's values.yaml, values.schema.json and README.md are generated from here. What follows from
-an experiment is in values.py. Rules over several values are in the chart itself, so that they also
+an experiment is in values.py, what concerns storage in storage.py. Rules over several values are in the chart itself, so that they also
 hold for people who use it without fedctl.
 """
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
-from pydantic.alias_generators import to_camel
+from pydantic import BeforeValidator
 
+from fedctl.chart.part import Part
+from fedctl.chart.storage import Storage
 from trainer.config.base import setting
 
 Profile = Literal[
     "tcp", "infiniband", "coreweave", "together", "nebius", "aws-efa", "oci-roce"
 ]  # see templates/_network.tpl
+MOST_MIB = 2**24  # 16 TiB
+MOST_SECONDS = 10 * 366 * 86400  # ten years
 Switch = Literal["auto", True, False]
-
-
-class Part(BaseModel):
-    """A group of values, written in camel case as usual in Helm."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, validate_default=True
-    )
 
 
 class Image(Part):
@@ -49,18 +44,20 @@ class Resources(Part):
     gpu_resource: str = setting(
         "nvidia.com/gpu", help="Extended resource name used to request a GPU"
     )
-    cpus: float = setting(4, help="CPUs that a rank requests", gt=0)
+    cpus: float = setting(4, help="CPUs that a rank requests", gt=0, le=4096)
     memory_mib: int = setting(
         16384,
         alias="memoryMiB",
         help="Memory of a rank's process, in MiB; /dev/shm comes on top",
         ge=256,
+        le=MOST_MIB,
     )
     shared_memory_mib: int = setting(
         2048,
         alias="sharedMemoryMiB",
         help="Size of /dev/shm in MiB, which NCCL and data loading use; counted in the limit",
         ge=64,
+        le=MOST_MIB,
     )
 
 
@@ -76,53 +73,6 @@ class Network(Part):
     )
     rdma_resource: str = setting(
         "", help="Extended resource name used to request an RDMA device; empty: the profile's"
-    )
-
-
-class Volume(Part):
-    """A volume of a run."""
-
-    kind: Literal["new", "claim", "ephemeral"] = setting(
-        "new",
-        help="`new`: a PersistentVolumeClaim (PVC) that the chart creates; `claim`: an existing "
-        "one; `ephemeral`: deleted with the pod",
-    )
-    claim: str = setting("", help="Name of the PVC, for `claim`")
-    storage_class: str = setting("", help="StorageClass, for `new`; empty: the cluster's default")
-    size: str = setting("10Gi", help="Size, for `new`", pattern=r"^[0-9]+(\.[0-9]+)?([KMGTP]i?)?$")
-    access_mode: Literal["ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"] = setting(
-        "ReadWriteMany",
-        help="Access mode, for `new`; several ranks share the folder of checkpoints",
-    )
-    keep: bool = setting(True, help="For `new`: keep the PVC when the release is uninstalled")
-
-
-class Storage(Part):
-    """Where a run reads and writes."""
-
-    url: str = setting(
-        "",
-        help="Keep runs in an object store instead of a volume: `s3://BUCKET/PATH` or "
-        "`gs://BUCKET/PATH`; the run's name is appended. `runs` is then a folder of each pod",
-        pattern=r"^((s3|gs)://[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9_=-][A-Za-z0-9._=-]*)*/?)?$",
-    )
-    endpoint: str = setting(
-        "",
-        help="Address of an S3 server other than Amazon's, such as `https://s3.example:9000`",
-        pattern=r"^(https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._/-]*)?)?$",
-    )
-    region: str = setting("", help="Region of the bucket, if the store has several")
-    runs: Volume = setting(
-        Volume(), help="Run folders with checkpoints, mounted at /runs and shared by all ranks"
-    )
-    data: Volume = setting(
-        Volume.model_validate({"kind": "ephemeral", "size": "50Gi"}),
-        help="Data sets, mounted at /data",
-    )
-    object_store_secret: str = setting(
-        "",
-        help="Secret whose keys become environment variables: the credentials for `url`, such as "
-        "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     )
 
 
@@ -181,6 +131,7 @@ class Restart(Part):
         help="Restarts of the whole run. Kubernetes counts container or pod restarts, so its limit "
         "is set to this times the number of ranks",
         ge=0,
+        le=10_000,
     )
 
 
@@ -231,7 +182,10 @@ class Values(Part):
         "restricted", help="Pod Security level of the namespace"
     )
     run_as_user: int | None = setting(
-        10001, help="User and group of the pods; null: the cluster chooses (OpenShift)", ge=1
+        10001,
+        help="User and group of the pods; null: the cluster chooses (OpenShift)",
+        ge=1,
+        le=2**31 - 1,
     )
     service_account: str = setting(
         "",
@@ -247,16 +201,28 @@ class Values(Part):
     queue: Queue = setting(Queue(), help="Queue or gang scheduler that starts the ranks")
     restart: Restart = setting(Restart(), help="What happens when a rank fails")
     deadline_seconds: int = setting(
-        0, help="Time limit; a run that takes longer saves a checkpoint and fails; 0: none", ge=0
+        0,
+        help="Time limit; a run that takes longer saves a checkpoint and fails; 0: none",
+        ge=0,
+        le=MOST_SECONDS,
     )
     grace_period_seconds: int = setting(
-        300, help="Time to finish a round and save a checkpoint when the pods are stopped", ge=1
+        300,
+        help="Time to finish a round and save a checkpoint when the pods are stopped",
+        ge=1,
+        le=MOST_SECONDS,
     )
     rendezvous_seconds: int = setting(
-        600, help="Time limit for reaching rank 0; covers the kubelet's longest back-off", ge=1
+        600,
+        help="Time limit for reaching rank 0; covers the kubelet's longest back-off",
+        ge=1,
+        le=MOST_SECONDS,
     )
     ttl_seconds_after_finished: int | None = setting(
-        None, help="Delete the job this long after its end; null: never", ge=0
+        None,
+        help="Delete the job this long after its end; null: never",
+        ge=0,
+        le=MOST_SECONDS,
     )
     metrics_port: int = setting(9401, help="Port of each rank's /metrics", ge=1024, le=65535)
     rendezvous_port: int = setting(

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from fedctl import bundled
 from fedctl.chart.schema import Values
+from trainer.config import documents
 from trainer.config.errors import ConfigError
 from trainer.config.load import flatten, get, load, put
 from trainer.config.schema import NAME, Experiment
@@ -130,13 +131,7 @@ def _lay(tree: Tree, layer: Mapping[str, Any]) -> None:
 
 
 def _read(path: Path) -> Tree:
-    try:
-        tree = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--values {path}", f"cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        problem = getattr(error, "problem", None) or error
-        raise ConfigError(f"--values {path}", f"not YAML: {problem}") from None
+    tree = documents.read(path, f"--values {path}")
     if not isinstance(tree, dict | None):
         raise ConfigError(f"--values {path}", "values are a mapping of keys to values")
     if "experiment" in (tree or {}):

@@ -5,7 +5,9 @@ import sys
 import click
 
 from fedctl.commands.options import Duration, cluster_options, output_option, run_argument
+from fedctl.commands.output import echo
 from fedctl.errors import RunError, Stopped, UserError
+from fedctl.terminal import plain
 from trainer.files import as_json
 
 # Repeated here so that help imports little; a test compares with fedctl.cluster.watch.waiting.
@@ -34,12 +36,12 @@ def list_runs(context: str | None, namespace: str | None, everywhere: bool, outp
     cluster = client.connect(context, namespace)
     runs = listing.runs(cluster, everywhere)
     if output == "json":
-        click.echo(as_json(render.list_json(runs), indent=2))
+        echo(as_json(render.list_json(runs), indent=2))
     elif runs:
         render.show_list(runs, everywhere)
     else:
         where = "on the cluster" if everywhere else f"in namespace {cluster.namespace}"
-        click.echo(f"no runs {where}")
+        echo(f"no runs {where}")
 
 
 @click.command()
@@ -72,9 +74,9 @@ def status(run: str, context: str | None, namespace: str | None, output: str) ->
             "there"
         )
     if output == "json":
-        click.echo(as_json(render.status_json(seen), indent=2))
+        echo(as_json(render.status_json(seen), indent=2))
         return
-    click.echo(render.status_text(seen))
+    echo(render.status_text(seen))
     if rows := state.of(seen).ranks:
         render.show_ranks(rows)
 
@@ -125,7 +127,7 @@ def wait(
     except KeyboardInterrupt:
         raise Stopped(f"{run} was not stopped; `fedctl wait {run}` waits for it again") from None
     found = {"name": run, "namespace": cluster.namespace, "state": now.state}
-    click.echo(as_json(found, indent=2) if output == "json" else f"{run}  {now.state}")
+    echo(as_json(found, indent=2) if output == "json" else f"{run}  {now.state}")
 
 
 @click.command()
@@ -165,7 +167,7 @@ def resume(run: str, context: str | None, namespace: str | None, output: str) ->
 
 
 def _done(run: str, text: str, output: str) -> None:
-    click.echo(as_json({"name": run, "message": text}, indent=2) if output == "json" else text)
+    echo(as_json({"name": run, "message": text}, indent=2) if output == "json" else text)
 
 
 @click.command()
@@ -227,18 +229,16 @@ def cancel(
         raise Stopped(
             f"{run} is being removed; run `fedctl cancel {run}` again to remove the rest"
         ) from None
-    removed = control.remove(
-        cluster, run, purge, lambda text: click.echo(f"warning: {text}", err=True)
-    )
+    removed = control.remove(cluster, run, purge, lambda text: echo(f"warning: {text}", err=True))
     names = [*([ended] if ended else []), *removed.removed]
     if output == "json":
         tree = {"name": run, "removed": names, "kept_claims": list(removed.kept)}
-        click.echo(as_json(tree, indent=2))
+        echo(as_json(tree, indent=2))
         return
     for name in names:
-        click.echo(f"{name} removed")
+        echo(f"{name} removed")
     for claim in removed.kept:
-        click.echo(f"claim {claim} was kept, with the run folder; --purge removes it")
+        echo(f"claim {claim} was kept, with the run folder; --purge removes it")
 
 
 def _ask(run: str, state: str, going: bool, purge: bool, yes: bool) -> None:
@@ -251,5 +251,5 @@ def _ask(run: str, state: str, going: bool, purge: bool, yes: bool) -> None:
         raise UserError(
             f"{run} is {state.lower()}: pass --yes to confirm when there is no terminal"
         )
-    if not click.confirm(what):
+    if not click.confirm(plain(what)):
         raise UserError("nothing was changed")

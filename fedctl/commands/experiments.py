@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedctl.commands.options import output_option, sets_option
+from fedctl.commands.output import echo
 from trainer.files import as_json
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def list_presets(output: str) -> None:
     """
     from fedctl import bundled
 
-    click.echo(bundled.as_json() if output == "json" else bundled.as_text())
+    echo(bundled.as_json() if output == "json" else bundled.as_text())
 
 
 @click.command()
@@ -45,10 +46,10 @@ def show(source: str, sets: tuple[str, ...], why: bool, output: str) -> None:
 
     experiment, origins = _load(source, sets)
     if output == "text":
-        click.echo(explain.as_yaml(experiment, origins if why else None))
+        echo(explain.as_yaml(experiment, origins if why else None), exact=True)
     else:
         tree = explain.reasons(experiment, origins) if why else explain.tree_of(experiment)
-        click.echo(as_json(tree, indent=2))
+        echo(as_json(tree, indent=2))
 
 
 @click.command("explain")
@@ -65,7 +66,7 @@ def explain_key(key: str, output: str) -> None:
     from fedctl import explain
 
     found = explain.find(key)
-    click.echo(explain.as_json(found) if output == "json" else explain.as_text(found))
+    echo(explain.as_json(found) if output == "json" else explain.as_text(found))
 
 
 @click.command()
@@ -83,7 +84,7 @@ def validate(source: str, sets: tuple[str, ...], output: str) -> None:
     valid = {"valid": True, "name": experiment.name, "digest": experiment.digest()}
     size = f"{experiment.rounds} rounds, {experiment.clients} clients, ranks {experiment.ranks}"
     text = f"{source}: valid; {size}, digest {experiment.digest()}"
-    click.echo(as_json(valid, indent=2) if output == "json" else text)
+    echo(as_json(valid, indent=2) if output == "json" else text)
 
 
 @click.command()
@@ -96,7 +97,7 @@ def schema() -> None:
     """
     from fedctl import explain
 
-    click.echo(explain.schema())
+    echo(explain.schema())
 
 
 def _load(source: str, sets: tuple[str, ...]) -> "tuple[Experiment, dict[str, str]]":

@@ -10,6 +10,7 @@ import click
 
 from fedctl.commands.observe import notice
 from fedctl.commands.options import cluster_options, output_option, path_type, run_argument
+from fedctl.commands.output import echo
 from trainer.files import as_json
 
 
@@ -62,9 +63,9 @@ def fetch(
         got = fetching.fetch(cluster, run, folder, what, image, progress, notice)
     if output == "json":
         fields = {"name": run, "folder": str(got.folder), "files": got.files, "bytes": got.bytes}
-        click.echo(as_json(fields | {"pod": got.pod}, indent=2))
+        echo(as_json(fields | {"pod": got.pod}, indent=2))
     else:
-        click.echo(f"{got.folder}: {got.files} files, {megabytes(got.bytes)} MB, checksums agree")
+        echo(f"{got.folder}: {got.files} files, {megabytes(got.bytes)} MB, checksums agree")
 
 
 @contextmanager

@@ -5,8 +5,11 @@ from typing import Any
 
 import click
 
+from fedctl.commands.output import echo
 from fedctl.errors import FedctlError, Stopped
 from trainer.config.errors import ConfigError
+
+MOST_SHOWN = 2000  # characters of an error: names and messages of others may have any length
 
 
 class OneLine(click.ClickException):
@@ -21,7 +24,11 @@ class OneLine(click.ClickException):
         return self._code
 
     def show(self, file: Any = None) -> None:
-        click.echo(self._prefix + " ".join(self.message.split()), err=True)
+        line = " ".join(self.message.split())
+        echo(
+            self._prefix + (line if len(line) <= MOST_SHOWN else f"{line[:MOST_SHOWN]} ..."),
+            err=True,
+        )
 
 
 class Commands(click.Group):
@@ -50,6 +57,11 @@ class Commands(click.Group):
             raise OneLine("stopped by Ctrl-C", Stopped.exit_code, prefix="") from None
         except FedctlError as error:
             raise OneLine(str(error), error.exit_code) from None
+        except BrokenPipeError:
+            raise  # `| head` has seen enough: click ends without a word
+        except OSError as error:  # a full disk, for one, or a home folder that is not readable
+            where = error.filename or "the output"
+            raise OneLine(f"{where}: {(error.strerror or str(error)).lower()}", 1) from None
         except click.UsageError as error:
             where = error.ctx.command_path if error.ctx else "fedctl"
             message = error.format_message().rstrip(".")

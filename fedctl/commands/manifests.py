@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedctl.commands.options import output_option, path_type, sets_option
+from fedctl.commands.output import echo
 from fedctl.errors import UserError
 from trainer.files import as_json
 
@@ -140,9 +141,9 @@ def print_values(output: str, **given: Any) -> None:
     """
     release = release_of(given)
     if output == "json":
-        click.echo(as_json(release.given, indent=2, ensure_ascii=False, sort_keys=True))
+        echo(as_json(release.given, indent=2, ensure_ascii=False, sort_keys=True))
     else:
-        click.echo(release.text(), nl=False)
+        echo(release.text(), nl=False, exact=True)
 
 
 @click.command()
@@ -171,9 +172,9 @@ def render(output: str, api_versions: tuple[str, ...], **given: Any) -> None:
         import yaml
 
         objects = [item for item in yaml.safe_load_all(text) if item]
-        click.echo(as_json(objects, indent=2, ensure_ascii=False))
+        echo(as_json(objects, indent=2, ensure_ascii=False))
     else:
-        click.echo(text, nl=False)
+        echo(text, nl=False, exact=True)
 
 
 @click.command("lint")
@@ -193,12 +194,12 @@ def lint_run(output: str, strict: bool, **given: Any) -> None:
     release = release_of(given)
     found = lint.problems(release)
     if output == "json":
-        click.echo(as_json([vars(problem) for problem in found], indent=2))
+        echo(as_json([vars(problem) for problem in found], indent=2))
     else:
         for problem in found:
-            click.echo(problem.line())
+            echo(problem.line())
     failing = [problem for problem in found if strict or problem.level == "error"]
     if failing:
         raise UserError(f"{release.name}: {len(failing)} problem(s) found")
     if output == "text":
-        click.echo(f"{release.name}: can be submitted" + (", with warnings" if found else ""))
+        echo(f"{release.name}: can be submitted" + (", with warnings" if found else ""))

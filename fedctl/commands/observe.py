@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedctl.commands.options import RUN, Duration, cluster_options, output_option, run_argument
+from fedctl.commands.output import echo
 from fedctl.errors import FedctlError, RunError, Stopped, UserError
 from trainer.files import as_json
 
@@ -102,21 +103,19 @@ def writer(output: str, labelled: bool) -> "Callable[[Line], None]":
 
     def write(line: "Line") -> None:
         if output == "json":
-            click.echo(as_json({"rank": line.rank, "pod": line.pod, "line": line.text}))
+            echo(as_json({"rank": line.rank, "pod": line.pod, "line": line.text}))
         elif labelled:
             label = click.style(f"{line.rank} │", fg=COLOURS[line.rank % len(COLOURS)])
-            click.echo(
-                f"{label} {line.text}"
-            )  # click drops the colours unless stdout is a terminal
+            echo(f" {line.text}", styled=label)  # click drops colours unless it is a terminal
         else:
-            click.echo(line.text)
+            echo(line.text)
 
     return write
 
 
 def notice(text: str) -> None:
     """Print to stderr what is not part of the result."""
-    click.echo(text, err=True)
+    echo(text, err=True)
 
 
 def raise_if_failed(cluster: "Cluster", run: str) -> None:
@@ -170,7 +169,7 @@ def top(
 
     source = Top(connect(context, namespace), names)
     if output == "json":
-        click.echo(as_json([view.as_dict() for view in source.poll()], indent=2))
+        echo(as_json([view.as_dict() for view in source.poll()], indent=2))
         return
     if not once and sys.stdout.isatty():
         _live(source.poll, each, max(pause, 0.5))
@@ -179,7 +178,7 @@ def top(
     if views:
         table.show([row for view in views for row in cells(view, each)])
     else:
-        click.echo("no run is active; `fedctl list` shows those that have ended")
+        echo("no run is active; `fedctl list` shows those that have ended")
     for view in views:
         for problem in view.problems:
             notice(problem)
@@ -201,7 +200,9 @@ def _live(poll: "Callable[[], list[RunView]]", each: bool, pause: float) -> None
         lines = [list(row.values()) for row in rows]
         columns = range(2, len(rows[0]))
         grid = terminal.grid(list(rows[0]), lines, right=columns, wrap=False)
-        problems = [Text(text, style="yellow") for view in views for text in view.problems]
+        problems = [
+            Text(terminal.plain(text), style="yellow") for view in views for text in view.problems
+        ]
         return Group(grid, *problems)
 
     views = poll()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedctl.commands.options import output_option, path_type, sets_option
+from fedctl.commands.output import echo
 from fedctl.errors import Stopped
 from trainer.files import as_json
 
@@ -82,7 +83,7 @@ def run(
     launch.run(plan, lambda: view(plan.experiment, quiet, output))
     result = _report(_read([plan.folder]), plan.folder, "folder" if quiet else output)
     if output == "json" and not quiet:
-        click.echo(as_json(result, indent=2))
+        echo(as_json(result, indent=2))
 
 
 @click.command()
@@ -149,7 +150,7 @@ def sweep(
     if dry_run:
         _show_plan(batch, output)
         return
-    click.echo(batch.text(), err=output == "json")
+    echo(batch.text(), err=output == "json")
     outcomes = at_work.run(batch, fail_fast, lambda: overview(*batch.work(), output))
     error = at_work.verdict(outcomes)
     result: dict[str, Any] = {}
@@ -162,10 +163,10 @@ def sweep(
         result = _report(groups, batch.folder, output, layout)
     if output == "json":
         result |= {"sweep": [outcome.as_dict() for outcome in outcomes]}
-        click.echo(as_json(result, indent=2))
+        echo(as_json(result, indent=2))
     for outcome in outcomes:
         if outcome.state == at_work.FAILED:
-            click.echo(f"{outcome.item.variant.name}: {outcome.problem}", err=True)
+            echo(f"{outcome.item.variant.name}: {outcome.problem}", err=True)
     if error:
         raise error
 
@@ -185,9 +186,9 @@ def _show_plan(batch: "Batch", output: str) -> None:
         for item in batch.items
     ]
     if output == "json":
-        click.echo(as_json(batch.as_dict(), indent=2))
+        echo(as_json(batch.as_dict(), indent=2))
     else:
-        click.echo(batch.text())
+        echo(batch.text())
         table.show(rows)
 
 
@@ -235,7 +236,7 @@ def report_runs(
     layout = Layout(marks=marks)
     result = _report(_read(folders, each), out or default_folder(list(folders)), output, layout)
     if output == "json":
-        click.echo(as_json(result, indent=2))
+        echo(as_json(result, indent=2))
 
 
 def _read(folders: Sequence[Path], each: bool = False) -> "list[Group]":
@@ -256,12 +257,12 @@ def _report(
 
     page, picture, *tables = pages.write(groups, out, layout)
     if output == "folder":
-        click.echo(out)
+        echo(out)
     elif output == "text":
         table.show(table.Table(groups, layout.columns if layout else ()).cells())
-        click.echo(f"report   {page}\npicture  {picture}")
+        echo(f"report   {page}\npicture  {picture}")
         if tables:
-            click.echo(f"table    {', '.join(map(str, tables))}")
+            echo(f"table    {', '.join(map(str, tables))}")
     result: dict[str, Any] = {
         "runs": [summary(run, base_bytes(groups)) for group in groups for run in group.runs]
     }

@@ -8,6 +8,7 @@ import click
 
 from fedctl.commands.manifests import release_of, run_options
 from fedctl.commands.options import Duration, cluster_options, output_option
+from fedctl.commands.output import echo
 from fedctl.errors import FedctlError, Stopped, UserError
 from trainer.files import as_json
 
@@ -76,7 +77,7 @@ def submit(
     if dry_run == "client":
         if output == "json":
             text = as_json([one.obj for one in submitting.documents(text)], indent=2) + "\n"
-        click.echo(text, nl=False)
+        echo(text, nl=False, exact=True)
         return
     preconditions.check(cluster, release)
     found = submitting.documents(text)
@@ -96,7 +97,7 @@ def _lint(release: "Release") -> None:
 
     found = lint.problems(release)
     for problem in found:
-        click.echo(problem.line(), err=True)
+        echo(problem.line(), err=True)
     wrong = [problem for problem in found if problem.level == "error"]
     if wrong:
         raise UserError(f"{release.name}: {len(wrong)} problem(s) found; nothing was submitted")
@@ -114,7 +115,7 @@ def _print(
 ) -> None:
     for one in sent:
         for warning in one.warnings:
-            click.echo(f"warning: {one.what}: {warning}", err=True)
+            echo(f"warning: {one.what}: {warning}", err=True)
     changed = any(one.result != "unchanged" for one in sent)
     if output == "json":
         tree = {
@@ -130,19 +131,17 @@ def _print(
                 for one in sent
             ],
         }
-        click.echo(as_json(tree, indent=2))
+        echo(as_json(tree, indent=2))
         return
     for one in sent:
-        click.echo(f"{one.what} {one.result}{' (server dry run)' if dry else ''}")
+        echo(f"{one.what} {one.result}{' (server dry run)' if dry else ''}")
     where = f"namespace {cluster.namespace} of {cluster.context}"
     if dry:
-        click.echo(f"{release.name}: {where} accepts it")
+        echo(f"{release.name}: {where} accepts it")
     elif changed:
-        click.echo(f"{release.name} is in {where}; see fedctl status {release.name}")
+        echo(f"{release.name} is in {where}; see fedctl status {release.name}")
     else:
-        click.echo(
-            f"{release.name} already exists in {where} and is identical; nothing was changed"
-        )
+        echo(f"{release.name} already exists in {where} and is identical; nothing was changed")
 
 
 def _follow(cluster: "Cluster", run: str, timeout: float | None, logs: bool, output: str) -> None:
@@ -160,7 +159,7 @@ def _follow(cluster: "Cluster", run: str, timeout: float | None, logs: bool, out
     if logs:
         reader.join(LAST_LINES_SECONDS)
     if output == "text":
-        click.echo(render.status_text(snapshot.read(cluster, run)))
+        echo(render.status_text(snapshot.read(cluster, run)))
 
 
 def _print_log(cluster: "Cluster", run: str, output: str) -> None:
@@ -169,9 +168,9 @@ def _print_log(cluster: "Cluster", run: str, output: str) -> None:
 
     try:
         for line in logs.follow(cluster, run, (0,)):
-            click.echo(line.text, err=output == "json")
+            echo(line.text, err=output == "json")
     except FedctlError as error:
-        click.echo(f"warning: cannot read the log: {error}", err=True)
+        echo(f"warning: cannot read the log: {error}", err=True)
     except BrokenPipeError:
         return  # the reader has closed the pipe
 
@@ -209,7 +208,7 @@ def diff_run(output: str, context: str | None, **given: Any) -> None:
         ) from None  # not 1, which means different, as for diff(1) and kubectl
     if output == "json":
         changes = [{"object": name, "diff": text} for name, text in changed.items()]
-        click.echo(as_json(changes, indent=2))
+        echo(as_json(changes, indent=2))
     else:
-        click.echo("".join(changed.values()), nl=False)
+        echo("".join(changed.values()), nl=False, exact=True)
     click.get_current_context().exit(1 if changed else 0)

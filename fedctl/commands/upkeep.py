@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedctl.commands.options import Duration, cluster_options, output_option
+from fedctl.commands.output import echo
 from fedctl.errors import RunError, UserError
 from trainer.files import as_json
 
@@ -61,14 +62,14 @@ def gc(
     items = leftovers.find(cluster, timedelta(seconds=older_than), claims, everywhere)
     if output == "text":
         if not items:
-            click.echo("nothing to remove")
+            echo("nothing to remove")
             return
         _show(items, everywhere)
     going = [item for item in items if not item.kept]
     if dry_run or not going:
         if output == "json":
             listed = [item.as_dict() for item in items]
-            click.echo(as_json({"found": listed} if dry_run else {"removed": []}, indent=2))
+            echo(as_json({"found": listed} if dry_run else {"removed": []}, indent=2))
         return
     if not yes and not (sys.stdin.isatty() and output == "text"):
         raise UserError("pass --yes to confirm when there is no terminal; --dry-run only lists")
@@ -78,9 +79,9 @@ def gc(
     failed = [(item, problem) for item, problem in results if problem]
     if output == "json":
         ends = [item.as_dict() | {"problem": problem} for item, problem in results]
-        click.echo(as_json({"removed": ends}, indent=2))
+        echo(as_json({"removed": ends}, indent=2))
     else:
-        click.echo(f"{len(results) - len(failed)} removed")
+        echo(f"{len(results) - len(failed)} removed")
     if failed:
         raise RunError(f"{len(failed)} could not be removed: {failed[0][0].what}: {failed[0][1]}")
 
@@ -124,8 +125,8 @@ def doctor(context: str | None, namespace: str | None, output: str) -> None:
         if output == "text":
             level = click.style(f"{finding.level:<8}", fg=COLOURS[finding.level])
             remedy = f"; {finding.remedy}" if finding.remedy else ""
-            click.echo(f"{level} {finding.check:<13} {finding.text}{remedy}")
+            echo(f" {finding.check:<13} {finding.text}{remedy}", styled=level)
     if output == "json":
-        click.echo(as_json([vars(finding) for finding in found], indent=2))
+        echo(as_json([vars(finding) for finding in found], indent=2))
     if error := examination.verdict(found):
         raise error

@@ -45,7 +45,6 @@ class Started:
     def __init__(self, plan: Plan, devices: Sequence[str] = ()) -> None:
         self.plan = plan
         self.rounds_done = runs.checkpoint_round(plan.folder) if plan.resume else 0
-        self._first_round = self.rounds_done
         self._existed = plan.folder.is_dir()
         self._tail = runs.Tail(plan.folder / runs.METRICS)
         self._quiet, self._stops, self._told = True, 0, 0
@@ -59,18 +58,10 @@ class Started:
 
     def advance(self, view: View, stops: int) -> bool:
         """Show new rows and pass on requests to stop; return whether the ranks have ended."""
-        ranks, start = self._ranks, self._first_round
+        ranks = self._ranks
         asked_before, self._stops = self._stops, stops
         ended = ranks.ended()
-        # A resumed run first cuts off the rows after its checkpoint, then reports its round.
-        rows = self._tail.rows() if runs.reached(self.plan.folder, start) else []
-        for row in (row for row in rows if row["round"] > start or not self.plan.resume):
-            self.rounds_done, self._quiet = row["round"], False
-            view.row(row)
-        notices = runs.notices(self.plan.folder)
-        for text in notices[self._told :]:
-            view.notice(text)
-        self._told = len(notices)
+        self._show(view)
         if ended:
             return True
         if self._quiet:
@@ -85,6 +76,23 @@ class Started:
         if stops > 1 or overdue:
             ranks.end()
         return False
+
+    def _show(self, view: View) -> None:
+        """Show what rank 0 has told since the last look."""
+        first = runs.first_rank(self.plan.folder)
+        if first is None:
+            return
+        for text in first.notices[self._told :]:
+            view.notice(text)
+        self._told = len(first.notices)
+        if first.resumed_at is None:  # it may still have to cut off the rows after its checkpoint
+            return
+        if self._quiet:
+            self.rounds_done = first.resumed_at
+        for row in self._tail.rows():
+            if row["round"] > first.resumed_at or not self.plan.resume:
+                self.rounds_done, self._quiet = row["round"], False
+                view.row(row)
 
     def end(self) -> None:
         """Kill the processes that are left, and leave the folder to others."""
@@ -107,7 +115,7 @@ class Started:
 
 def _prepare(plan: Plan) -> Lock:
     """Take the run folder, and write the experiment into it."""
-    folder = plan.folder
+    folder, existed = plan.folder, plan.folder.is_dir()
     try:
         (folder / "logs").mkdir(parents=True, exist_ok=True)
         lock = Lock(folder)
@@ -125,6 +133,8 @@ def _prepare(plan: Plan) -> Lock:
             write_atomically(folder / runs.EXPERIMENT, plan.experiment.canonical())
     except OSError as error:
         lock.release()
+        if not plan.resume:
+            _remove(folder, keep_folder=existed)
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
     except BaseException:
         lock.release()

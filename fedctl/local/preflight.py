@@ -120,8 +120,12 @@ def with_absolute_data(experiment: Experiment) -> Experiment:
     """Return the experiment with an absolute data path, which any working folder can use."""
     if experiment.data.path is None:
         return experiment
-    path = Path(os.path.abspath(Path(experiment.data.path).expanduser()))
-    if not path.exists():
+    try:
+        path = Path(os.path.abspath(Path(experiment.data.path).expanduser()))
+        there = path.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, say, or no such user
+        raise ConfigError("data.path", f"{experiment.data.path}: {error}") from None
+    if not there:
         raise ConfigError("data.path", f"{experiment.data.path} does not exist")
     if experiment.data.name == "npz" and not path.is_file():
         raise ConfigError("data.path", f"{experiment.data.path} is not a file")

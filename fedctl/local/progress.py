@@ -5,6 +5,7 @@ import time
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TextIO
 
+from fedctl import terminal
 from fedctl.report.runs import Row, frozen, saved, tested, uploaded, wire
 from fedctl.report.summary import loss, megabytes, percent, seconds
 from trainer.config.schema import Experiment
@@ -80,7 +81,7 @@ class Plain(View):
         )
 
     def notice(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        terminal.tell(text, self._stream)
 
 
 class Live(View):
@@ -104,7 +105,7 @@ class Live(View):
         self._live.stop()
 
     def preparing(self, hint: str) -> None:
-        self._hint = hint
+        self._hint = terminal.plain(hint)
 
     def row(self, row: Row) -> None:
         self._eta.row(row)
@@ -113,7 +114,7 @@ class Live(View):
             self._tests.append(row)
 
     def notice(self, text: str) -> None:
-        self._notice = text
+        self._notice = terminal.plain(text)
 
     def _picture(self) -> "RenderableType":
         from rich.console import Group

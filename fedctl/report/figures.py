@@ -5,20 +5,24 @@ same in print.
 """
 
 import io
+import logging
 import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
-
 from fedctl.report.groups import Group, Point
 from fedctl.report.runs import Row, frozen, uploaded
 from fedctl.report.table import RESULTS
 from trainer.metrics.catalog import NOT_UPLOADED, TRAFFIC
+
+# It warns of a home folder that is read-only, and then works without one.
+logging.getLogger("matplotlib").setLevel(logging.ERROR)
+
+import matplotlib  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.ticker import MaxNLocator, PercentFormatter  # noqa: E402
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#777777")
 STYLES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1, 1, 1)))

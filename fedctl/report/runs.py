@@ -175,6 +175,7 @@ class Rank:
     round: int
     modified: float
     notices: tuple[str, ...] = ()  # what it wants a person to know
+    resumed_at: int | None = None  # the round after which it began; None: it is not yet known
 
 
 def ranks(folder: Path) -> list[Rank]:
@@ -193,6 +194,7 @@ def ranks(folder: Path) -> list[Rank]:
                     round=int(record["round"]),
                     modified=path.stat().st_mtime,
                     notices=tuple(map(str, record.get("notices", ()))),
+                    resumed_at=record.get("resumed_at"),
                 )
             )
         except (OSError, ValueError, KeyError, TypeError):
@@ -200,14 +202,9 @@ def ranks(folder: Path) -> list[Rank]:
     return sorted(found, key=lambda rank: rank.rank)
 
 
-def notices(folder: Path) -> tuple[str, ...]:
-    """Return what rank 0 wants a person to know of this start."""
-    return next((rank.notices for rank in ranks(folder) if rank.rank == 0), ())
-
-
-def reached(folder: Path, number: int) -> bool:
-    """Return whether rank 0 has reported this round or a later one since it was started."""
-    return number == 0 or any(rank.rank == 0 and rank.round >= number for rank in ranks(folder))
+def first_rank(folder: Path) -> Rank | None:
+    """Return the record of rank 0, if it has started."""
+    return next((rank for rank in ranks(folder) if rank.rank == 0), None)
 
 
 def checkpoint_round(folder: Path) -> int:

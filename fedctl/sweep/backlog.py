@@ -4,7 +4,6 @@ A run is recognised by the digest of its settings, whatever its name. Nothing is
 except that `plan` clears a failed start.
 """
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from fedctl.report import runs
 from fedctl.report.summary import leaves
 from fedctl.sweep.variants import Variant
 from trainer import lock
+from trainer.config import documents
 from trainer.config.errors import ConfigError
 from trainer.config.load import validate
 from trainer.config.schema import Experiment
@@ -75,9 +75,9 @@ def _held(folder: Path) -> dict[Path, tuple[str, Experiment | None]]:
     found: dict[Path, tuple[str, Experiment | None]] = {}
     for path in sorted(folder.glob(f"*/{runs.EXPERIMENT}")):
         try:
-            experiment = validate(json.loads(path.read_text("utf-8")))
+            experiment = validate(documents.read(path))
             found[path.parent] = experiment.digest(), experiment
-        except (OSError, ValueError, TypeError, ConfigError):
+        except (AttributeError, ConfigError):
             found[path.parent] = "", None
     return found
 

@@ -4,14 +4,16 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 
 from fedctl import bundled, explain
 from fedctl.report import table
+from trainer.config import documents, load
 from trainer.config.base import Section, setting
 from trainer.config.errors import ConfigError
 
+BASE = "base"  # a preset or file, by this name also in the grid and in single runs
+MOST_RUNS = 10_000  # of a sweep
 X = Literal["bytes", "rounds", "time"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -72,7 +74,7 @@ class Sweep(Section):
     runs: tuple[dict[str, Any], ...] = setting(
         (), help="settings of single runs by dotted key, each combined with the grid"
     )
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = setting(
+    seeds: tuple[Annotated[int, Field(ge=0, le=2**63 - 1)], ...] = setting(
         (), help="every run once for each seed; a number n means 1 to n"
     )
     report: Report = setting(Report(), help="the combined report")
@@ -83,6 +85,8 @@ class Sweep(Section):
         if isinstance(value, int) and not isinstance(value, bool):
             if value < 1:
                 raise ValueError("a number of seeds starts at 1")
+            if value > MOST_RUNS:
+                raise ValueError(f"{value} is too many; at most {MOST_RUNS:,}, or list them")
             return tuple(range(1, value + 1))
         if isinstance(value, list | tuple):
             return tuple(value)
@@ -99,21 +103,32 @@ class Sweep(Section):
 def read(source: str) -> Sweep:
     """Read the sweep of this name or in this file; raise a ConfigError for the first wrong key."""
     path = _find(source)
-    try:
-        tree = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(source, f"cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}: " if mark else ""
-        raise ConfigError(source, f"{where}not YAML: {getattr(error, 'problem', error)}") from None
+    tree = documents.read(path, source)
     if not isinstance(tree, dict):
         raise ConfigError(source, "a sweep is a mapping of keys to values")
     try:
         sweep = Sweep.model_validate(tree)
     except ValidationError as error:
         raise _explain(error, tree) from None
-    return sweep if sweep.name else sweep.model_copy(update={"name": path.stem})
+    own = {} if sweep.name else {"name": path.stem}
+    return sweep.model_copy(update=own | _with_bases_located(sweep, path.parent))
+
+
+def _with_bases_located(sweep: Sweep, folder: Path) -> dict[str, Any]:
+    """Return the parts of a sweep that name bases, whose files are relative to the sweep's."""
+
+    def located(base: Any) -> Any:
+        if base is None or base in load.preset_names(bundled.PRESETS):
+            return base
+        return str(load.located(str(base), folder))
+
+    def inside(tree: dict[str, Any]) -> dict[str, Any]:
+        return {**tree, BASE: located(tree[BASE])} if BASE in tree else tree
+
+    grid = sweep.grid
+    if BASE in grid:
+        grid = {**grid, BASE: [located(base) for base in grid[BASE]]}
+    return {"base": located(sweep.base), "grid": grid, "runs": tuple(map(inside, sweep.runs))}
 
 
 def _find(source: str) -> Path:

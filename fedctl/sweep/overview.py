@@ -9,6 +9,7 @@ import time
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TextIO
 
+from fedctl import terminal
 from fedctl.local.progress import PREPARING, STARTING, View
 from fedctl.report.runs import Row, tested, uploaded
 from fedctl.report.summary import megabytes, percent, seconds
@@ -106,7 +107,7 @@ class Plain(Overview):
 
     def notice(self, text: str) -> None:
         self._printed = time.monotonic()
-        print(text, file=self._stream, flush=True)
+        terminal.tell(text, self._stream)
 
     def refresh(self) -> None:
         if time.monotonic() - self._printed < STATUS_SECONDS:
@@ -136,7 +137,9 @@ class Live(Overview):
         self._live.stop()
 
     def notice(self, text: str) -> None:
-        self._live.console.print(text, highlight=False, markup=False)  # stays, above the picture
+        self._live.console.print(
+            terminal.plain(text), highlight=False, markup=False
+        )  # stays, above the picture
 
     def refresh(self) -> None:
         if time.monotonic() - self._drawn >= REDRAW_SECONDS:
@@ -146,6 +149,7 @@ class Live(Overview):
     def _picture(self) -> "RenderableType":
         from rich.progress_bar import ProgressBar
         from rich.table import Table
+        from rich.text import Text
 
         grid = Table.grid(padding=(0, 2))
         grid.add_column(overflow="ellipsis", no_wrap=True, max_width=48)
@@ -156,9 +160,10 @@ class Live(Overview):
         )
         for line in self.active:
             width = len(str(line.rounds))
+            doing = line.doing or f"{line.round:>{width}}/{line.rounds}  accuracy {line.accuracy}"
             grid.add_row(
-                line.name,
+                Text(terminal.plain(line.name)),
                 ProgressBar(total=line.rounds, completed=line.round, width=30),
-                line.doing or f"{line.round:>{width}}/{line.rounds}  accuracy {line.accuracy}",
+                Text(terminal.plain(doing)),
             )
         return grid

@@ -4,6 +4,7 @@ A run is the sweep's base with some settings laid over it, as by `fedctl run BAS
 digest of the result is its identity; the name is for people.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,13 +15,14 @@ from typing import Any
 from fedctl import bundled
 from fedctl.explain import leaf
 from fedctl.local import preflight
-from fedctl.sweep.file import Sweep
+from fedctl.sweep.file import BASE, MOST_RUNS, Sweep
 from trainer.config.errors import ConfigError
+from trainer.config.fit import ineffective
 from trainer.config.load import load, parse_set
 from trainer.config.schema import Experiment
 
 LONGEST_NAME = 100  # of a folder, in characters
-BASE, SEED, NAME = "base", "seed", "name"
+SEED, NAME = "seed", "name"
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,9 @@ class Variant:
 
 def variants(sweep: Sweep, sets: Sequence[str]) -> list[Variant]:
     """Return every run of the sweep; raise a ConfigError if one is invalid or two are the same."""
+    count = math.prod(map(len, sweep.grid.values())) * (len(sweep.runs) or 1)
+    if (count := count * (len(sweep.seeds) or 1)) > MOST_RUNS:
+        raise ConfigError("grid", f"{count:,} runs; at most {MOST_RUNS:,} are one sweep")
     chosen = list(_choices(sweep))
     typed = dict(map(parse_set, sets))
     _set_leaves_what_varies(typed, chosen)
@@ -52,6 +57,7 @@ def variants(sweep: Sweep, sets: Sequence[str]) -> list[Variant]:
         default = experiment.name
         found.append(Variant(name or default, group or default, experiment, experiment.digest()))
     _all_differ(found)
+    _refuse_ineffective(found, {*sweep.set, *_keys(chosen), *typed})
     return _unambiguous(found)
 
 
@@ -80,6 +86,7 @@ def _experiment(sweep: Sweep, choice: Mapping[str, Any], typed: Mapping[str, Any
         {} if base is None else str(base),
         sets=[f"{key}={leaf(value)}" for key, value in layers],
         presets=bundled.PRESETS,
+        ineffective_allowed=True,  # in some of the runs
     )
     return preflight.with_absolute_data(experiment)
 
@@ -102,6 +109,15 @@ def _all_differ(found: list[Variant]) -> None:
             names = " and ".join(dict.fromkeys([twin.name, variant.name]))
             raise ConfigError(names, f"two runs of the same settings (digest {twin.digest})")
         seen[variant.digest] = variant
+
+
+def _refuse_ineffective(found: list[Variant], given: set[str]) -> None:
+    """Raise if a setting that the sweep gives has no effect in any run."""
+    reasons = [dict(ineffective(variant.experiment)) for variant in found]
+    for key, problem in reasons[0].items():
+        ours = any(f"{key}.".startswith(f"{own}.") for own in given)
+        if ours and all(key in others for others in reasons):
+            raise ConfigError(key, f"{problem} (in every run)")
 
 
 # ---------------------------------------------------------------------------------------------

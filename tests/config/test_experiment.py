@@ -1,6 +1,7 @@
 """The experiment: precedence, canonical form, and one clear line for each mistake."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -8,8 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedctl.chart.schema import Values
+from fedctl.sweep.file import Sweep
+from trainer.config import documents
 from trainer.config.errors import ConfigError
-from trainer.config.keys import settings
+from trainer.config.keys import sections, settings
 from trainer.config.load import load, parse_set
 from trainer.config.schema import Experiment
 
@@ -61,6 +65,18 @@ MISTAKES = [
     (["lr=3"], "lr: unknown key; did you mean optimizer.lr?"),
     (["sync.name=gwpf", "sync.quorun=1"], "sync.quorun: unknown key; did you mean sync.quorum?"),
     (["sync.quorum=1"], "sync.quorum: unknown key; it belongs to sync.name=gwpf"),
+    (["rounds=true"], "rounds: true: input should be a valid integer"),
+    (["rounds=010"], "rounds: 010 is a number to some readers of YAML, and text to others"),
+    (["rounds=1:30"], "rounds: 1:30 is a number to some readers of YAML"),
+    (["rounds=2024-01-01"], "rounds: '2024-01-01': input should be a valid integer"),
+    (["rounds={a: 1, a: 2}"], "rounds: a is given twice"),
+    (["clients=1000000000000"], "clients: 1000000000000: input should be less than or equal to 1"),
+    (["seed=18446744073709551616"], "seed: 18446744073709551616: input should be less than or"),
+    (["rounds=1" + "0" * 5000], "rounds: has a number of 5001 digits; at most 30 are read"),
+    (["name=" + "x" * 5000], "name: use lower-case letters"),
+    (["rounds=" + "x" * 5000], "rounds: '" + "x" * 79 + "...: input should be a valid integer"),
+    (["schedule.phases.²=1"], "schedule.phases: {'²': 1}: input should be"),
+    (["data.std=[0]"], "data.std.0: 0: input should be greater than 0"),
     (["rounds=0"], "rounds: 0: input should be greater than or equal to 1"),
     (["participation=1.5"], "participation: 1.5: input should be less than or equal to 1"),
     (["rounds=abc"], "rounds: 'abc': input should be a valid integer"),
@@ -113,7 +129,7 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize("sets,line", MISTAKES, ids=[sets[-1] for sets, _ in MISTAKES])
+@pytest.mark.parametrize("sets,line", MISTAKES, ids=[sets[-1][:40] for sets, _ in MISTAKES])
 def test_a_mistake_is_one_line_with_the_users_key(sets, line):
     with pytest.raises(ConfigError) as error:
         load({}, sets=sets)
@@ -146,7 +162,7 @@ def test_files_that_cannot_be_read(tmp_path, presets):
             "sync": {"name": "gwpf", "threshold": threshold},
         },
         st.floats(1e-12, 1e3),
-        st.integers(1, 10**12),
+        st.integers(1, 10**9),
         st.floats(0, 1),
     )
 )
@@ -181,3 +197,129 @@ def test_floor_zero_needs_no_torch():
         "assert not {'torch', 'numpy', 'prometheus_client'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_extends_is_relative_to_the_file_that_has_it(presets, tmp_path, monkeypatch):
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/base.yaml").write_text("extends: child\nseed: 3\n")
+    (tmp_path / "a/b/mine.yaml").write_text("extends: ../base.yaml\nclients: 4\n")
+    (tmp_path / "elsewhere").mkdir()
+    for folder in (tmp_path, tmp_path / "elsewhere", tmp_path / "a/b"):
+        monkeypatch.chdir(folder)
+        experiment, origins = load(tmp_path / "a/b/mine.yaml", presets=presets)
+        assert (experiment.seed, experiment.clients, experiment.rounds) == (3, 4, 8)
+        assert origins["seed"] == f"file {tmp_path}/a/b/../base.yaml"
+
+
+def test_files_that_extend_each_other(tmp_path):
+    (tmp_path / "a.yaml").write_text("extends: ./b.yaml\n")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
+    for name in range(30):
+        (tmp_path / f"{name}.yaml").write_text(f"extends: {name + 1}.yaml\n")
+    (tmp_path / "list.yaml").write_text("extends: [a, b]\n")
+    (tmp_path / "twice.yaml").write_text("optimizer.lr: 1\noptimizer: {lr: 2}\n")
+    for name, line in [
+        ("a.yaml", f"extends: {tmp_path}/a.yaml -> ./b.yaml -> a.yaml is a cycle; remove one"),
+        ("0.yaml", f"extends: {tmp_path}/20.yaml is extended over 20 steps; merge some"),
+        ("list.yaml", "extends: ['a', 'b']: write the name of a preset or a file"),
+        ("twice.yaml", f"{tmp_path}/twice.yaml: optimizer.lr is given twice; remove one of them"),
+    ]:
+        with pytest.raises(ConfigError) as error:
+            load(tmp_path / name)
+        assert str(error.value).startswith(line)
+
+
+def test_a_json_file_is_read_as_json(tmp_path):
+    (tmp_path / "mine.json").write_text('{\n\t"rounds": 3,\n\t"description": "\\ud83d\\ude00"}')
+    experiment, _ = load(tmp_path / "mine.json")
+    assert (experiment.rounds, experiment.description) == (3, "😀")
+
+
+NUMBERS = [setting.key for setting in settings() if re.search(r"\b(int|float)\b", setting.type)]
+
+
+@pytest.mark.parametrize("value", ["true", "'3'", "1.5e400", "3e30", "-3e30", "2024-01-01"])
+def test_what_is_no_number_is_none_anywhere(value):
+    """For every setting, a switch, text and numbers beyond all limits are refused by its key."""
+    for setting in settings():
+        if not setting.key.startswith("schedule.phases") and setting.key in NUMBERS:
+            chosen = [setting.variant] if setting.variant and " or " not in setting.variant else []
+            with pytest.raises(ConfigError) as error:
+                load({}, sets=[*chosen, f"{setting.key}={value}"])
+            assert error.value.key.startswith(setting.key), error.value
+            assert "\n" not in str(error.value) and len(str(error.value)) < 200
+
+
+def test_every_number_has_limits():
+    for key, schema in [
+        *number_schemas(Experiment),
+        *number_schemas(Values),
+        *number_schemas(Sweep),
+    ]:
+        assert {"maximum", "exclusiveMaximum"} & schema.keys(), key
+        assert {"minimum", "exclusiveMinimum"} & schema.keys(), key
+
+
+def number_schemas(model):
+    """Every number in a model's JSON schema, with the path to it."""
+
+    def walk(node, path):
+        if isinstance(node, dict):
+            if node.get("type") in ("integer", "number"):
+                yield path, node
+            for key, value in node.items():
+                yield from walk(value, f"{path}/{key}")
+        elif isinstance(node, list):
+            for index, item in enumerate(node):
+                yield from walk(item, f"{path}/{index}")
+
+    found = [*walk(model.model_json_schema(), model.__name__)]
+    assert found
+    return found
+
+
+INEFFECTIVE = [
+    ("data.path=/none", "data.path: has no effect while data.name is digits; drop it, or set "
+     "data.name=npz"),
+    ("data.threads=2", "data.threads: has no effect while data.name is digits; drop it, or set "
+     "data.name=imagenet"),
+    ("optimizer.state=keep", "optimizer.state: has no effect while optimizer.momentum is 0.0"),
+    ("optimizer.warmup_lr=0.1", "optimizer.warmup_lr: has no effect while optimizer.warmup_rounds"),
+    ("stragglers.least=0.5", "stragglers.least: has no effect while stragglers.slow is 0.0"),
+    ("metrics.wandb.project=x", "metrics.wandb.project: has no effect while metrics.wandb.mode is "
+     "disabled; drop it, or set metrics.wandb.mode=offline or online"),
+    ("metrics.mlflow.uri=http://x", "metrics.mlflow.uri: has no effect while metrics.mlflow.enabled"
+     " is false; drop it, or set metrics.mlflow.enabled=true"),
+    ("model.groups=4", "model.groups: has no effect while model.norm is null; drop it"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "line"), INEFFECTIVE, ids=[text for text, _ in INEFFECTIVE])
+def test_a_setting_without_effect_is_refused_where_it_was_asked_for(tmp_path, text, line):
+    key, _, value = text.partition("=")
+    (tmp_path / "base.yaml").write_text(f"{key}: {value}\n")
+    (tmp_path / "mine.yaml").write_text("extends: base.yaml\n")
+    for source, sets in (({}, [text]), (tmp_path / "base.yaml", [])):
+        with pytest.raises(ConfigError) as error:
+            load(source, sets=sets)
+        assert str(error.value).startswith(line)
+    carried, _ = load(tmp_path / "mine.yaml")
+    (tmp_path / "whole.json").write_text(carried.canonical())
+    assert load(tmp_path / "whole.json")[0] == carried  # as resume reads it
+
+
+def test_what_can_be_ineffective_names_settings_that_exist():
+    def sections_below(section):
+        yield section
+        for field in section.model_fields.values():
+            for below in sections(field.annotation):
+                yield from sections_below(below)
+
+    declared = 0
+    for section in sections_below(Experiment):
+        for name, only in section.effects.items():
+            declared += 1
+            assert name in section.model_fields and only.key in section.model_fields
+            valid = [*only.values] or [*documents.parse(f"[{only.remedy}]", "remedy")]
+            assert valid and all(map(only.holds, valid))
+    assert declared > 15

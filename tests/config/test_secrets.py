@@ -73,7 +73,9 @@ def test_a_mistake_quotes_no_secret_either(key):
 
 @pytest.mark.parametrize("url", [text for text in PLAIN if "://" in text])
 def test_other_addresses_are_accepted(url):
-    experiment, _ = load({}, sets=[f"metrics.mlflow.uri={json.dumps(url)}"])
+    experiment, _ = load(
+        {}, sets=["metrics.mlflow.enabled=true", f"metrics.mlflow.uri={json.dumps(url)}"]
+    )
     assert experiment.metrics.mlflow.uri == url
 
 

@@ -236,6 +236,11 @@ def test_a_client_without_samples_names_alpha() -> None:
     assert "of 10 would hold no sample; raise alpha" in caught.value.problem
 
 
+def test_more_shards_than_samples_are_refused_before_they_are_cut() -> None:
+    with pytest.raises(ConfigError, match="more shards than the 60 samples; lower per_client"):
+        partition(Shards(per_client=1_000_000), labelled([60]), 60, 1)
+
+
 def test_a_client_without_samples_names_per_client() -> None:
     with pytest.raises(ConfigError) as caught:
         partition(Shards(per_client=50), labelled([10]), 10, 1)

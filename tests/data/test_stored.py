@@ -1,6 +1,7 @@
 """ImageNet in its files: crops, labels, the order of work, and a clear line for each fault."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -205,6 +206,25 @@ def test_a_damaged_list_is_made_anew(root: Path) -> None:
     opened(root)
     (root / ".fedctl-train.npz").write_bytes(b"half a fi")
     assert len(opened(root).x_train) == 18
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"labels": np.full(18, 10**9)},
+        {"labels": np.zeros(17, int)},
+        {"labels": np.zeros(18)},
+        {"ends": np.arange(18)},
+        {"ends": np.full(18, 10**9)},
+        {"names": np.zeros(10**6, np.uint8)},
+    ],
+)
+def test_a_list_that_leads_elsewhere_is_made_anew(root: Path, change: dict[str, Any]) -> None:
+    files = opened(root).x_train.files
+    with np.load(root / ".fedctl-train.npz") as cached:
+        np.savez(root / ".fedctl-train.npz", **{**cached, **change})
+    again = opened(root).x_train.files
+    assert (again.names, again.labels.tolist()) == (files.names, files.labels.tolist())
 
 
 def test_data_that_cannot_be_written_to_has_its_list_in_the_users_cache(

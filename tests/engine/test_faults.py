@@ -35,7 +35,7 @@ def fail(tmp_path, tree, *more, text=None, **env) -> dict[str, object]:
 def test_an_experiment_that_is_no_json(tmp_path):
     record = fail(tmp_path, {}, text="{")
     assert record["exit"] == 2
-    assert "not the JSON of an experiment" in record["message"]
+    assert "line 1: not JSON: expecting property name" in record["message"]
 
 
 def test_more_ranks_in_the_experiment_than_processes(tmp_path):

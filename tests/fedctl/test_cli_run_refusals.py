@@ -46,7 +46,8 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--ranks", "11"], "ranks: 11 is more than clients (10)"),
         (["--set", "clients=3", "--ranks", "4"], "ranks: 4 is more than clients (3)"),
         (["--set", "data.name=npz"], "data: name npz needs path; set data.path"),
-        (["--set", "data.path=no.npz"], "data.path: no.npz does not exist"),
+        (["--set", "data.path=no.npz"], "data.path: has no effect while data.name is digits; drop"),
+        (["--set", "data.name=npz", "--set", "data.path=no.npz"], "data.path: no.npz does not "),
         (["--set", "metrics.port=65535", "--ranks", "2"], "metrics.port: 65535 leaves no port for"),
         (
             ["--set", "metrics.host=no.such.host.invalid", "--set", "metrics.port=9"],

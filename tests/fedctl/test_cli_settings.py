@@ -78,7 +78,7 @@ def test_show_says_why_as_json(fedctl: Invoke) -> None:
 
 def test_explain_a_setting(fedctl: Invoke) -> None:
     assert fedctl("explain", "rounds").stdout == (
-        "rounds: int >= 1, default 60\n"
+        "rounds: int >= 1 <= 1000000000, default 60\n"
         "    rounds of the run; each ends in a synchronisation [rounds]\n"
     )
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from websocket import ABNF
 
-from fedctl.cluster.api import client, errors, kinds
+from fedctl.cluster.api import client, errors, kinds, server
+from fedctl.cluster.api.execution import ENDED, MOST_STDERR_BYTES, STDERR, Execution
 from fedctl.errors import FedctlError, RunError
 from tests import patience
 from tests.fedctl.apiserver import ApiServer, PlainRefusal, Refusal, kubeconfig
@@ -202,6 +204,33 @@ def test_logs_and_proxies_are_read_as_text(apiserver, cluster):
     assert list(cluster.logs("p", "pytorch", tail=5)) == ["one", "two"]
     assert apiserver.requests[-1].query == {"container": "pytorch", "tailLines": "5"}
     assert cluster.proxy("p", 9401, "/metrics") == "fedctl_round 3\n"
+
+
+def test_a_log_without_line_breaks_is_cut(apiserver, cluster, monkeypatch):
+    monkeypatch.setattr(server, "MOST_LINE_BYTES", 1000)
+    apiserver.texts["/api/v1/namespaces/lab/pods/p/log"] = "x" * 300_000
+    lines = list(cluster.logs("p", "pytorch"))
+    assert len(lines) > 1 and "".join(lines) == "x" * 300_000
+
+
+def test_of_a_commands_errors_only_the_end_is_kept():
+    frames = [(STDERR, b"a" * 10**6), (STDERR, b"the reason"), (ENDED, b'{"status":"Success"}')]
+
+    class Socket:
+        def recv_data_frame(self, control):
+            if not frames:
+                return ABNF.OPCODE_CLOSE, ABNF()
+            channel, data = frames.pop(0)
+            return ABNF.OPCODE_BINARY, ABNF(data=bytes([channel]) + data)
+
+        def close(self):
+            pass
+
+        shutdown = close
+
+    done = Execution(Socket())
+    assert list(done) == [] and done.status == 0
+    assert len(done.stderr) == MOST_STDERR_BYTES and done.stderr.endswith("the reason")
 
 
 def test_a_request_that_the_server_asks_to_repeat_is_repeated(apiserver, cluster):

@@ -7,10 +7,11 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from fedctl.cluster.transfer import packer
+from fedctl.cluster.transfer import folder, packer
 from fedctl.cluster.transfer.folder import arriving, unpack
 from fedctl.errors import RunError, UserError
 
@@ -136,6 +137,72 @@ def test_no_link_arrives(tmp_path: Path) -> None:
         unpack([stream.getvalue()], into, lambda *_: None)
 
 
+def stream_of(*members: tuple[tarfile.TarInfo, bytes], total: Any = 100) -> bytes:
+    """A stream of members with any header, whether or not so many bytes follow."""
+    first = io.BytesIO()
+    with tarfile.open(fileobj=first, mode="w|") as tar:
+        packer.add(tar, packer.FIRST, total)
+    head = first.getvalue()[: 2 * tarfile.BLOCKSIZE]  # without the blocks that end an archive
+    return head + b"".join(
+        member.tobuf(tarfile.PAX_FORMAT) + content.ljust(-(-len(content) // 512) * 512, b"\0")
+        for member, content in members
+    )
+
+
+def member(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
+    found = tarfile.TarInfo(name)
+    found.size, found.type = size, kind
+    return found
+
+
+HOSTILE = {
+    "too large": ([(member("a", 10**12), b"x" * 100)], 100, "sent more than the 0 MB that it ann"),
+    "no room": ([], 10**18, "has room for .* MB, but the run folder has 1,000,000,000,000 MB"),
+    "negative": ([], -1, "is damaged .its size is no number.; try again"),
+    "no number": ([], "x", "is damaged .its size is no number.; try again"),
+    "device": ([(member("a", 0, tarfile.CHRTYPE), b"")], 100, "sent a, which is not a plain file"),
+    "pipe": ([(member("a", 0, tarfile.FIFOTYPE), b"")], 100, "sent a, which is not a plain file"),
+    "hard link": ([(member("a", 0, tarfile.LNKTYPE), b"")], 100, "a, which is not a plain file"),
+    "folder": ([(member("a", 0, tarfile.DIRTYPE), b"")], 100, "a, which is not a plain file"),
+    "sparse": ([(member("a", 9, tarfile.GNUTYPE_SPARSE), b"")], 100, "pod|damaged|connection"),
+    "long header": ([(member("a", 8 * 10**9, tarfile.XHDTYPE), b"")], 100, "header of 8,000,000,0"),
+    "long name": ([(member("a", 8 * 10**9, tarfile.GNUTYPE_LONGNAME), b"")], 100, "a header of"),
+    "long list": ([(member(packer.LAST, 8 * 10**9), b"")], 100, "a list of 8,000,000,000 bytes"),
+    "list of lists": ([(member(packer.LAST, 2), b"[]")], 100, "is damaged .no checksums."),
+    "deep list": ([(member(packer.LAST, 9999), b"[" * 9999)], 100, "is damaged"),
+    "twice": ([(member("a", 1), b"x")] * 2, 100, "cannot be written: File exists"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("members", "total", "problem"), HOSTILE.values(), ids=HOSTILE)
+def test_nothing_that_a_pod_sends_is_trusted(
+    tmp_path: Path, members: Any, total: Any, problem: str
+) -> None:
+    with pytest.raises(RunError, match=problem) as error, arriving(tmp_path / "here") as into:
+        unpack([stream_of(*members, total=total)], into, lambda *_: None)
+    assert "\n" not in str(error.value) and list(tmp_path.iterdir()) == []
+
+
+def test_the_number_of_files_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder, "MOST_FILES", 3)
+    files = [(member(str(number), 1), b"x") for number in range(4)]
+    with pytest.raises(RunError, match="more than 3 files"), arriving(tmp_path / "here") as into:
+        unpack([stream_of(*files)], into, lambda *_: None)
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o755), (0o077, 0o700), (0o000, 0o777)])
+def test_the_folder_has_the_rights_of_any_new_one(
+    there: Path, tmp_path: Path, mask: int, mode: int
+) -> None:
+    before = os.umask(mask)
+    try:
+        with arriving(tmp_path / "here") as into:
+            unpack([packed(there, ".")], into, lambda *_: None)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "here").stat().st_mode & 0o777 == mode
+
+
 def test_a_folder_with_something_in_it_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
@@ -163,14 +230,3 @@ def test_the_script_fits_into_an_address() -> None:
 
     script = Path(packer.__file__).read_text("utf-8")
     assert len(urlencode({"command": script})) < 4096  # proxies allow 8 KiB or more
-
-
-@pytest.mark.parametrize("mask", [0o022, 0o077])
-def test_a_folder_is_for_those_whom_the_umask_allows(tmp_path: Path, mask: int):
-    before = os.umask(mask)
-    try:
-        with arriving(tmp_path / "here"):
-            pass
-    finally:
-        os.umask(before)
-    assert (tmp_path / "here").stat().st_mode & 0o777 == 0o777 & ~mask

@@ -151,7 +151,7 @@ def test_words_that_helm_reads_as_something_else_arrive_as_text(fedctl, tmp_path
         ("experiment: x", "--values bad.yaml: has an experiment of its own; remove it, and pass it "
          "as FILE instead"),
         ("[1]", "--values bad.yaml: values are a mapping of keys to values"),
-        ("a: [", "--values bad.yaml: not YAML: expected the node content, but found "
+        ("a: [", "--values bad.yaml: line 1: not YAML: expected the node content, but found "
          "'<stream end>'"),
     ],
 )  # fmt: skip

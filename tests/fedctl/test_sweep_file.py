@@ -12,6 +12,7 @@ from click.testing import Result
 from fedctl import bundled
 from fedctl.sweep import file
 from fedctl.sweep.variants import Variant, variants
+from trainer.config.errors import ConfigError
 from trainer.config.load import load
 
 Invoke = Callable[..., Result]
@@ -188,3 +189,38 @@ def test_a_dry_run_says_what_would_be_done_and_creates_nothing(
         assert run["experiment"] == experiment.model_dump(mode="json")
         assert run["digest"] == experiment.digest() and run["digest"] in text
     assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
+
+
+def test_bases_are_relative_to_the_sweeps_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    for name, rounds in (("one", 1), ("two", 2), ("three", 3)):
+        (tmp_path / f"a/{name}.yaml").write_text(f"extends: fedavg-digits\nrounds: {rounds}\n")
+    (tmp_path / "a/base.yaml").write_text("base: one.yaml\nseeds: 2\n")
+    (tmp_path / "a/grid.yaml").write_text("grid: {base: [one.yaml, ./two.yaml, apf-digits]}\n")
+    (tmp_path / "a/runs.yaml").write_text("runs: [{base: two.yaml}, {base: three.yaml}]\n")
+    (tmp_path / "b").mkdir()
+    monkeypatch.chdir(tmp_path / "b")
+    for name, rounds in (("base", [1, 1]), ("grid", [1, 2, 120]), ("runs", [2, 3])):
+        found = variants(file.read(f"../a/{name}.yaml"), [])
+        assert [run.experiment.rounds for run in found] == rounds
+
+
+def test_a_setting_may_have_an_effect_in_some_runs_only() -> None:
+    found = runs_of(set={"stragglers.least": 0.3}, grid={"stragglers.slow": [0, 0.5]})
+    assert len(found) == 2
+    with pytest.raises(ConfigError) as error:
+        runs_of(set={"stragglers.least": 0.3}, grid={"rounds": [1, 2]})
+    assert str(error.value) == (
+        "stragglers.least: has no effect while stragglers.slow is 0.0; drop it, or set "
+        "stragglers.slow=0.5 (in every run)"
+    )
+
+
+def test_the_number_of_runs_is_bounded_before_any_is_built() -> None:
+    keys = ("rounds", "clients", "ranks", "seed", "schedule.batch_size", "optimizer.lr")
+    with pytest.raises(ConfigError, match="grid: 1,000,000 runs; at most 10,000 are one sweep"):
+        runs_of(grid={key: list(range(1, 11)) for key in keys})
+    with pytest.raises(ValueError, match="1000000 is too many; at most 10,000, or list them"):
+        runs_of(seeds=1_000_000)

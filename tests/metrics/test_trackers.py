@@ -339,7 +339,7 @@ def test_the_trainer_tells_its_trackers_each_row_and_the_end(tmp_path):
         ),
         (
             {"wandb": {"mode": False}},  # what YAML reads for: mode: off
-            "metrics.wandb.mode: False: input should be 'disabled', 'offline' or 'online'",
+            "metrics.wandb.mode: false: input should be 'disabled', 'offline' or 'online'",
         ),
         (
             {"wandb": {"project": "a/b"}},

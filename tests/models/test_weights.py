@@ -215,3 +215,45 @@ def test_a_run_starts_from_the_file(tmp_path):
     start = torch.cat([p.detach().reshape(-1) for p in saved.parameters()])
     assert torch.equal(rank.server.anchor, start)
     assert not torch.equal(jobs.experiment_run({}).server.anchor, start)
+
+
+STRANGE = {
+    "nan": (lambda t: t.fill_(float("nan")), "has values that are not finite in float32"),
+    "one infinity": (lambda t: t.index_fill_(0, torch.tensor(0), float("inf")), "not finite"),
+    "too large for fp32": (lambda t: t.double() * 1e300, "not finite in float32; take weights"),
+    "sparse": (lambda t: t.to_sparse(), "is sparse_coo; save dense floating-point tensors"),
+    "compressed": (
+        lambda t: t.to_sparse_csr(),
+        "is sparse_csr; save dense",
+    ),
+    "complex": (lambda t: t.to(torch.complex64), "is complex; save dense"),
+    "meta": (lambda t: t.to("meta"), "has no values (device meta); save dense"),
+    "quantised": (
+        lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8),
+        "is quantised; save dense",
+    ),
+    "integers": (lambda t: t.to(torch.int8), "is int8, but the model's is float32; convert it"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # PyTorch warns of sparse and quantised tensors
+@pytest.mark.parametrize(("change", "problem"), STRANGE.values(), ids=STRANGE)
+def test_a_tensor_that_is_no_plain_array_of_numbers_is_named(change, problem, tmp_path):
+    state = DigitsCNN(classes=10, in_shape=(1, 8, 8)).state_dict()
+    name = next(name for name, tensor in state.items() if tensor.dim() == 2)
+    state[name] = change(state[name].clone() + 1)
+    torch.save(state, tmp_path / "w.pt")
+    model = DigitsCNN(classes=10, in_shape=(1, 8, 8))
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    with pytest.raises(ConfigError) as error:
+        weights.load(model, tmp_path / "w.pt")
+    assert f"{tmp_path}/w.pt: {name} " in str(error.value) and problem in str(error.value)
+    assert "\n" not in str(error.value)
+    assert all(torch.equal(before[key], t) for key, t in model.state_dict().items())
+
+
+def test_a_tensor_that_repeats_one_value_costs_no_memory_before_it_is_refused(tmp_path):
+    """Four bytes in the file that stand for four terabytes."""
+    torch.save({"fc.weight": torch.zeros(1).expand(10**6, 10**6)}, tmp_path / "w.pt")
+    with pytest.raises(ConfigError, match=r"does not fit the model"):
+        weights.load(DigitsCNN(classes=10, in_shape=(1, 8, 8)), tmp_path / "w.pt")

@@ -3,16 +3,56 @@
 It knows no section and no setting by name.
 """
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, field_validator
+from pydantic_core import CoreSchema
 
 from trainer.config import secrets
 
 NOT = "not learned"  # in a field's JSON schema
+# Upper limits of settings that have no tighter one. Each number has a limit, so that a slip of the
+# keyboard is an error in one line, and not a loop or an allocation without end.
+MANY = 10**9  # rounds, steps, samples, seconds: whatever is only counted
+LARGE = 1e30  # of a float: its products with others stay finite in single precision, mostly
 
 
-class Section(BaseModel):
+def _make_strict(node: Any) -> None:
+    if isinstance(node, dict):
+        if node.get("type") in ("int", "float"):
+            node["strict"] = True
+        node = list(node.values())
+    for item in node if isinstance(node, list) else ():
+        _make_strict(item)
+
+
+class Numbers(BaseModel):
+    """Fields whose numbers are numbers: neither `true`, which is not 1, nor text such as '010'."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Make all numbers strict, and nothing else: a list still becomes a tuple."""
+        schema = handler(source)
+        _make_strict(schema)
+        return schema
+
+
+@dataclass(frozen=True)
+class Only:
+    """The values of another setting of the same section with which a setting has an effect."""
+
+    key: str
+    values: tuple[Any, ...] = ()  # any of these; if empty: anything but what follows
+    but: tuple[Any, ...] = (None, False, 0)
+    remedy: str = ""  # a value that gives the setting its effect, if `values` has none
+
+    def holds(self, value: Any) -> bool:
+        """Return whether the other setting has a value with which this one has an effect."""
+        return value in self.values if self.values else value not in self.but
+
+
+class Section(Numbers):
     """A part of an experiment. Each field is documented in `help`, its unit in `unit`.
 
     A section that is one of several choices (it has a `name`) also declares the class that
@@ -25,6 +65,7 @@ class Section(BaseModel):
     )
 
     implementation: ClassVar[str] = ""  # `package.module:class`, imported when a run is built
+    effects: ClassVar[dict[str, Only]] = {}  # of settings that others can make ineffective
     needs: ClassVar[dict[str, str]] = {}  # capability -> what the class does that needs it
     lacks: ClassVar[frozenset[str]] = (
         frozenset()

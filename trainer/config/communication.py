@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from trainer.config.base import Section, setting
+from trainer.config.base import LARGE, Only, Section, setting
 from trainer.config.fit import EVERYONE, LOCAL, SINGLE, UPDATES
 
 
@@ -25,6 +25,10 @@ class Freezing(Section):
     in one direction; near 0 it only oscillates. Pure noise settles at sqrt((1 - ema) / (1 + ema)).
     """
 
+    effects: ClassVar[dict[str, Only]] = {
+        "tighten_at": Only("threshold", remedy="0.05"),
+        "threshold_floor": Only("threshold", remedy="0.05"),
+    }
     threshold: float = setting(
         0.05,
         help="T: freeze a parameter when its drift ratio falls below this; 0 never freezes",
@@ -49,6 +53,11 @@ class APF(Freezing):
     name: Literal["apf"] = "apf"
     implementation: ClassVar[str] = "trainer.exchange.policies.apf:APF"
     needs: ClassVar[dict[str, str]] = {SINGLE: "keeps its statistics in fp32"}
+    effects: ClassVar[dict[str, Only]] = Freezing.effects | {
+        "random_probability": Only("random", ("sharp", "aggressive")),
+        "random_probability_ramp": Only("random", ("plus", "aggressive")),
+        "random_length_ramp": Only("random", ("plus",)),
+    }
     random: Literal["none", "sharp", "plus", "aggressive"] = setting(
         "none",
         help="freeze unstable parameters at random as well; sharp: APF#, for one round, with a "
@@ -73,6 +82,7 @@ class APF(Freezing):
         help="in plus, a random freeze in round K is shorter than K divided by this, where K "
         "counts up to random_probability_ramp",
         ge=1,
+        le=LARGE,
     )
 
 
@@ -165,12 +175,14 @@ class Gaia(Section):
         0.01,
         help="share of its value by which a parameter must change to be sent; 0 sends all changes",
         ge=0,
+        le=LARGE,
     )
     decay_rounds: float = setting(
         2000.0,
         help="in round t the share is divided by sqrt(1 + (t - 1) / this); 1: by sqrt(t)",
         unit="rounds",
         gt=0,
+        le=LARGE,
     )
 
 
@@ -193,6 +205,7 @@ class CMFL(Section):
         help="in round t the share is divided by sqrt(1 + (t - 1) / this); 1: by sqrt(t)",
         unit="rounds",
         gt=0,
+        le=LARGE,
     )
 
 

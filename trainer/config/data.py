@@ -3,11 +3,11 @@
 Reading and partitioning are the business of trainer/data.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from trainer.config.base import Section, setting
+from trainer.config.base import LARGE, Only, Section, setting
 
 
 class IID(Section):
@@ -20,7 +20,9 @@ class Dirichlet(Section):
     """Label skew by Dirichlet draws: the smaller alpha, the more the clients differ."""
 
     name: Literal["dirichlet"] = "dirichlet"
-    alpha: float = setting(1.0, help="concentration; 0.1 is strong skew, 100 nearly IID", gt=0)
+    alpha: float = setting(
+        1.0, help="concentration; 0.1 is strong skew, 100 nearly IID", gt=0, le=1e9
+    )
     over: Literal["clients", "classes"] = setting(
         "clients",
         help="clients: one draw for each class divides it among the clients (GWPF; unequal "
@@ -32,7 +34,9 @@ class Shards(Section):
     """Samples sorted by label and dealt in shards (McMahan et al. 2017)."""
 
     name: Literal["shards"] = "shards"
-    per_client: int = setting(2, help="shards that each client receives", ge=1)
+    per_client: int = setting(
+        2, help="shards that each client receives", unit="shards", ge=1, le=1_000_000
+    )
     balance: bool = setting(
         False, help="drop samples at random until every class has as many as the rarest"
     )
@@ -67,6 +71,10 @@ Partition = Annotated[
 class Data(Section):
     """The samples, and their partition across clients."""
 
+    effects: ClassVar[dict[str, Only]] = {
+        "path": Only("name", but=("digits",), remedy="npz"),
+        "threads": Only("name", ("imagenet",)),
+    }
     name: Literal[
         "digits",
         "mnist",
@@ -95,6 +103,7 @@ class Data(Section):
         help="scale images to this height and width; imagenet: side of the crops, 224 if empty",
         unit="pixels",
         ge=1,
+        le=8192,
     )
     augment: bool | None = setting(
         None, help="random crop and flip of training images; empty: as is usual for the data set"
@@ -105,11 +114,14 @@ class Data(Section):
         "empty: the cores divided by the ranks of the machine; in a pod: its CPU limit",
         unit="threads",
         ge=1,
+        le=1024,
         learned=False,
     )
-    mean: tuple[float, ...] | None = setting(None, help="per-channel mean, in units of full scale")
-    std: tuple[float, ...] | None = setting(
-        None, help="per-channel standard deviation, in units of full scale"
+    mean: tuple[Annotated[float, Field(ge=-LARGE, le=LARGE)], ...] | None = setting(
+        None, help="per-channel mean, in units of full scale", max_length=4
+    )
+    std: tuple[Annotated[float, Field(gt=0, le=LARGE)], ...] | None = setting(
+        None, help="per-channel standard deviation, in units of full scale", max_length=4
     )
     sampling: Literal["reshuffle", "fixed", "replacement"] = setting(
         "reshuffle",

@@ -1,7 +1,8 @@
 """Compatibility of the parts of an experiment, derived from what each part declares.
 
-A section names the capabilities that it needs, and those that an experiment lacks with it. A new
-part declares the same of itself, so no list of combinations is kept anywhere.
+A section names the capabilities that it needs, those that an experiment lacks with it, and which of
+its settings others make ineffective. A new part declares the same of itself, so no list of
+combinations is kept anywhere.
 """
 
 import typing
@@ -58,3 +59,22 @@ def misfits(experiment: "Experiment") -> Iterator[str]:
                     f"{section}.name: {part.name} {part.needs[capability]}, and {why}; "  # type: ignore[attr-defined]
                     f"set {other}, or {remedy}"
                 )
+
+
+def ineffective(section: "Section", prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the key of each setting that is not at its default and has no effect, and why."""
+    for name, field in type(section).model_fields.items():
+        value, key = getattr(section, name), f"{prefix}{name}"
+        if hasattr(value, "effects"):
+            yield from ineffective(value, f"{key}.")
+        only = section.effects.get(name)
+        if only is None or value == field.default or only.holds(getattr(section, only.key)):
+            continue
+        other, now = f"{prefix}{only.key}", _as_written(getattr(section, only.key))
+        remedies = " or ".join(map(_as_written, only.values)) or only.remedy
+        yield key, f"has no effect while {other} is {now}; drop it, or set {other}={remedies}"
+
+
+def _as_written(value: object) -> str:
+    words = {True: "true", False: "false", None: "null"}
+    return words[value] if value is None or isinstance(value, bool) else f"{value}"

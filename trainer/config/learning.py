@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from trainer.config.base import Section, setting
+from trainer.config.base import LARGE, MANY, Only, Section, setting
 from trainer.config.fit import LOCAL, UPDATES
 from trainer.config.models import MODELS
 
@@ -24,6 +24,7 @@ else:  # one table names the networks; from it the schema and the messages list 
 class Model(Section):
     """The network."""
 
+    effects: ClassVar[dict[str, Only]] = {"groups": Only("norm", ("group",))}
     name: ModelName = setting(
         "digits-cnn",
         help="softmax: softmax regression; digits-cnn: for 8x8 digits; lenet: FedGA's cnn_cifar; "
@@ -36,7 +37,7 @@ class Model(Section):
         help="normalisation layers. cifar-resnet*: batch, or group (with SiLU instead of ReLU); "
         "fedga-resnet: none or batch; empty: the first of these; other models have no choice",
     )
-    groups: int = setting(8, help="number of groups for norm=group; a divisor of 16", ge=1)
+    groups: int = setting(8, help="number of groups for norm=group; a divisor of 16", ge=1, le=16)
     weights: str | None = setting(
         None,
         help="file with initial weights (.safetensors, .pt or .pth); empty: drawn from the seed",
@@ -86,16 +87,21 @@ class Model(Section):
 class SGD(Section):
     """Stochastic gradient descent with the semantics of torch.optim.SGD."""
 
+    effects: ClassVar[dict[str, Only]] = {
+        "decay_norm_and_bias": Only("weight_decay", remedy="1e-4"),
+        "state": Only("momentum", remedy="0.9"),
+        "warmup_lr": Only("warmup_rounds", remedy="5"),
+    }
     name: Literal["sgd"] = "sgd"
-    lr: float = setting(0.05, help="local learning rate", gt=0)
+    lr: float = setting(0.05, help="local learning rate", gt=0, le=LARGE)
     momentum: float = setting(0.0, help="momentum factor", ge=0, lt=1)
     nesterov: bool = setting(False, help="Nesterov momentum; needs momentum > 0")
-    weight_decay: float = setting(0.0, help="L2 penalty factor", ge=0)
+    weight_decay: float = setting(0.0, help="L2 penalty factor", ge=0, le=LARGE)
     decay_norm_and_bias: bool = setting(
         True, help="apply the penalty to biases and normalisation parameters as well"
     )
     clip_norm: float | None = setting(
-        None, help="scale each local gradient down to at most this L2 norm", gt=0
+        None, help="scale each local gradient down to at most this L2 norm", gt=0, le=LARGE
     )
     state: Literal["reset", "keep"] = setting(
         "reset",
@@ -107,8 +113,11 @@ class SGD(Section):
         help="rounds over which the learning rate rises, step by step",
         unit="rounds",
         ge=0,
+        le=MANY,
     )
-    warmup_lr: float = setting(0.01, help="learning rate at the start of the warm-up", gt=0)
+    warmup_lr: float = setting(
+        0.01, help="learning rate at the start of the warm-up", gt=0, le=LARGE
+    )
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> "SGD":
@@ -127,7 +136,7 @@ class Server(Section):
     weighting: Literal["samples", "uniform"] = setting(
         "samples", help="a client's weight in the mean: its number of samples, or 1"
     )
-    server_lr: float = setting(1.0, help="server's step size along the mean update", gt=0)
+    server_lr: float = setting(1.0, help="server's step size along the mean update", gt=0, le=LARGE)
     server_momentum: float = setting(0.0, help="server's momentum factor", ge=0, lt=1)
     server_nesterov: bool = setting(
         False, help="Nesterov momentum at the server; needs server_momentum > 0"
@@ -154,7 +163,7 @@ class FedProx(Server):
 
     name: Literal["fedprox"] = "fedprox"
     implementation: ClassVar[str] = "trainer.algorithms.fedprox:FedProx"
-    prox: float = setting(0.01, help="mu: adds mu (y - x) to each local gradient", ge=0)
+    prox: float = setting(0.01, help="mu: adds mu (y - x) to each local gradient", ge=0, le=LARGE)
 
 
 class FedGA(Server):
@@ -162,7 +171,9 @@ class FedGA(Server):
 
     name: Literal["fedga"] = "fedga"
     implementation: ClassVar[str] = "trainer.algorithms.fedga:FedGA"
-    beta: float = setting(0.1, help="factor of the displacement along G_i - G; 0 is FedAvg", ge=0)
+    beta: float = setting(
+        0.1, help="factor of the displacement along G_i - G; 0 is FedAvg", ge=0, le=LARGE
+    )
     scale_beta: bool = setting(
         True, help="scale beta with the learning rate, by each phase's lr_scale"
     )
@@ -171,6 +182,7 @@ class FedGA(Server):
         help="maximum samples in a client's full gradient, rounded up to full batches; empty: all",
         unit="samples",
         ge=1,
+        le=MANY,
     )
 
 
@@ -179,6 +191,9 @@ class Scaffold(Server):
 
     name: Literal["scaffold"] = "scaffold"
     implementation: ClassVar[str] = "trainer.algorithms.scaffold:scaffold"
+    effects: ClassVar[dict[str, Only]] = {
+        "gradient_samples": Only("controls", ("fresh", "option-1"))
+    }
     controls: Literal["fresh", "option-1", "option-2"] = setting(
         "option-2",
         help="fresh: the full gradients of this round's clients, without state; option-1 and "
@@ -190,6 +205,7 @@ class Scaffold(Server):
         help="maximum samples in a client's full gradient, rounded up to full batches; empty: all",
         unit="samples",
         ge=1,
+        le=MANY,
     )
 
 

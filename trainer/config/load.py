@@ -1,22 +1,28 @@
 """Loading of an experiment from text: defaults < preset (`extends`) < file < `--set`.
 
-No other module reads experiment files. Each mistake is reported in one line, with the user's key.
+What a text means is decided in documents.py. Each mistake is reported in one line, with the user's
+key.
 """
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from trainer.config import documents
 from trainer.config.errors import ConfigError
+from trainer.config.fit import ineffective
 from trainer.config.keys import suggestion, unions
 from trainer.config.schema import Experiment
 
 Tree = dict[str, Any]
+
+MOST_EXTENDED = 20  # files, each extending the next
+MOST_SHOWN = 80  # characters of a value in a message
 
 
 @dataclass
@@ -49,18 +55,35 @@ class Layers:
 
 
 def load(
-    source: str | Path | Mapping[str, Any], *, sets: Iterable[str] = (), presets: Path | None = None
+    source: str | Path | Mapping[str, Any],
+    *,
+    sets: Iterable[str] = (),
+    presets: Path | None = None,
+    ineffective_allowed: bool = False,
 ) -> tuple[Experiment, dict[str, str]]:
     """Read a preset (by name), a file or a mapping; return the experiment and each key's origin.
 
-    Raises ConfigError for every mistake that the user can fix.
+    Raises ConfigError for every mistake that the user can fix. Among them is a setting without
+    effect, from `--set` or the file itself; presets, and files that others extend, may carry one.
     """
     layers = Layers()
-    _read(source, presets, layers, ())
+    _read(source, presets, layers)
     for text in sets:
         key, value = parse_set(text)
         layers.add(_nest(key, value, layers.tree), "--set")
-    return validate(layers.tree), layers.origins
+    experiment = validate(layers.tree)
+    if not ineffective_allowed:
+        _refuse_ineffective(experiment, layers.origins, f"file {source}")
+    return experiment, layers.origins
+
+
+def _refuse_ineffective(experiment: Experiment, origins: Mapping[str, str], file: str) -> None:
+    every = [key for key, _ in flatten(experiment.model_dump(mode="json"))]
+    # A file with every setting was printed by fedctl, and tells nothing of what its author meant.
+    asked = ("--set",) if all(origins.get(key) == file for key in every) else ("--set", file)
+    for key, problem in ineffective(experiment):
+        if origins.get(key) in asked:
+            raise ConfigError(key, problem)
 
 
 def validate(tree: Tree) -> Experiment:
@@ -80,60 +103,76 @@ def parse_set(text: str) -> tuple[str, Any]:
     if not sign or not key:
         raise ConfigError(text, "write --set KEY=VALUE, such as --set rounds=3")
     try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ConfigError(key, f"{value!r} is not a YAML value; quote it") from None
+        return key, documents.parse(value, key)
+    except ConfigError as error:
+        problem = error.problem.removeprefix("line 1: ")
+        if not problem.startswith("not YAML"):
+            raise ConfigError(key, problem) from None
+        raise ConfigError(key, f"{shown(value)} is not a YAML value; quote it") from None
 
 
 def _read(
     source: str | Path | Mapping[str, Any],
     presets: Path | None,
     layers: Layers,
-    seen: tuple[str, ...],
+    folder: Path | None = None,
+    above: tuple[tuple[Path, str], ...] = (),
 ) -> None:
+    """Add a source on top of what it extends; `above`: the files that led here, and their names."""
     if isinstance(source, Mapping):
-        tree, origin = dict(source), "experiment"
+        tree, origin, inside = dict(source), "experiment", above
     else:
-        path, origin = _find(str(source), presets)
-        tree = _parse(path)
+        path, origin = _find(str(source), presets, folder)
+        folder, inside = path.parent, (*above, (path.resolve(), str(source)))
+        if path.resolve() in dict(above):
+            names = " -> ".join(name for _, name in inside)
+            raise ConfigError("extends", f"{names} is a cycle; remove one `extends`")
+        if len(inside) > MOST_EXTENDED:
+            raise ConfigError(
+                "extends", f"{path} is extended over {MOST_EXTENDED} steps; merge some of the files"
+            )
+        tree = documents.read(path)
+        if not isinstance(tree, dict):
+            raise ConfigError(str(path), "an experiment is a mapping of keys to values")
+        _refuse_twice(tree, path)
     base = tree.pop("extends", None)
     if base is not None:
-        if base in seen:
-            raise ConfigError(
-                "extends", f"{' -> '.join((*seen, base))} is a cycle; remove one `extends`"
-            )
-        _read(base, presets, layers, (*seen, base))
+        if not isinstance(base, str):
+            raise ConfigError("extends", f"{shown(base)}: write the name of a preset or a file")
+        _read(base, presets, layers, folder, inside)
     layers.add(tree, origin)
 
 
-def _find(source: str, presets: Path | None) -> tuple[Path, str]:
-    preset = presets / f"{source}.yaml" if presets else None
-    if preset and preset.is_file():
-        return preset, f"preset {source}"
-    if Path(source).is_file():
-        return Path(source), f"file {source}"
+def _refuse_twice(tree: Tree, path: Path) -> None:
+    """Refuse `optimizer.lr` next to the same key in a section `optimizer`."""
+    keys = [key for key, _ in flatten(tree)]
+    if len({*keys}) < len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ConfigError(str(path), f"{twice} is given twice; remove one of them")
+
+
+def _find(source: str, presets: Path | None, folder: Path | None) -> tuple[Path, str]:
+    if presets and source in preset_names(presets):
+        return presets / f"{source}.yaml", f"preset {source}"
+    path = located(source, folder)
+    with contextlib.suppress(OSError):  # a name that is too long for a file, say
+        if path.is_file():
+            return path, f"file {path}"
     if source.endswith((".yaml", ".yml", ".json")):
-        raise ConfigError(source, "no such file")
-    names = sorted(p.stem for p in presets.glob("*.yaml")) if presets else []
-    close = get_close_matches(source, names, n=1)
+        raise ConfigError(str(path), "no such file")
+    close = get_close_matches(source, preset_names(presets) if presets else [], n=1)
     hint = f"did you mean {close[0]}?" if close else "`fedctl presets` lists the presets"
     raise ConfigError(source, f"neither a preset nor a file; {hint}")
 
 
-def _parse(path: Path) -> Tree:
-    try:
-        tree = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), f"cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}: " if mark else ""
-        raise ConfigError(
-            str(path), f"{where}not YAML: {getattr(error, 'problem', error)}"
-        ) from None
-    if not isinstance(tree, dict):
-        raise ConfigError(str(path), "an experiment is a mapping of keys to values")
-    return tree
+def preset_names(presets: Path) -> list[str]:
+    """Return the names of the presets in a folder."""
+    return sorted(path.stem for path in presets.glob("*.yaml"))
+
+
+def located(source: str, folder: Path | None) -> Path:
+    """Return the path of a file that a file in `folder` names, relative to that folder."""
+    return Path(source) if folder is None else folder / Path(source).expanduser()
 
 
 # ---------------------------------------------------------------------------------------------
@@ -172,7 +211,7 @@ def put(tree: Tree, key: str, value: Any) -> None:
 def _nest(key: str, value: Any, tree: Tree) -> Tree:
     """Return one `--set` as a layer; `phases.0.steps` gives a new list with that item changed."""
     parts = key.split(".")
-    index = next((i for i, part in enumerate(parts) if part.isdigit()), None)
+    index = next((i for i, part in enumerate(parts) if part.isdecimal()), None)
     layer: Tree = {}
     if index is None:
         put(layer, key, value)
@@ -210,8 +249,15 @@ def _explain(error: ValidationError, tree: Tree) -> ConfigError:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "union_tag_invalid":
         return ConfigError(
-            f"{key}.name", f"{here['name']!r} is not one of {first['ctx']['expected_tags']}"
+            f"{key}.name", f"{shown(here['name'])} is not one of {first['ctx']['expected_tags']}"
         )
     if first["type"] == "value_error":  # a rule about several keys names them in its message
         return ConfigError(key, message) if key else ConfigError(*message.split(": ", 1))
-    return ConfigError(key, f"{here!r}: {message[0].lower()}{message[1:]}")
+    return ConfigError(key, f"{shown(here)}: {message[0].lower()}{message[1:]}")
+
+
+def shown(value: Any) -> str:
+    """Return a value for a message: text in quotes, true and null as in YAML, long ones cut."""
+    words = {True: "true", False: "false", None: "null"}
+    text = words[value] if value is None or isinstance(value, bool) else repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."

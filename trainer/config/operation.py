@@ -4,12 +4,12 @@ They change neither the data nor the algorithm.
 """
 
 import re
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import field_validator
 
 from trainer.config import secrets
-from trainer.config.base import Section, setting
+from trainer.config.base import MANY, Only, Section, setting
 
 
 class Evaluation(Section):
@@ -23,9 +23,15 @@ class Evaluation(Section):
     )
 
     every: int = setting(
-        1, help="evaluate every this many rounds, and after the last", unit="rounds", ge=1
+        1,
+        help="evaluate every this many rounds, and after the last",
+        unit="rounds",
+        ge=1,
+        le=MANY,
     )
-    batch_size: int = setting(500, help="test samples per forward pass", unit="samples", ge=1)
+    batch_size: int = setting(
+        500, help="test samples per forward pass", unit="samples", ge=1, le=MANY
+    )
     at_start: bool = setting(False, help="evaluate before training as well, as round 0")
     target: float | None = setting(
         None, help="end the run when the accuracy (0 to 1) is above this", ge=0, lt=1
@@ -36,6 +42,7 @@ class Evaluation(Section):
         "again before each evaluation; 0: use the agreed ones",
         unit="batches",
         ge=0,
+        le=MANY,
     )
     alignment: bool = setting(
         False,
@@ -52,12 +59,14 @@ class Checkpoint(Section):
         help="checkpoint every this many rounds; 0: only when asked to stop",
         unit="rounds",
         ge=0,
+        le=MANY,
     )
     keep: int = setting(
         2,
         help="complete checkpoints kept on disk; those after a phase's last round are always kept",
         unit="checkpoints",
         ge=1,
+        le=MANY,
     )
     at_end: bool = setting(
         True, help="checkpoint after the last round too, so that the run can go on for more rounds"
@@ -67,6 +76,9 @@ class Checkpoint(Section):
 class WandB(Section):
     """Weights & Biases. Its API key comes from WANDB_API_KEY or `wandb login`, never from here."""
 
+    effects: ClassVar[dict[str, Only]] = dict.fromkeys(
+        ("project", "entity", "model"), Only("mode", ("offline", "online"))
+    )
     mode: Literal["disabled", "offline", "online"] = setting(
         "disabled",
         help="offline: write to the run folder, for a later `wandb sync`; online: send to the "
@@ -87,6 +99,9 @@ class WandB(Section):
 class MLflow(Section):
     """MLflow. Passwords and tokens come from its MLFLOW_TRACKING_... variables, never from here."""
 
+    effects: ClassVar[dict[str, Only]] = dict.fromkeys(
+        ("uri", "experiment", "model"), Only("enabled", (True,))
+    )
     enabled: bool = setting(False, help="write the run to MLflow")
     uri: str | None = setting(
         None,
@@ -113,6 +128,7 @@ class MLflow(Section):
 class Metrics(Section):
     """Destinations of metrics besides metrics.jsonl: Prometheus (each rank), trackers (rank 0)."""
 
+    effects: ClassVar[dict[str, Only]] = {"host": Only("port", but=(None,), remedy="0")}
     port: int | None = setting(
         0,
         help="rank k serves /metrics on port + k; 0: any free port, logged; empty: no server",
@@ -136,6 +152,7 @@ class Cluster(Section):
         help="a collective that waits longer than this fails the run; a dead rank fails it at once",
         unit="seconds",
         gt=0,
+        le=10 * 366 * 86400,
     )
     start_timeout: float = setting(
         600.0,
@@ -143,7 +160,12 @@ class Cluster(Section):
         "run",
         unit="seconds",
         gt=0,
+        le=10 * 366 * 86400,
     )
     threads: int = setting(
-        1, help="compute threads of each rank on a CPU; 0: PyTorch's choice", unit="threads", ge=0
+        1,
+        help="compute threads of each rank on a CPU; 0: PyTorch's choice",
+        unit="threads",
+        ge=0,
+        le=1024,
     )

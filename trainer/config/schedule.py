@@ -3,33 +3,50 @@
 Learning rates and due dates that follow from them are computed in trainer/engine/plan.py.
 """
 
+from typing import ClassVar
+
 from pydantic import model_validator
 
-from trainer.config.base import Section, setting
+from trainer.config.base import LARGE, MANY, Only, Section, setting
 
 
 class Phase(Section):
     """A stretch of rounds with the same amount of local work."""
 
     rounds: int | None = setting(
-        None, help="length of the phase; empty in the last: until the end", unit="rounds", ge=1
+        None,
+        help="length of the phase; empty in the last: until the end",
+        unit="rounds",
+        ge=1,
+        le=MANY,
     )
-    steps: int | None = setting(None, help="local steps per round (H)", unit="steps", ge=1)
+    steps: int | None = setting(None, help="local steps per round (H)", unit="steps", ge=1, le=MANY)
     epochs: int | None = setting(
         None,
         help="passes over the client's data per round, instead of steps",
         unit="passes",
         ge=1,
+        le=MANY,
     )
 
     lr_scale: float = setting(
-        1.0, help="factor on optimizer.lr in this phase: 0.1 is a decay by ten", gt=0
+        1.0, help="factor on optimizer.lr in this phase: 0.1 is a decay by ten", gt=0, le=LARGE
     )
     evaluate_every: int | None = setting(
-        None, help="replaces evaluation.every in this phase", unit="rounds", ge=1, learned=False
+        None,
+        help="replaces evaluation.every in this phase",
+        unit="rounds",
+        ge=1,
+        le=MANY,
+        learned=False,
     )
     checkpoint_every: int | None = setting(
-        None, help="replaces checkpoint.every in this phase", unit="rounds", ge=0, learned=False
+        None,
+        help="replaces checkpoint.every in this phase",
+        unit="rounds",
+        ge=0,
+        le=MANY,
+        learned=False,
     )
 
     @model_validator(mode="after")
@@ -43,7 +60,11 @@ class Schedule(Section):
     """The phases of a run: Local SGD is one phase, post-local SGD is two."""
 
     batch_size: int | None = setting(
-        32, help="samples per local step; empty: all samples of the client", unit="samples", ge=1
+        32,
+        help="samples per local step; empty: all samples of the client",
+        unit="samples",
+        ge=1,
+        le=MANY,
     )
     phases: tuple[Phase, ...] = setting(
         (Phase(steps=5),), help="phases in order; the last may be open-ended", min_length=1
@@ -72,6 +93,7 @@ class Schedule(Section):
 class Stragglers(Section):
     """Clients that fail a round: some are unreachable, some finish only part of their steps."""
 
+    effects: ClassVar[dict[str, Only]] = {"least": Only("slow", remedy="0.5")}
     unreachable: float = setting(
         0.0,
         help="share of a round's clients that never answer; drawn again each round, and at least "

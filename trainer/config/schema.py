@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
 
-from trainer.config.base import Section, identity, setting
+from trainer.config.base import MANY, Section, identity, setting
 from trainer.config.communication import FP32, Codec, Full, Sync
 from trainer.config.data import Data
 from trainer.config.fit import misfits
@@ -29,21 +29,28 @@ class Experiment(Section):
     )
     description: str = setting("", help="purpose of the run, in one line", learned=False)
     seed: int = setting(
-        1, help="the only source of randomness: weights, partition, sampling, batches", ge=0
+        1,
+        help="the only source of randomness: weights, partition, sampling, batches",
+        ge=0,
+        le=2**63 - 1,
     )
     rounds: int = setting(
         60,
         help="rounds of the run; each ends in a synchronisation",
         unit="rounds",
         ge=1,
+        le=MANY,
         learned=False,
     )
-    clients: int = setting(10, help="N, clients in the federation", unit="clients", ge=1)
+    clients: int = setting(
+        10, help="N, clients in the federation", unit="clients", ge=1, le=1_000_000
+    )
     ranks: int = setting(
         1,
         help="W, processes (pods) that train the clients; at most as many as clients",
         unit="ranks",
         ge=1,
+        le=10_000,
         learned=False,
     )
     placement: Literal["dealt", "fixed"] = setting(
@@ -60,6 +67,7 @@ class Experiment(Section):
         "run folder; empty: no limit",
         unit="MiB",
         ge=0,
+        le=2**30,
         learned=False,
     )
     participation: float = setting(

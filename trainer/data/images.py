@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from trainer.config.errors import ConfigError
-from trainer.data.arrays import Arrays, images, labels
+from trainer.data.arrays import Arrays, images, labels, refuse_too_large
 from trainer.data.torchvision_cpu import torchvision
 
 CLASSES = {
@@ -135,6 +135,7 @@ def _image_folder(path: Path) -> Any:
 
 
 def _decoded(samples: list[tuple[str, int]], side: int) -> Tensor:
+    refuse_too_large(len(samples) * 3 * side**2, f"{len(samples):,} images")
     pixels = torch.empty(len(samples), 3, side, side, dtype=torch.uint8)
     for row, (path, _) in zip(pixels, samples, strict=True):
         row.copy_(_image(path, side))
@@ -147,8 +148,9 @@ def _image(path: str, side: int) -> Tensor:
     try:
         with Image.open(path) as file:
             small = file.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
-    except (OSError, ValueError, SyntaxError) as error:
+    except Exception as error:  # which exception a damaged file raises depends on its format
+        why = " ".join(str(error).split())[-200:] or type(error).__name__
         raise ConfigError(
-            "data.path", f"{path} is not a readable image ({error}); replace or remove it"
+            "data.path", f"{path} is not a readable image ({why}); replace or remove it"
         ) from error
     return torch.from_numpy(np.array(small)).permute(2, 0, 1)

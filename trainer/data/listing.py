@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def _part(root: Path, name: str) -> Files:
     fingerprint = hashlib.sha256(repr((VERSION, stamps)).encode(errors="surrogateescape"))
     places = _places(folder)
     for place in places:
-        if (found := _read(place, fingerprint.hexdigest())) is not None:
+        if (found := _read(place, fingerprint.hexdigest(), len(classes))) is not None:
             return Files(folder, classes, *found)
     files = _walk(folder, classes)
     _write(places, fingerprint.hexdigest(), files)
@@ -119,14 +120,27 @@ def _places(folder: Path) -> list[Path]:
     return places
 
 
-def _read(place: Path, fingerprint: str) -> tuple[Numbers, bytes, Numbers] | None:
+def _read(place: Path, fingerprint: str, classes: int) -> tuple[Numbers, bytes, Numbers] | None:
     try:
         with np.load(place, allow_pickle=False) as file:
             if str(file["fingerprint"]) != fingerprint:
                 return None
-            return file["labels"], file["names"].tobytes(), file["ends"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            labels, names, ends = file["labels"], file["names"], file["ends"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError):
         return None  # absent or damaged: the folder is listed again
+    whole = (
+        labels.ndim == 1
+        and labels.shape == ends.shape
+        and len(labels) > 0
+        and labels.dtype == ends.dtype == np.int64
+        and names.dtype == np.uint8
+        and labels.min() >= 0
+        and labels.max() < classes
+        and ends[0] > 0
+        and (np.diff(ends) > 0).all()
+        and ends[-1] == len(names)
+    )
+    return (labels, names.tobytes(), ends) if whole else None
 
 
 def _write(places: list[Path], fingerprint: str, files: Files) -> None:

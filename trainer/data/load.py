@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 from trainer.config.data import Data
 from trainer.config.errors import ConfigError
 from trainer.data import images, npz
-from trainer.data.arrays import Arrays, check
+from trainer.data.arrays import Arrays, check, count_classes, refuse_too_large
 from trainer.data.listing import listed
 from trainer.data.stored import Decoder, Images, Stored
 
@@ -76,7 +76,7 @@ def load(data: Data, *, download: bool) -> Dataset:
         return _imagenet(data)
     arrays = _resized(_read(data, download), data.resize)
     custom = CUSTOMS.get(data.name)
-    classes = custom.classes if custom else int(arrays.y_train.max()) + 1
+    classes = custom.classes if custom else count_classes(arrays.y_train, "y_train")
     check(arrays, classes, len(custom.mean) if custom else None)
     scale = custom.scale if custom else 255.0
     mean, std = (custom.mean, custom.std) if custom else _statistics(arrays.x_train, scale)
@@ -150,6 +150,7 @@ def _square(x: Tensor, side: int) -> Tensor:
     """Resize all images at once; on uint8 the result is bit-identical to Pillow's bilinear one."""
     if x.shape[2:] == (side, side):
         return x
+    refuse_too_large(x.shape[0] * x.shape[1] * side**2, f"data.resize={side}")
     return interpolate(x, (side, side), mode="bilinear", antialias=True)
 
 
@@ -173,6 +174,4 @@ def _per_channel(key: str, values: tuple[float, ...], channels: int) -> tuple[fl
             f"data.{key}",
             f"has {len(values)} values, but the images have {channels} channels; give one for each",
         )
-    if key == "std" and min(values) <= 0:
-        raise ConfigError("data.std", f"has {min(values)}; each value must be above 0")
     return values

@@ -1,10 +1,11 @@
 """Reading of Keras-style .npz files.
 
-Nothing is unpickled, so a file from an untrusted source cannot run code.
+Nothing is unpickled, so a file from an untrusted source cannot run code; and what it would unpack
+to is known, and checked, before anything is.
 """
 
+import math
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,20 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.config.errors import ConfigError
-from trainer.data.arrays import Arrays, images, labels
+from trainer.data.arrays import (
+    Arrays,
+    check_images,
+    check_labels,
+    images,
+    labels,
+    refuse_too_large,
+)
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
+HEADERS: dict[tuple[int, int], Any] = {  # by version; later ones are for names of fields
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 def read(path: Path) -> Arrays:
@@ -36,22 +48,42 @@ def _members(path: Path) -> list[npt.NDArray[Any]]:
             "data.path", f"{path} is not an .npz file, or damaged; write it with numpy.savez"
         )
     try:
+        _check_headers(path)
         # Opened here, because numpy does not close a file that it cannot read.
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            if missing := [name for name in NAMES if name not in file]:
-                raise ConfigError(
-                    "data.path",
-                    f"{path} lacks {', '.join(missing)}; it must hold {', '.join(NAMES)}",
-                )
             return [file[name] for name in NAMES]
     except ConfigError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # which exception a damaged file raises depends on the damage
         raise ConfigError(
             "data.path",
             f"{path} cannot be read as an .npz file of plain arrays ({_line(error)}); "
             "write it again with numpy.savez",
         ) from error
+
+
+def _check_headers(path: Path) -> None:
+    """Check the arrays' types and sizes before any of them is unpacked."""
+    with zipfile.ZipFile(path) as file:
+        sizes = {info.filename: info.file_size for info in file.infolist()}
+        if missing := [name for name in NAMES if f"{name}.npy" not in sizes]:
+            raise ConfigError(
+                "data.path", f"{path} lacks {', '.join(missing)}; it must hold {', '.join(NAMES)}"
+            )
+        for name in NAMES:
+            with file.open(f"{name}.npy") as member:
+                version = np.lib.format.read_magic(member)
+                if version not in HEADERS:
+                    raise ValueError(f"{name} has a header of version {version}")
+                shape, _, dtype = HEADERS[version](member)
+                follows = sizes[f"{name}.npy"] - member.tell()
+            if dtype.hasobject:
+                raise ValueError(f"Object arrays such as {name} are pickles, which can run code")
+            check = check_images if name.startswith("x") else check_labels
+            check(dtype, shape, name)
+            if math.prod(shape) * dtype.itemsize != follows:
+                raise ValueError(f"{name} has shape {shape}, but {follows} bytes")
+        refuse_too_large(sum(sizes[f"{name}.npy"] for name in NAMES), str(path))
 
 
 def _line(error: Exception) -> str:

@@ -137,11 +137,22 @@ def percentage_iid(labels: Labels, clients: int, seed: int, share: float) -> Par
     ]
 
 
+def _some_in_each_shard(own: Any, labels: Labels, clients: int, seed: int) -> Parts:
+    """Refuse more shards than samples, before as many arrays are made."""
+    if clients * own.per_client > len(labels):
+        raise ConfigError(
+            "data.partition.per_client",
+            f"{own.per_client} for each of {clients} clients are more shards than the "
+            f"{len(labels)} samples; lower per_client, or use fewer clients",
+        )
+    return shards(labels, clients, seed, own.per_client, own.balance)
+
+
 _OVER = {"clients": dirichlet_over_clients, "classes": dirichlet_over_classes}
 _SPLITS: dict[str, Callable[[Any, Labels, int, int], Parts]] = {
     "iid": lambda _, y, clients, seed: iid(y, clients, seed),
     "dirichlet": lambda own, y, clients, seed: _OVER[own.over](y, clients, seed, own.alpha),
-    "shards": lambda own, y, clients, seed: shards(y, clients, seed, own.per_client, own.balance),
+    "shards": _some_in_each_shard,
     "percentage-iid": lambda own, y, clients, seed: percentage_iid(y, clients, seed, own.share),
     "shared": lambda own, y, clients, seed: [np.arange(len(y))] * clients,  # one array for all
 }

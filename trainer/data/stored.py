@@ -121,7 +121,7 @@ class Decoder:
         try:
             with open(path, "rb") as file:
                 image = self.decode(file.read())
-        except (OSError, RuntimeError, ValueError, SyntaxError) as error:
+        except Exception as error:  # which exception a damaged file raises depends on the decoder
             why = (str(error).splitlines() or [""])[0] or type(error).__name__
             raise ConfigError(
                 "data.path", f"{path} is not a readable image ({why[-200:]}); replace or remove it"

@@ -33,6 +33,7 @@ class Status:
             "round": 0,
             "metrics_port": None,
             "notices": [],
+            "resumed_at": None,
         }
         self.write()
 

@@ -65,7 +65,9 @@ def load(model: nn.Module, path: str | Path) -> None:
             f"{path} does not fit the model: {_mismatch(found, own, places)}; choose model.name, "
             "model.norm and data as in the run that saved it",
         )
-    model.load_state_dict({name: found[place] for name, place in places.items()})
+    model.load_state_dict(
+        {name: _usable(found[place], own[name], place, path) for name, place in places.items()}
+    )
 
 
 def _state_dict(found: Any, path: Path) -> Tensors:
@@ -81,9 +83,43 @@ def _state_dict(found: Any, path: Path) -> Tensors:
             f"{path} is not a state dict, which holds names with their tensors and nothing else; "
             "save it with torch.save(model.state_dict(), path)",
         )
+    _refuse_strange(tensors, path)
     if all(name.startswith(WRAPPED) for name in tensors):
         return {name.removeprefix(WRAPPED): tensor for name, tensor in tensors.items()}
     return tensors
+
+
+def _refuse_strange(tensors: Tensors, path: Path) -> None:
+    """Raise for a tensor that is no plain array of numbers: PyTorch would fail on it, or guess."""
+    for name, tensor in tensors.items():
+        kinds = {
+            "has no values (device meta)": tensor.is_meta,
+            "is quantised": tensor.is_quantized,
+            "is complex": tensor.is_complex(),
+            f"is {str(tensor.layout).removeprefix('torch.')}": tensor.layout != torch.strided,
+            "is nested": tensor.is_nested,
+        }
+        if problem := next((text for text, true in kinds.items() if true), None):
+            raise ConfigError(
+                KEY, f"{path}: {name} {problem}; save dense floating-point tensors, on a CPU"
+            )
+
+
+def _usable(tensor: Tensor, own: Tensor, name: str, path: str | Path) -> Tensor:
+    """Return a tensor in the model's own type; raise if that loses what it is."""
+    if own.is_floating_point() != tensor.is_floating_point():
+        kinds = [str(t.dtype).removeprefix("torch.") for t in (tensor, own)]
+        raise ConfigError(
+            KEY, f"{path}: {name} is {kinds[0]}, but the model's is {kinds[1]}; convert it"
+        )
+    cast = tensor.to(own.dtype)
+    if cast.is_floating_point() and not cast.isfinite().all():
+        raise ConfigError(
+            KEY,
+            f"{path}: {name} has values that are not finite in {str(own.dtype).split('.')[1]}; "
+            "take weights from before the training diverged",
+        )
+    return cast
 
 
 def _places_in_order(found: Tensors, own: Tensors) -> dict[str, str]:

@@ -177,7 +177,8 @@ def _code(text: str) -> str:
 def _reason(text: str) -> str:
     """Return the end of the first line, where the library says what has happened."""
     line = text.strip().partition("\n")[0].rpartition(" - ")[2]
-    return line.partition("<")[0].strip()[:120].rstrip(" :")
+    shown = "".join(letter for letter in line.partition("<")[0] if letter.isprintable())
+    return shown.strip()[:120].rstrip(" :")
 
 
 def _several(do: Callable[[str, Path], Any], files: Mapping[str, Path]) -> None:

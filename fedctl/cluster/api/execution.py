@@ -7,6 +7,7 @@ from typing import Any
 from fedctl.cluster.api import errors
 
 STDOUT, STDERR, ENDED, CLOSED = 1, 2, 3, 255
+MOST_STDERR_BYTES = 1 << 16
 SILENCE_SECONDS = 300  # of a command that reads a slow disk
 
 
@@ -41,6 +42,7 @@ class Execution:
                     yield data
                 elif channel == STDERR:
                     self._stderr += data
+                    del self._stderr[:-MOST_STDERR_BYTES]  # the end says why a command failed
                 elif channel == ENDED:
                     self.status = _status(data)
         except (WebSocketException, OSError) as error:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedctl.cluster.api import proxy
 from fedctl.errors import RunError
 
 HOW = "set KUBECONFIG or name one with --context; `kubectl config get-contexts` lists them"
@@ -58,6 +59,7 @@ def _of_the_pod(namespace: str | None, configuration: Any) -> Access:
         raise RunError(
             f"no cluster: this pod has no service account ({_line(error)}); {HOW}"
         ) from None
+    proxy.configure(configuration, None)
     return Access("in-cluster", namespace or own, configuration)
 
 
@@ -87,7 +89,16 @@ def _of_the_file(
         raise RunError(f"context {chosen}: logging in failed: {complaints[0]}; log in again")
     entry = next(entry for entry in tree["contexts"] if entry["name"] == chosen)
     own = _value(entry).get("context", {}).get("namespace")
+    proxy.configure(configuration, _proxy_url(tree, entry))
     return Access(chosen, namespace or own or "default", configuration)
+
+
+def _proxy_url(tree: Any, entry: Any) -> str | None:
+    """Return the proxy that the context's cluster names, which counts before the environment's."""
+    name = _value(entry).get("context", {}).get("cluster")
+    clusters = [_value(c) for c in tree.get("clusters") or []]
+    found = next((c.get("cluster") or {} for c in clusters if c.get("name") == name), {})
+    return found.get("proxy-url") or None
 
 
 def _value(node: Any) -> Any:

@@ -13,6 +13,7 @@ from fedctl.cluster.api import errors, kubeconfig
 from fedctl.errors import RunError
 
 CONNECT_SECONDS, READ_SECONDS = 10, 30
+MOST_LINE_BYTES = 1 << 24  # far above any object; a log without line breaks is cut
 CONNECTIONS = 256  # that are kept open: a followed log has one for each rank
 OWNER = "fedctl"  # the field manager
 
@@ -66,6 +67,8 @@ class Server:
         try:
             for piece in answer.stream(2**16, decode_content=True):
                 *whole, rest = (rest + piece).split(b"\n")
+                if len(rest) > MOST_LINE_BYTES:
+                    whole, rest = [*whole, rest], b""
                 for line in whole:
                     yield line.decode("utf-8", "replace")
             if rest:

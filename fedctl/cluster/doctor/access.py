@@ -82,11 +82,10 @@ def server(cluster: "Cluster") -> Iterator[Finding]:
 
 def oldest() -> tuple[int, int]:
     """Return the Kubernetes version that the chart needs."""
-    import yaml
-
     from fedctl.chart import schema
+    from trainer.config import documents
 
-    tree = yaml.safe_load((schema.folder() / "Chart.yaml").read_text("utf-8"))
+    tree = documents.read(schema.folder() / "Chart.yaml")
     found = re.search(r"(\d+)\.(\d+)", tree["kubeVersion"])
     assert found
     return int(found[1]), int(found[2])

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import yaml
-
 from fedctl.cluster.api import errors
 from fedctl.cluster.doctor.finding import OK, UNKNOWN, WARN, Finding
 from fedctl.cluster.status import job
+from trainer.config import documents
+from trainer.config.errors import ConfigError
 
 if TYPE_CHECKING:
     from fedctl.cluster.api.client import Cluster
@@ -55,8 +55,12 @@ def integrations(cluster: "Cluster") -> Iterator[Finding]:
             f"{KUEUE_NAMESPACE}; since 0.19 PyTorchJobs only if configured",
         )
         return
-    tree = yaml.safe_load(text) or {}
-    enabled = (tree.get("integrations") or {}).get("frameworks") or []
+    try:
+        tree = documents.parse(text, f"{KUEUE_CONFIG}: {CONFIG_KEY}") or {}
+        enabled = (tree.get("integrations") or {}).get("frameworks") or []
+    except (ConfigError, AttributeError) as error:
+        yield Finding(UNKNOWN, f"cannot check which kinds Kueue manages: {error}")
+        return
     for kind, name in job.INTEGRATIONS.items():
         if kind != "Job" and not cluster.serves(kind):
             continue

@@ -73,6 +73,6 @@ def _whole(mine: Object) -> bool:
 def _names(config: Object | None) -> tuple[str, str]:
     try:
         experiment = json.loads((config or {})["data"]["experiment.json"])
-        return experiment["algorithm"]["name"], experiment["sync"]["name"]
-    except (KeyError, TypeError, ValueError):
+        return str(experiment["algorithm"]["name"]), str(experiment["sync"]["name"])
+    except (KeyError, TypeError, ValueError, RecursionError):
         return "", ""

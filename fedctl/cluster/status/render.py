@@ -208,11 +208,11 @@ class Progress(AbstractContextManager["Progress"]):
             from rich.text import Text
 
             width = self._status.console.width - 3  # beside the spinner; more would wrap
-            line = f"{self._run}  {text}"
+            line = terminal.plain(f"{self._run}  {text}")
             line = line if len(line) <= width else f"{line[: width - 1]}…"
             self._status.update(
                 Text(line)
             )  # plain text, since a server's message may look like markup
         elif text != self._shown:
-            print(f"{self._run}  {text}", file=sys.stderr, flush=True)
+            terminal.tell(f"{self._run}  {text}", sys.stderr)
         self._shown = text

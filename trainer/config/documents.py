@@ -1,0 +1,274 @@
+"""Reading of YAML and JSON text: experiment files, presets, `--set`, sweeps, values, all alike.
+
+No other module reads what people write. PyYAML parses; what a scalar means is decided here, because
+YAML 1.1 takes `010` for 8, `1:30` for 90 and `2024-01-01` for a date. What would make another value
+than its author meant, or cost unbounded time or memory, is refused in one line.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trainer.config.errors import ConfigError
+
+MOST_BYTES = 1 << 20  # of a file: the limit of an experiment on a cluster
+MOST_VALUES = 50_000  # of a document, each alias counted in full
+MOST_DEPTH = 30  # of sections and lists
+MOST_DIGITS = 30  # of a whole number: more than any setting takes
+
+_TAG = "tag:yaml.org,2002:"
+_WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]*(?:_[0-9]+)*)")
+_REAL = re.compile(
+    r"[-+]?(?:(?:0|[1-9][0-9]*(?:_[0-9]+)*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
+    r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+)
+_NULL = re.compile(r"~|null|Null|NULL|")
+_YES = re.compile(r"yes|Yes|YES|true|True|TRUE|on|On|ON")
+_NO = re.compile(r"no|No|NO|false|False|FALSE|off|Off|OFF")
+_SWITCH = re.compile(f"{_YES.pattern}|{_NO.pattern}")
+_OLD = yaml.resolver.Resolver()  # of YAML 1.1, with octal numbers and base 60
+
+
+class _Problem(ValueError):
+    """What is wrong with a text, and the line, from 1, or 0 if there is none."""
+
+    def __init__(self, problem: str, line: int = 0) -> None:
+        super().__init__(problem)
+        self.problem, self.line = problem, line
+
+
+def read(path: Path, key: str | None = None) -> Any:
+    """Return the content of a YAML file, or of JSON if its name ends so; `key` is for errors."""
+    key = key or str(path)
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise ConfigError(key, f"cannot be read: {error}") from None
+    if len(content) > MOST_BYTES:
+        raise ConfigError(key, f"is larger than {MOST_BYTES >> 20} MiB; is this the right file?")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            key, f"cannot be read: not UTF-8 from byte {error.start} on; save it as UTF-8"
+        ) from None
+    return parse(text, key, is_json=path.suffix == ".json")
+
+
+def parse(text: str, key: str, *, is_json: bool = False) -> Any:
+    """Return the value of a YAML or JSON text; raise a ConfigError of `key` for any other text."""
+    try:
+        return _plain_json(text) if is_json else _plain_yaml(text)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        problem = f"has the character {ord(text[error.position]):#06x}, which YAML does not allow"
+        raise ConfigError(key, _at(line, f"not YAML: {problem}")) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        problem = getattr(error, "problem", None) or "the text ends too early"
+        raise ConfigError(key, _at(mark.line + 1 if mark else 0, f"not YAML: {problem}")) from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(key, _at(error.lineno, f"not JSON: {error.msg.lower()}")) from None
+    except _Problem as error:
+        raise ConfigError(key, _at(error.line, error.problem)) from None
+    except RecursionError:
+        raise ConfigError(key, f"is nested deeper than {MOST_DEPTH} levels; flatten it") from None
+
+
+def dump(value: Any) -> str:
+    """Return a value as YAML on one line, which `parse` reads back equal."""
+    text = yaml.dump(
+        value, Dumper=_Dumper, default_flow_style=True, width=10**9, allow_unicode=True
+    )
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _at(line: int, problem: str) -> str:
+    return f"line {line}: {problem}" if line else problem
+
+
+# ---------------------------------------------------------------------------------------------
+# YAML
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML up to the nodes, with the scalars of YAML 1.2 and the switches of 1.1."""
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012  # PyYAML's name and form
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Return the next node; PyYAML calls itself for each level, so count them."""
+        self._depth += 1
+        if self._depth > MOST_DEPTH:
+            raise _Problem(
+                f"is nested deeper than {MOST_DEPTH} levels; flatten it",
+                self.line + 1,
+            )
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes each text that this reader, or one of YAML 1.1, would not take for text."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def text(self, text: str) -> yaml.ScalarNode:
+        """Escape the line breaks that PyYAML would write as they are, and read as spaces."""
+        style = '"' if re.search("[\x85\u2028\u2029]", text) else None
+        return self.represent_scalar(f"{_TAG}str", text, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.text)
+
+
+for _name, _pattern, _first in (
+    ("null", _NULL, ["~", "n", "N", ""]),
+    ("bool", _SWITCH, list("yYnNtTfFoO")),
+    ("int", _WHOLE, list("-+0123456789")),
+    ("float", _REAL, list("-+.0123456789")),
+):
+    for _side in (_Loader, _Dumper):
+        _side.add_implicit_resolver(_TAG + _name, re.compile(f"(?:{_pattern.pattern})\\Z"), _first)
+
+
+def _plain_yaml(text: str) -> Any:
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+    finally:
+        loader.dispose()
+    return None if node is None else _Values().of(node, "", 1)
+
+
+class _Values:
+    """Plain values of the nodes of one document, within its budget."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def of(self, node: yaml.Node, key: str, depth: int) -> Any:
+        """Return the value of a node at a dotted key."""
+        line = node.start_mark.line + 1
+        self._count += 1
+        if self._count > MOST_VALUES:
+            raise _Problem(f"has more than {MOST_VALUES:,} values, aliases counted in full", line)
+        if depth > MOST_DEPTH:  # through aliases, which may even contain themselves
+            raise _Problem(f"is nested deeper than {MOST_DEPTH} levels; flatten it", line)
+        if isinstance(node, yaml.MappingNode):
+            _expect(node, "map")
+            return dict(self._pairs(node, key, depth))
+        if isinstance(node, yaml.SequenceNode):
+            _expect(node, "seq")
+            return [self.of(item, f"{key}.{i}", depth + 1) for i, item in enumerate(node.value)]
+        return _scalar(node)
+
+    def _pairs(self, node: yaml.MappingNode, key: str, depth: int) -> Iterator[tuple[str, Any]]:
+        lines: dict[str, int] = {}
+        for name, value in node.value:
+            line = name.start_mark.line + 1
+            if not isinstance(name, yaml.ScalarNode):
+                raise _Problem("has a key that is a list or a section; write a name", line)
+            if name.value == "<<" and not name.style:
+                raise _Problem("<<: merging is not supported; use `extends`, or repeat", line)
+            text = _text(name.value, line)
+            full = f"{key}.{text}".removeprefix(".")
+            if text in lines:
+                raise _Problem(
+                    f"{full} is given twice (lines {lines[text]} and {line}); remove one of them"
+                )
+            lines[text] = line
+            yield text, self.of(value, full, depth + 1)
+
+
+def _expect(node: yaml.Node, kind: str) -> None:
+    if node.tag != _TAG + kind:
+        raise _Problem(f"{node.tag}: unknown tag; remove it", node.start_mark.line + 1)
+
+
+def _scalar(node: Any) -> Any:
+    """Return text, a number, a switch or None, by the node's tag."""
+    kind, text, line = node.tag.removeprefix(_TAG), node.value, node.start_mark.line + 1
+    if kind in ("str", "!"):
+        if not node.style and _is_number_elsewhere(text):
+            raise _Problem(
+                f"{text[:40]} is a number to some readers of YAML, and text to others; write a "
+                "number in decimal without leading zeros, and text in quotes",
+                line,
+            )
+        return _text(text, line)
+    if kind == "null" and _NULL.fullmatch(text):
+        return None
+    if kind == "bool" and _SWITCH.fullmatch(text):
+        return _YES.fullmatch(text) is not None
+    if kind == "int" and _WHOLE.fullmatch(text):
+        return _whole(text, line)
+    if kind == "float" and _REAL.fullmatch(text):
+        return float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
+    raise _Problem(f"{node.tag}: unknown tag, or not its value; remove it", line)
+
+
+def _is_number_elsewhere(text: str) -> bool:
+    tag = _OLD.resolve(yaml.ScalarNode, text, (True, False))
+    return tag in (f"{_TAG}int", f"{_TAG}float") or text.startswith("0o")
+
+
+def _whole(text: str, line: int = 0) -> int:
+    if len(text) > MOST_DIGITS:
+        raise _Problem(f"has a number of {len(text)} digits; at most {MOST_DIGITS} are read", line)
+    return int(text)
+
+
+def _text(text: str, line: int = 0) -> str:
+    """Return the text with JSON's pairs of surrogates joined; a single one is no character."""
+    if "\0" in text:
+        raise _Problem("has a NUL character, which no name and no path can have", line)
+    try:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:
+        raise _Problem("has half of a surrogate pair, which is no character", line) from None
+
+
+# ---------------------------------------------------------------------------------------------
+# JSON
+
+
+def _plain_json(text: str) -> Any:
+    tree = json.loads(text, object_pairs_hook=_once, parse_int=_whole, parse_constant=_no_constant)
+    _check(tree, 1)
+    return tree
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise _Problem(f"{name} is given twice; remove one of them")
+        found[_text(name)] = value
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise _Problem(f"has {name}, which is no number of JSON; write one that is finite")
+
+
+def _check(value: Any, depth: int) -> None:
+    if depth > MOST_DEPTH:
+        raise _Problem(f"is nested deeper than {MOST_DEPTH} levels; flatten it")
+    if isinstance(value, str):
+        _text(value)
+    elif isinstance(value, dict):
+        value = list(value.values())
+    for item in value if isinstance(value, list) else ():
+        _check(item, depth + 1)
