@@ -1,8 +1,8 @@
 """The values of charts/fedtrain: their names, types, defaults and documentation.
 
 The chart's values.yaml, values.schema.json and README.md are generated from here. What follows from
-an experiment is in values.py, what concerns storage in storage.py. Rules over several values are in the chart itself, so that they also
-hold for people who use it without fedctl.
+an experiment is in values.py, what concerns storage in storage.py. Rules over several values are in
+the chart itself, so that they also hold for people who use it without fedctl.
 """
 
 from pathlib import Path
