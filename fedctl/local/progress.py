@@ -5,7 +5,7 @@ import time
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from fedctl.report.runs import Row, frozen, saved, tested, uploaded, wire
+from fedctl.report.rows import Row, frozen, saved, tested, uploaded, wire
 from fedctl.report.summary import megabytes, percent, seconds
 from trainer.config.schema import Experiment
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from fedctl.report.groups import Group, Point
-from fedctl.report.runs import Row, frozen, uploaded
+from fedctl.report.rows import Row, frozen, uploaded
 from fedctl.report.table import RESULTS
 from trainer.metrics.catalog import NOT_UPLOADED, TRAFFIC
 

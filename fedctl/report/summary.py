@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from fedctl.report.runs import Run, frozen, saved, uploaded, wire
+from fedctl.report.rows import frozen, saved, uploaded, wire
+from fedctl.report.runs import Run
 
 
 def megabytes(count: float) -> str:

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TextIO
 
 from fedctl.local.progress import PREPARING, STARTING, View
-from fedctl.report.runs import Row, tested, uploaded
+from fedctl.report.rows import Row, tested, uploaded
 from fedctl.report.summary import megabytes, percent, seconds
 
 if TYPE_CHECKING:
