@@ -12,10 +12,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from fedctl.errors import FedctlError, Stopped, UserError
+from fedctl.errors import FedctlError, RunError, Stopped, UserError
 from fedctl.local.lock import Lock
 from fedctl.local.preflight import Plan, holds_nothing
-from fedctl.local.progress import View
+from fedctl.local.progress import Guarded, View
 from fedctl.local.ranks import Ranks
 from fedctl.report import postmortem, runs
 from trainer.files import write_atomically
@@ -30,8 +30,9 @@ def run(plan: Plan, new_view: Callable[[], View]) -> None:
     with Stop() as stop:
         started = Started(plan)
         try:
-            with new_view() as view:
-                while not started.advance(view, stop.requests):
+            with Guarded(new_view()) as view:
+                # Without a reader it stops as on Ctrl-C: a pipe's end would else kill it unsaved.
+                while not started.advance(view, stop.requests + view.gone):
                     time.sleep(POLL_SECONDS)
         finally:
             started.end()
@@ -50,6 +51,7 @@ class Started:
         self._tail = runs.Tail(plan.folder / runs.METRICS)
         self._quiet, self._stops, self._told = True, 0, 0
         self._failed_since: float | None = None
+        self._removed = False  # or moved: the run folder, by someone else
         self._lock = _prepare(plan)
         try:
             self._ranks = Ranks(plan, self._lock.descriptor, devices)
@@ -61,6 +63,10 @@ class Started:
         """Show new rows and pass on requests to stop; return whether the ranks have ended."""
         ranks, start = self._ranks, self._first_round
         asked_before, self._stops = self._stops, stops
+        if self._lock.lost:  # what ranks write from here on, nobody finds
+            self._removed = True
+            ranks.end()
+            return True
         ended = ranks.ended()
         # A resumed run first cuts off the rows after its checkpoint, then reports its round.
         rows = self._tail.rows() if runs.reached(self.plan.folder, start) else []
@@ -95,6 +101,11 @@ class Started:
     def error(self) -> FedctlError | None:
         """Return why the run did not finish, None if it did; remove a folder that holds nothing."""
         folder, ranks = self.plan.folder, self._ranks
+        if self._removed:
+            return RunError(
+                f"{folder}: was removed or moved during the run, which was ended; put it back "
+                "and resume, or start a new run"
+            )
         if ranks.succeeded and runs.finished(folder):
             return None
         end = postmortem.End(ranks.codes, ranks.hung, ranks.output(), self.rounds_done, self._stops)

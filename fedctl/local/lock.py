@@ -33,6 +33,14 @@ class Lock:
         with contextlib.suppress(OSError):  # a full disk: then the lock is held without a number
             os.pwrite(self.descriptor, f"{os.getpid():<20}\n".encode(), 0)
 
+    @property
+    def lost(self) -> bool:
+        """Whether its file is no longer in its place: the run folder was removed, or moved."""
+        try:
+            return not os.path.samestat(os.fstat(self.descriptor), self.path.stat())
+        except OSError:
+            return True
+
     def release(self) -> None:
         """Let others have it, once the ranks have ended too."""
         os.close(self.descriptor)

@@ -1,7 +1,10 @@
 """Progress of one run: a live display in a terminal, plain lines elsewhere."""
 
+import contextlib
+import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -40,6 +43,49 @@ def view(experiment: Experiment, quiet: bool, output: str) -> View:
     if output == "json":
         return Plain(experiment, sys.stderr)
     return Live(experiment) if sys.stdout.isatty() else Plain(experiment, sys.stdout)
+
+
+class Guarded(View):
+    """A view whose reader may go away, as in `| head`: then `gone`, and nothing more is shown."""
+
+    def __init__(self, view: View) -> None:
+        self.gone = False
+        self._view = view
+
+    def __enter__(self) -> "Guarded":
+        self._view.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._show(lambda: self._view.__exit__(*error))
+
+    def preparing(self, hint: str) -> None:
+        self._show(lambda: self._view.preparing(hint))
+
+    def row(self, row: Row) -> None:
+        self._show(lambda: self._view.row(row))
+
+    def notice(self, text: str) -> None:
+        self._show(lambda: self._view.notice(text))
+
+    def _show(self, show: Callable[[], None]) -> None:
+        if self.gone:
+            return
+        try:
+            show()
+        except OSError:
+            self.gone = True
+            for stream in (sys.stdout, sys.stderr):
+                _drop_if_closed(stream)
+
+
+def _drop_if_closed(stream: TextIO) -> None:
+    """Send what a closed stream still holds nowhere: it would be an error when Python ends."""
+    try:
+        stream.flush()
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class Plain(View):
