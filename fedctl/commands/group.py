@@ -20,8 +20,13 @@ class OneLine(click.ClickException):
     def exit_code(self) -> int:  # type: ignore[override]  # click has a constant here
         return self._code
 
+    def line(self) -> str:
+        """Return the line; what a terminal would obey, such as an escape code, is spelled out."""
+        text = self._prefix + " ".join(self.message.split())
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
     def show(self, file: Any = None) -> None:
-        click.echo(self._prefix + " ".join(self.message.split()), err=True)
+        click.echo(self.line(), err=True)
 
 
 class Commands(click.Group):
