@@ -218,8 +218,8 @@ STATE = [
     Fault(
         "checkpoints-damaged",
         "no checkpoint is whole",
-        "error: rank {K} before the first round ended: no checkpoint in {FILE} can be used "
-        "({REASON}); restore the files, or start a new run; see {FILE}",
+        "error: rank {K} in round {N}: no checkpoint in {FILE} can be used ({REASON}); restore the "
+        "files, or start a new run; see {FILE}" + CONTINUE,
         1,
         "all of the run, unless the files are restored",
     ),
