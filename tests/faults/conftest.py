@@ -10,7 +10,7 @@ from tests import patience
 from tests.faults.scene import Scene, bits
 from tests.fedctl.processes import ended, starting_in
 
-ROUNDS = 12
+ROUNDS = 60  # more than a fast machine does before a test looks again
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

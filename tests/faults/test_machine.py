@@ -64,7 +64,7 @@ def test_with_room_again_the_run_ends_in_the_same_bits(
 @fault("disk-full-at-report")
 def test_a_finished_run_without_room_for_its_report(scene: Scene, fault: Fault) -> None:
     with disk(scene, "200k"):
-        scene.shows(fault, scene.run(rounds=ROUNDS))
+        scene.shows(fault, scene.run(rounds=12))
         assert runs.finished(scene.out)
 
 

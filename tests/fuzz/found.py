@@ -4,12 +4,15 @@ An open one is not mended yet. It is expected to fail, strictly, and the fuzzing
 the same failure again; when it is mended, its `open` goes.
 """
 
+import io
 import json
+import tarfile
 from dataclasses import dataclass
 from typing import Any
 
 from safetensors.torch import save
 
+from fedctl.cluster.transfer import packer
 from tests.fuzz import inputs
 from tests.fuzz.targets import EXPERIMENT, MANIFEST, RECORD, ROW, signed
 
@@ -25,6 +28,16 @@ class Found:
 
 
 GOOD = json.dumps(ROW).encode() + b"\n"
+
+
+def tar_of(name: str, content: bytes) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+    return file.getvalue()
+
 
 FOUND = [
     Found("manifest", "a signed null", signed(b"null")),
@@ -45,6 +58,12 @@ FOUND = [
         (EXPERIMENT, GOOD, RECORD.replace(b'nd":1', b'nd":1e999')),
     ),
     Found("experiment", "an escape code in a key", b'{"\\u001b[31m": 1}'),
+    Found(
+        "tar",
+        "a size that is no text",
+        tar_of(packer.FIRST, b"\x80"),
+        open="UnicodeDecodeError: 'utf-8' codec can't decode",
+    ),
     Found(
         "set",
         "a number of more than 4,300 digits",
