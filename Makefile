@@ -1,7 +1,7 @@
 # The few things one does in this tree. Each is a script in scripts/, so CI and people run the same.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-image test-cluster test-cluster-smoke check audit setup clean
+.PHONY: help demo test fuzz test-faults test-slow test-image test-cluster test-cluster-smoke check audit setup clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +14,12 @@ test: .venv/installed ## what a change must pass: the checks below and all quick
 
 test-slow: .venv/installed ## the slow tests, and those with bounds on rounding as other processors compute
 	@scripts/check slow kernels
+
+test-faults: .venv/installed ## kill, starve and cut off real runs in every way of docs/faults.md, and resume them
+	@.venv/bin/pytest -m '' tests/faults
+
+fuzz: .venv/installed ## hostile files and settings, for FUZZ_SECONDS (600): a result or one line
+	@FUZZ_SECONDS=$${FUZZ_SECONDS:-600} .venv/bin/pytest -q -s tests/fuzz
 
 test-image: .venv/installed ## build the image of a rank with podman or docker, and run it as a cluster would
 	@scripts/packages && .venv/bin/pytest -m image tests/image

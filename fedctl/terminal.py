@@ -30,6 +30,9 @@ def plain(text: str) -> str:
     return text.translate(_ESCAPED)
 
 
+UNWRITABLE = "the output cannot be written; the work continues"
+
+
 def tell(text: str, stream: TextIO | None) -> None:
     """Print a line of progress; when nobody reads any more, continue in silence.
 
@@ -37,7 +40,7 @@ def tell(text: str, stream: TextIO | None) -> None:
     """
     try:
         print(plain(text), file=stream, flush=True)
-    except BrokenPipeError:
+    except OSError:  # or its disk is full
         assert stream is not None
         # What is buffered, and all that follows, goes to where nobody reads either.
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -45,7 +48,7 @@ def tell(text: str, stream: TextIO | None) -> None:
         os.close(nowhere)
         if stream is not sys.stderr:
             with contextlib.suppress(OSError):
-                print("the output is closed; the work continues", file=sys.stderr, flush=True)
+                print(UNWRITABLE, file=sys.stderr, flush=True)
 
 
 def console() -> "Console":

@@ -8,9 +8,12 @@ import pytest
 
 
 def sampled(
-    *choices: Iterable[Any], times: int = 1, fits: Callable[..., bool] = lambda *case: True
+    *choices: Iterable[Any],
+    times: int = 1,
+    fits: Callable[..., bool] = lambda *case: True,
+    rest: pytest.MarkDecorator = pytest.mark.slow,
 ) -> list[Any]:
-    """The product as parameters of a test, without what does not fit: most of it marked slow.
+    """The product as parameters of a test, without what does not fit: most of it marked `rest`.
 
     Each choice is in at least `times` quick cases, beside others each time as far as there are any.
     """
@@ -32,4 +35,4 @@ def sampled(
             if new and fits(*case):
                 missing -= new
                 quick.add(case)
-    return [pytest.param(*case, marks=() if case in quick else pytest.mark.slow) for case in cases]
+    return [pytest.param(*case, marks=() if case in quick else rest) for case in cases]

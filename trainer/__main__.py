@@ -252,8 +252,16 @@ def adopt(mirror: Mirror, experiment: Experiment) -> Row | None:
         )
     if not manifest.whole_model(out / manifest.MODEL):
         return None
-    last = Row.of(json.loads((out / METRICS).read_text().splitlines()[-1]))
-    return None if (last.rounds_planned or 0) < experiment.rounds else last
+    last = _last_row(out / METRICS)
+    return None if last is None or (last.rounds_planned or 0) < experiment.rounds else last
+
+
+def _last_row(metrics: Path) -> Row | None:
+    """Return the last row; None if it cannot be read, and the run has to resume."""
+    try:
+        return Row.of(json.loads(metrics.read_text().splitlines()[-1]))
+    except (OSError, ValueError, IndexError, TypeError, AttributeError):
+        return None
 
 
 def _serve(experiment: Experiment, variables: Pod, recorder: Recorder, rank: int) -> int | None:

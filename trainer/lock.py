@@ -26,7 +26,8 @@ class Lock:
 
     def __init__(self, folder: Path) -> None:
         """Take the lock of this folder; raise Taken if another process has it."""
-        self.descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self.path = folder / NAME
+        self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -40,6 +41,14 @@ class Lock:
         with contextlib.suppress(OSError):  # a full disk: then it is held without a name
             os.ftruncate(self.descriptor, 0)
             os.pwrite(self.descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
+
+    @property
+    def lost(self) -> bool:
+        """Whether its file is no longer in its place: the run folder was removed, or moved."""
+        try:
+            return not os.path.samestat(os.fstat(self.descriptor), self.path.stat())
+        except OSError:
+            return True
 
     def release(self) -> None:
         """Let others have it, once those that inherited it have ended too."""

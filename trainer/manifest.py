@@ -82,13 +82,24 @@ def read(checkpoint: Path) -> Manifest:
             raise Damaged("was saved by another version of fedctl")
         values["files"] = {name: Seal(**seal) for name, seal in values["files"].items()}
         values["metrics"] = values["metrics"] and Seal(**values["metrics"])
-        return Manifest(**values)
+        return _typed(Manifest(**values))
     except Damaged:
         raise
     except OSError as error:
         raise Damaged(f"{NAME} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Damaged(f"{NAME} is damaged") from None
+
+
+def _typed(found: Manifest) -> Manifest:
+    """Return a manifest whose values have the types they claim; raise ValueError otherwise."""
+    seals = [*found.files.values(), *filter(None, [found.metrics])]
+    counts = [found.round, found.ranks - 1, *(seal.bytes for seal in seals)]
+    texts = [found.data, *found.versions.values(), *(seal.sha256 for seal in seals)]
+    whole = isinstance(found.experiment, dict) and all(isinstance(text, str) for text in texts)
+    if not whole or any(type(count) is not int or count < 0 for count in counts):
+        raise ValueError
+    return found
 
 
 def seal(path: Path) -> Seal:
@@ -144,5 +155,5 @@ def whole_model(path: Path) -> bool:
             tensors.pop("__metadata__", None)
             ends = [tensor["data_offsets"][1] for tensor in tensors.values()]
             return bool(8 + length + max(ends, default=0) == size)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         return False

@@ -7,6 +7,7 @@ import click
 
 from fedctl.commands.output import echo
 from fedctl.errors import FedctlError, Stopped
+from fedctl.terminal import plain
 from trainer.config.errors import ConfigError
 
 MOST_SHOWN = 2000  # characters of an error: names and messages of others may have any length
@@ -23,12 +24,15 @@ class OneLine(click.ClickException):
     def exit_code(self) -> int:  # type: ignore[override]  # click has a constant here
         return self._code
 
-    def show(self, file: Any = None) -> None:
+    def line(self) -> str:
+        """Return the line, of bounded length; what a terminal would obey is spelled out."""
         line = " ".join(self.message.split())
-        echo(
-            self._prefix + (line if len(line) <= MOST_SHOWN else f"{line[:MOST_SHOWN]} ..."),
-            err=True,
+        return plain(
+            self._prefix + (line if len(line) <= MOST_SHOWN else f"{line[:MOST_SHOWN]} ...")
         )
+
+    def show(self, file: Any = None) -> None:
+        echo(self.line(), err=True)
 
 
 class Commands(click.Group):

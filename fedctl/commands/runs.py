@@ -255,6 +255,9 @@ def _report(
     from fedctl.report.groups import base_bytes
     from fedctl.report.summary import summary
 
+    for run in (run for group in groups for run in group.runs):
+        if run.notice:
+            echo(f"warning: {run.notice}", err=True)
     page, picture, *tables = pages.write(groups, out, layout)
     if output == "folder":
         echo(out)

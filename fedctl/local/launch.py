@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from fedctl.errors import FedctlError, Stopped, UserError
+from fedctl.errors import FedctlError, RunError, Stopped, UserError
 from fedctl.local.preflight import Plan, holds_nothing
 from fedctl.local.progress import View
 from fedctl.local.ranks import Ranks
@@ -49,6 +49,7 @@ class Started:
         self._tail = runs.Tail(plan.folder / runs.METRICS)
         self._quiet, self._stops, self._told = True, 0, 0
         self._failed_since: float | None = None
+        self._removed = False  # or moved: the run folder, by someone else
         self._lock = _prepare(plan)
         try:
             self._ranks = Ranks(plan, self._lock.descriptor, devices)
@@ -60,6 +61,10 @@ class Started:
         """Show new rows and pass on requests to stop; return whether the ranks have ended."""
         ranks = self._ranks
         asked_before, self._stops = self._stops, stops
+        if self._lock.lost:  # what ranks write from here on, nobody finds
+            self._removed = True
+            ranks.end()
+            return True
         ended = ranks.ended()
         self._show(view)
         if ended:
@@ -103,6 +108,11 @@ class Started:
     def error(self) -> FedctlError | None:
         """Return why the run did not finish, None if it did; remove a folder that holds nothing."""
         folder, ranks = self.plan.folder, self._ranks
+        if self._removed:
+            return RunError(
+                f"{folder}: was removed or moved during the run, which was ended; put it back "
+                "and resume, or start a new run"
+            )
         if ranks.succeeded and runs.finished(folder):
             return None
         end = postmortem.End(ranks.codes, ranks.hung, ranks.output(), self.rounds_done, self._stops)

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from fedctl import terminal
-from fedctl.report.runs import Row, frozen, saved, tested, uploaded, wire
+from fedctl.report.rows import Row, frozen, saved, tested, uploaded, wire
 from fedctl.report.summary import loss, megabytes, percent, seconds
 from trainer.config.schema import Experiment
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fedctl.report.groups import Group, Point
-from fedctl.report.runs import Row, frozen, uploaded
+from fedctl.report.rows import Row, frozen, uploaded
 from fedctl.report.table import RESULTS
 from trainer.metrics.catalog import NOT_UPLOADED, TRAFFIC
 

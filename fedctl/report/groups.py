@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedctl.report.runs import Row, Run, tested, uploaded
+from fedctl.report.rows import Row, tested, uploaded
+from fedctl.report.runs import Run
 from fedctl.report.summary import leaves, summary
 
 NOT_WHAT_RUNS = ("seed", "name", "description")  # settings that a group's runs need not share

@@ -8,7 +8,8 @@ from pathlib import Path
 from fedctl.errors import RunError
 from fedctl.report import figures
 from fedctl.report.groups import Group, base_bytes
-from fedctl.report.runs import REPORT_PAGE, REPORT_PICTURE, TABLE_CSV, TABLE_MARKDOWN, Run, uploaded
+from fedctl.report.rows import uploaded
+from fedctl.report.runs import REPORT_PAGE, REPORT_PICTURE, TABLE_CSV, TABLE_MARKDOWN, Run
 from fedctl.report.summary import differing, leaves, percent, summary
 from fedctl.report.table import Columns, Table
 from trainer.files import write_atomically

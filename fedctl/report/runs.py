@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fedctl.errors import UserError
+from fedctl.report.rows import Row, parse, tested
 from trainer import manifest
-from trainer.metrics import catalog
 
 EXPERIMENT = "experiment.json"
 METRICS = "metrics.jsonl"
@@ -19,8 +19,6 @@ NEXT = ".resumed.json"  # the experiment as it goes on; the trainer makes it the
 REPORT_PAGE = "report.html"
 REPORT_PICTURE = "report.png"
 TABLE_CSV, TABLE_MARKDOWN = "table.csv", "table.md"
-
-Row = dict[str, Any]
 
 
 def log_of(folder: Path, rank: int) -> Path:
@@ -33,42 +31,16 @@ def output_log(folder: Path) -> Path:
     return folder / "logs" / "output.log"
 
 
-def uploaded(row: Row, kind: str | None = None) -> int:
-    """Return the bytes that clients had to upload so far: of one kind, or all but the tests'."""
-    totals: dict[str, int] = row["payload_bytes_total"]
-    if kind is not None:
-        return totals.get(kind, 0)
-    return catalog.uploaded(totals)
-
-
-def wire(row: Row) -> int:
-    """Bytes that the ranks have sent each other so far, of all kinds; 0 on a single rank."""
-    return sum(row["wire_bytes_total"].values())
-
-
-def saved(row: Row) -> float:
-    """Return the share of FedAvg's upload that was not sent; negative if more was sent."""
-    dense = row["dense_equivalent_bytes_total"]
-    return 1 - uploaded(row) / dense if dense else 0.0
-
-
-def frozen(row: Row) -> float:
-    """Return the share of parameters that the round did not send; 0 before the first one."""
-    return row.get("frozen_parameters_ratio") or 0.0
-
-
-def tested(row: Row) -> bool:
-    """Return whether the model was evaluated in this row."""
-    return row.get("test_accuracy_ratio") is not None
-
-
 # ---------------------------------------------------------------------------------------------
 # a run that has rows
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run; `rows` by round, `final` of the reconciled model (unfinished: the last test)."""
+    """One run; `rows` by round, `final` of the reconciled model (unfinished: the last test).
+
+    bad: the numbers of the lines in metrics.jsonl that are no rows, and were left out.
+    """
 
     folder: Path
     label: str
@@ -76,6 +48,7 @@ class Run:
     rows: list[Row]
     final: Row
     finished: bool
+    bad: tuple[int, ...] = ()
 
     @property
     def tests(self) -> list[Row]:
@@ -83,13 +56,23 @@ class Run:
         rows = [row for row in self.rows if tested(row)]
         return [*rows, self.final] if self.finished else rows
 
+    @property
+    def notice(self) -> str:
+        """What its reader should know of it; empty if there is nothing."""
+        if not self.bad:
+            return ""
+        where = f"{self.folder / METRICS}: line {self.bad[0]}"
+        if len(self.bad) == 1:
+            return f"{where} is not a row of metrics, and was left out"
+        return f"{where} and {len(self.bad) - 1} more are not rows of metrics, and were left out"
+
 
 def read(folder: Path, label: str = "") -> Run:
     """Read the run in `folder`; raise a UserError if it cannot be read."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such run folder")
     experiment = _experiment(folder)
-    rows, final = _rows(folder)
+    rows, final, bad = _rows(folder)
     if not any(map(tested, rows)):
         raise UserError(f"{folder}: incomplete, no round was evaluated yet")
     return Run(
@@ -99,6 +82,7 @@ def read(folder: Path, label: str = "") -> Run:
         rows=rows,
         final=final or next(row for row in reversed(rows) if tested(row)),
         finished=final is not None,
+        bad=tuple(bad),
     )
 
 
@@ -124,39 +108,42 @@ def expand(folders: list[Path]) -> list[Path]:
 def _experiment(folder: Path) -> dict[str, Any]:
     try:
         experiment = json.loads((folder / EXPERIMENT).read_text("utf-8"))
-        experiment["name"], experiment["rounds"], experiment["ranks"]
+        if not isinstance(experiment["name"], str):
+            raise ValueError("its name is not a text")
+        if not all(type(experiment[key]) is int for key in ("rounds", "ranks", "seed")):
+            raise ValueError("rounds, ranks and seed are not whole numbers")
     except FileNotFoundError:
         raise UserError(f"{folder}: not a run folder, it has no {EXPERIMENT}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{folder / EXPERIMENT}: cannot be read: {error!r}") from None
     return dict(experiment)
 
 
-def _rows(folder: Path) -> tuple[list[Row], Row | None]:
-    """Return the rows by round, and the final one; rounds repeated after a resume count once."""
+def _rows(folder: Path) -> tuple[list[Row], Row | None, list[int]]:
+    """Return the rows by round, the final one, and the numbers of lines that are no rows.
+
+    Rounds that were repeated after a resume count once. A damaged line costs its own row only.
+    """
     try:
-        lines = (folder / METRICS).read_text("utf-8").splitlines(keepends=True)
+        lines = (folder / METRICS).read_bytes().split(b"\n")
     except FileNotFoundError:
         raise UserError(f"{folder}: incomplete, it has no {METRICS} yet") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{folder / METRICS}: cannot be read: {error}") from None
+    except OSError as error:
+        raise UserError(f"{folder / METRICS}: cannot be read: {error.strerror}") from None
     by_round: dict[int, Row] = {}
     final: Row | None = None
-    for number, line in enumerate(lines, start=1):
-        if not line.endswith("\n"):
-            break  # being written, or cut off by a kill
-        try:
-            row = json.loads(line)
-            finished = bool(row.get("final"))
-            uploaded(row), wire(row)
-            row["round"], row["time_seconds"], row["dense_equivalent_bytes_total"]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(f"{folder / METRICS}: line {number} is not a row of metrics") from None
-        if finished:
+    bad: list[int] = []
+    for number, line in enumerate(lines[:-1], start=1):  # the last: being written, or cut by a kill
+        row = parse(line)
+        if row is None:
+            bad.append(number)
+        elif row.get("final"):
             final = row
         else:
-            by_round[int(row["round"])] = row
-    return [by_round[number] for number in sorted(by_round)], final
+            by_round[row["round"]] = row
+    if bad and not by_round:
+        raise UserError(f"{folder / METRICS}: line {bad[0]} is not a row of metrics")
+    return [by_round[number] for number in sorted(by_round)], final, bad
 
 
 # ---------------------------------------------------------------------------------------------
@@ -197,7 +184,7 @@ def ranks(folder: Path) -> list[Rank]:
                     resumed_at=record.get("resumed_at"),
                 )
             )
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue  # being replaced at this moment, or not a record
     return sorted(found, key=lambda rank: rank.rank)
 
@@ -230,7 +217,7 @@ class Tail:
         self._path, self._position = path, start
 
     def rows(self) -> list[Row]:
-        """Return the new rows of a metrics file."""
+        """Return the new rows of a metrics file; lines that are no rows are left out."""
         try:
             size = self._path.stat().st_size
             if size < self._position:  # a resumed run cuts off what came after its checkpoint
@@ -242,7 +229,7 @@ class Tail:
             return []
         whole = chunk[: chunk.rfind(b"\n") + 1]
         self._position += len(whole)
-        return [json.loads(line) for line in whole.splitlines()]
+        return [row for line in whole.split(b"\n") if (row := parse(line)) is not None]
 
 
 def last_line(path: Path) -> str:

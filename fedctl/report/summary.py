@@ -3,7 +3,8 @@
 from math import isfinite
 from typing import Any
 
-from fedctl.report.runs import Run, frozen, saved, uploaded, wire
+from fedctl.report.rows import frozen, saved, uploaded, wire
+from fedctl.report.runs import Run
 
 
 def megabytes(count: float) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from fedctl import terminal
 from fedctl.local.progress import PREPARING, STARTING, View
-from fedctl.report.runs import Row, tested, uploaded
+from fedctl.report.rows import Row, tested, uploaded
 from fedctl.report.summary import megabytes, percent, seconds
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,14 +22,19 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @contextmanager
 def starting_in(tmp_path: Path) -> Iterator[Start]:
-    """Starts `fedctl` in this folder; whatever is left of it at the end is killed."""
+    """Starts `fedctl` in this folder; whatever is left of it at the end is killed.
+
+    prefix: a command that starts it, such as nsenter.
+    """
     started = []
 
     def run(
-        *words: object, environment: Mapping[str, str] | None = None
+        *words: object,
+        environment: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
     ) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
-            [*FEDCTL, *map(str, words)],
+            [*prefix, *FEDCTL, *map(str, words)],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
             stdout=subprocess.PIPE,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from fedctl.report import figures, runs
+from fedctl.report import figures, rows, runs
 from fedctl.report.summary import megabytes, percent, seconds
 
 Invoke = Callable[..., Result]
@@ -98,7 +98,7 @@ def test_the_page_fetches_nothing(fedctl: Invoke, write_run: WriteRun) -> None:
 def test_uploads_have_only_kinds_that_a_real_client_would_send() -> None:
     assert set(figures.KINDS) == {"values", "votes", "buffers", "control", "reconcile"}
     row = {"payload_bytes_total": {"values": 7, "votes": 2, "moves": 100, "evaluation": 1000}}
-    assert runs.uploaded(row) == 9
+    assert rows.uploaded(row) == 9
 
 
 def test_the_page_of_one_run_lists_its_settings(fedctl: Invoke, write_run: WriteRun) -> None:
@@ -184,3 +184,24 @@ def test_numbers_for_people() -> None:
     ]
     assert [percent(n) for n in (0.1234, -0.0000001, -0.5)] == ["12.3 %", "0.0 %", "−50.0 %"]
     assert [seconds(n) for n in (4.21, 185, 3723)] == ["4.2 s", "3:05", "1:02:03"]
+
+
+def test_a_damaged_line_costs_its_own_row_and_is_told_once(
+    fedctl: Invoke, write_run: WriteRun
+) -> None:
+    folder = write_run("a")
+    lines = (folder / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    lines[3] = lines[3].replace(b"round", b"\xffound")
+    lines[5] = b'{"round": "six"}\n'
+    (folder / "metrics.jsonl").write_bytes(b"".join(lines))
+    result = fedctl("report", folder, "-o", "json")
+    assert result.exit_code == 0, result.output
+    assert result.stderr == (
+        f"warning: {folder}/metrics.jsonl: line 4 and 1 more are not rows of metrics, and were "
+        "left out\n"
+    )
+    assert [row["round"] for row in runs.read(folder).rows] == [1, 2, 3, 5, 7, 8, 9, 10]
+    assert [row["round"] for row in runs.Tail(folder / "metrics.jsonl").rows()] == [
+        *[1, 2, 3, 5, 7, 8, 9, 10],
+        10,
+    ]

@@ -14,7 +14,7 @@ from fedctl.local.progress import Plain
 from fedctl.report import groups, runs
 from fedctl.report.page import Layout
 from fedctl.report.page import write as write_report
-from fedctl.report.runs import uploaded
+from fedctl.report.rows import uploaded
 from fedctl.report.table import Table
 from trainer.config.load import validate
 
@@ -37,6 +37,7 @@ def write_seed(write_run: WriteRun) -> WriteRun:
         start = rows[0] | {"round": 0, "clients_sampled": 0, "frozen_parameters_ratio": None}
         start |= {"test_accuracy_ratio": 0.1, "test_loss": 2.3, "dense_equivalent_bytes_total": 0}
         start |= {"payload_bytes_total": {"evaluation": 160}, "time_seconds": 0.0}
+        start |= {"federated_time_seconds": 0.0}
         lines = [json.dumps(row) + "\n" for row in (start, *rows, final)]
         (folder / "metrics.jsonl").write_text("".join(lines))
         return folder

@@ -133,5 +133,5 @@ def test_a_run_continues_when_nobody_reads_its_progress() -> None:
         [sys.executable, "-c", script], stdout=out, stderr=subprocess.PIPE, text=True, cwd=ROOT
     )
     os.close(out)
-    told = "the output is closed; the work continues\ntrained\n"
+    told = "the output cannot be written; the work continues\ntrained\n"
     assert (done.returncode, done.stderr) == (0, told)

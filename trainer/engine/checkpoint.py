@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from trainer import manifest
 from trainer.config.errors import ConfigError, EnvironmentFault
+from trainer.config.load import validate
 from trainer.config.schema import covers
 from trainer.engine import plan, state, state_file
 from trainer.engine.parts import RankState
@@ -218,7 +219,13 @@ def _is_for(rank: RankState, name: str) -> bool:
 
 def _refuse_changes(rank: RankState, content: Manifest, allowed: tuple[str, ...]) -> None:
     """Raise a ConfigError, on every rank, if the experiment or its data is another than then."""
-    was = type(rank.experiment).model_validate(content.experiment)
+    try:
+        was = validate(content.experiment)
+    except ConfigError as error:
+        raise EnvironmentFault(
+            f"the experiment of the checkpoint cannot be read ({error}); resume with the version "
+            f"of fedctl that saved it ({content.versions.get('fedctl', 'unknown')})"
+        ) from None
     differences = was.differences(rank.experiment)
     changed = [key for key in differences if not any(covers(name, key) for name in allowed)]
     if changed:

@@ -12,6 +12,7 @@ import torch
 
 from trainer.config.errors import ConfigError, EnvironmentFault
 from trainer.exchange.group import first_sentence
+from trainer.manifest import Damaged
 
 FAILED, WRONG = 1, 2  # exit codes
 FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -26,7 +27,7 @@ def explain(error: BaseException) -> tuple[int, str] | None:
     """Return the exit code and the line for a failure; None for a bug."""
     if isinstance(error, ConfigError):
         return WRONG, str(error)
-    if isinstance(error, EnvironmentFault):
+    if isinstance(error, EnvironmentFault | Damaged):
         return FAILED, str(error)
     if isinstance(error, OSError):
         return FAILED, _system(error)

@@ -16,6 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from trainer.manifest import Damaged
+
 KEY = "state"  # of the JSON in the file's metadata
 Tensors = dict[str, Tensor]
 
@@ -28,11 +30,18 @@ def write(path: Path, state: Any) -> None:
 
 
 def read(path: Path, device: torch.device) -> Any:
-    """Return what `write` was given, with its tensors on `device` (single numbers on the CPU)."""
-    with safe_open(path, "pt") as file:
-        text = file.metadata()[KEY]
-    tensors = load_file(path)
-    return _with_tensors(json.loads(text), tensors, device)
+    """Return what `write` was given, with its tensors on `device` (single numbers on the CPU).
+
+    Raise Damaged if the file is not one that `write` has written.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            text = file.metadata()[KEY]
+        return _with_tensors(json.loads(text), load_file(path), device)
+    except OSError:
+        raise
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError):
+        raise Damaged(f"{path.name} is no file of a run's state, or damaged") from None
 
 
 def write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str] | None = None) -> None:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from safetensors.torch import load, load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from trainer.exchange.group import Group
@@ -156,7 +156,8 @@ class Store:
         return held
 
     def _read(self, client: int) -> Record:
-        return _nested(load_file(self._path(client)), self.group.device)
+        # Not load_file: in safetensors 0.8 it leaks a number for each tensor that it reads.
+        return _nested(load(self._path(client).read_bytes()), self.group.device)
 
     def _pack(self, client: int) -> Tensor:
         """Return a record as bytes, and remove it from this rank."""

@@ -29,6 +29,7 @@ class Folder(Place):
 
     def begin(self, number: int) -> None:
         shutil.rmtree(self.partial, ignore_errors=True)
+        self.path.mkdir(exist_ok=True)  # not the run folder: if it was removed, so is the run
         (self.partial / CLIENTS).mkdir(parents=True)
 
     def workspace(self, rank: int) -> Path:

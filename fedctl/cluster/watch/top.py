@@ -14,7 +14,8 @@ from fedctl.cluster.status.ranks import CHART, NAME, RUN, Rank
 from fedctl.cluster.status.snapshot import Snapshot
 from fedctl.cluster.watch import metrics
 from fedctl.errors import FedctlError
-from fedctl.report import runs, summary
+from fedctl.report import summary
+from fedctl.report.rows import saved, uploaded, wire
 
 if TYPE_CHECKING:
     from fedctl.cluster.api.client import Cluster
@@ -81,8 +82,8 @@ class RunView:
             "ranks_total": self.size,
             "restarts": self.restarts,
             "round_seconds": self.pace,
-            "saved_ratio": runs.saved(self.row) if _counted(self.row) else None,
-            "uploaded_bytes": runs.uploaded(self.row) if _counted(self.row) else None,
+            "saved_ratio": saved(self.row) if _counted(self.row) else None,
+            "uploaded_bytes": uploaded(self.row) if _counted(self.row) else None,
             "metrics": self.row,
             "ranks": [rank.as_dict() for rank in self.ranks],
         }
@@ -193,9 +194,9 @@ def _numbers(row: metrics.Row) -> dict[str, str]:
         "round": f"{row['round']:.0f}{planned}" if "round" in row else NOTHING,
         "accuracy": _text(row, "test_accuracy_ratio", summary.percent),
         "loss": _text(row, "test_loss", summary.loss),
-        "sent MB": summary.megabytes(runs.uploaded(row)) if _counted(row) else NOTHING,
-        "wire MB": summary.megabytes(runs.wire(row)) if "wire_bytes_total" in row else NOTHING,
-        "saved": summary.percent(runs.saved(row)) if _counted(row) else NOTHING,
+        "sent MB": summary.megabytes(uploaded(row)) if _counted(row) else NOTHING,
+        "wire MB": summary.megabytes(wire(row)) if "wire_bytes_total" in row else NOTHING,
+        "saved": summary.percent(saved(row)) if _counted(row) else NOTHING,
         "frozen": _text(row, "frozen_parameters_ratio", summary.percent),
         "memory MB": _text(row, "device_memory_bytes", summary.megabytes),
     }
