@@ -10,6 +10,7 @@ from fedctl.errors import FedctlError, RunError, Stopped, UserError
 from fedctl.report import runs
 
 DIVERGED = "diverged in round "  # start of a message that is the same on all ranks
+UNUSABLE = ": no checkpoint in "  # in a message that says that none can be used
 PEER_LOST = "lost another rank"  # start of a rank's message about another rank's failure
 ERROR = re.compile(r"^(\w[\w.]*(?:Error|Exception|Interrupt)\b.*)$", re.M)
 
@@ -49,7 +50,7 @@ def cause(folder: Path, end: End) -> FedctlError:
     if end.stops > 1:
         return stopped(folder, end.rounds, at_once=True)
     text = _failure(folder, records, end)
-    if text and text.startswith(DIVERGED):  # the same settings would diverge again
+    if text and (text.startswith(DIVERGED) or UNUSABLE in text):  # resuming would end so again
         return RunError(text)
     if end.stops and text is None:
         return stopped(folder, end.rounds, at_once=False)

@@ -220,7 +220,7 @@ STATE = [
         "checkpoints-damaged",
         "no checkpoint is whole",
         "error: rank {K} in round {N}: no checkpoint in {FILE} can be used ({REASON}); restore the "
-        "files, or start a new run; see {FILE}" + CONTINUE,
+        "files, or start a new run; see {FILE}",
         1,
         "all of the run, unless the files are restored",
     ),
