@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import SafetensorError
 
 from tests.charts import fedtrain, platform
 from trainer.config.base import Section
@@ -18,6 +17,7 @@ from trainer.config.load import load
 from trainer.config.schema import Experiment
 from trainer.data import images
 from trainer.engine import state_file
+from trainer.manifest import Damaged
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/security.md").read_text("utf-8")
@@ -110,7 +110,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(
     torch.save({"format": Hostile()}, tmp_path / "saved.pt")
     (tmp_path / "pickled.pt").write_bytes(pickle.dumps(Hostile()))
     for name in ("saved.pt", "pickled.pt"):
-        with pytest.raises(SafetensorError):
+        with pytest.raises(Damaged):
             state_file.read(tmp_path / name, torch.device("cpu"))
     assert capsys.readouterr().out == ""
 

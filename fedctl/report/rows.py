@@ -19,7 +19,7 @@ NEEDED = (
     "wire_bytes_total",
     "dense_equivalent_bytes_total",
 )
-TESTED = ("test_loss", "federated_time_seconds", "messages_total")  # in each row with a test
+TESTED = ("federated_time_seconds", "messages_total")  # in each row with a test
 MOST = 1e300  # what is larger overflows in a mean or a square
 # May be NaN or infinite: then training has diverged.
 DIVERGE = ("train_loss", "test_loss", "gradient_variance", "gradient_deviation_ratio")
@@ -39,6 +39,8 @@ def _fits(row: Row) -> bool:
     if row.get("final") not in (None, True, False) or (row.get("final") and not tested(row)):
         return False
     if any(row.get(name) is None for name in needed) or type(row["round"]) is not int:
+        return False
+    if tested(row) and "test_loss" not in row:  # null if it is not finite
         return False
     return row["round"] >= 0 and all(
         _measured(row[metric.name], metric)

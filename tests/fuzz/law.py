@@ -11,6 +11,7 @@ from typing import Any
 
 from fedctl.commands.group import OneLine
 from fedctl.errors import FedctlError
+from fedctl.terminal import plain
 from trainer.config.errors import ConfigError, EnvironmentFault
 from trainer.manifest import Damaged
 
@@ -30,7 +31,7 @@ def holds(run: Callable[[], Any]) -> str:
             run()
         except ONE_LINE as error:
             line = OneLine(str(error), 2).line()
-            assert line.isprintable() and len(line) > 8, repr(line)
+            assert plain(line) == line and "\n" not in line and len(line) > 8, repr(line)
             return line
     return ""
 
