@@ -10,9 +10,11 @@ import errno
 import fcntl
 import os
 import socket
+import time
 from pathlib import Path
 
 NAME = ".lock"
+PATIENCE = 20  # looks at who holds it, 0.05 s apart, until a process that lives is named
 LONGEST = 300  # bytes of what is in the file
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}  # of the file system
 
@@ -39,8 +41,9 @@ class Lock:
                 os.close(self.descriptor)
                 raise
         with contextlib.suppress(OSError):  # a full disk: then it is held without a name
-            os.ftruncate(self.descriptor, 0)
-            os.pwrite(self.descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
+            name = f"{os.getpid()} {socket.gethostname()}\n".encode()
+            os.pwrite(self.descriptor, name, 0)
+            os.ftruncate(self.descriptor, len(name))
 
     @property
     def lost(self) -> bool:
@@ -73,7 +76,22 @@ def holder(folder: Path) -> str | None:
 
 
 def _read(descriptor: int) -> str:
-    number, _, host = os.pread(descriptor, LONGEST, 0).decode("utf-8", "replace").partition(" ")
-    host = host.strip()
-    where = "" if host in ("", socket.gethostname()) else f" on {host}"
-    return f"process {number or '?'}{where}"
+    """Return who holds the lock; it may have it for an instant before its name is in the file."""
+    here = socket.gethostname()
+    for _ in range(PATIENCE):
+        line = os.pread(descriptor, LONGEST, 0).decode("utf-8", "replace")
+        number, _, host = line.partition("\n")[0].partition(" ")
+        if number.isdigit() and (host != here or _lives(int(number))):
+            break
+        time.sleep(0.05)
+    return f"process {number or '?'}{'' if host in ('', here) else f' on {host}'}"
+
+
+def _lives(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except OverflowError:
+        return False
+    except OSError as error:
+        return error.errno == errno.EPERM
+    return True

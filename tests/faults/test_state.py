@@ -86,7 +86,7 @@ def test_rows_that_are_lost(stopped: Scene, fault: Fault, undisturbed: Any) -> N
     assert bits(stopped.out) == undisturbed
 
 
-@fault("checkpoints-damaged", quick=True)
+@fault("checkpoints-damaged")
 def test_if_no_checkpoint_is_whole(stopped: Scene, fault: Fault, undisturbed: Any) -> None:
     places = [path / "agreed.safetensors" for path in manifest.found(newest(stopped).parent)]
     contents = [place.read_bytes() for place in places]

@@ -167,6 +167,7 @@ def test_a_store_that_goes_away_fails_the_run_which_goes_on_when_it_is_back(
         same(url, whole, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_url_belongs_to_one_experiment_and_is_not_overwritten(
     store: Server, name: str, tmp_path: Path
 ) -> None:
