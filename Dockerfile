@@ -61,6 +61,7 @@ ARG VERSION
 ARG REVISION
 ARG CREATED
 ARG SOURCE
+ENV FEDCTL_VERSION="${VERSION}"
 LABEL org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}" \
@@ -79,6 +80,7 @@ ARG VERSION
 ARG REVISION
 ARG CREATED
 ARG SOURCE
+ENV FEDCTL_VERSION="${VERSION}"
 LABEL org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}" \

@@ -5,6 +5,7 @@ import logging
 import signal
 import sys
 import urllib.request
+from importlib import metadata
 
 import pytest
 
@@ -217,3 +218,12 @@ def test_the_last_words_of_a_wrong_setting_name_it(tmp_path, monkeypatch):
 def test_where_a_pod_reads_last_words():
     assert str(pod.termination_log({})) == "/dev/termination-log"
     assert str(pod.termination_log({"FEDCTL_TERMINATION_LOG": "/x"})) == "/x"
+
+
+def test_where_only_the_trainer_is_the_version_is_the_images(monkeypatch):
+    def not_installed(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(pod.metadata, "version", not_installed)
+    assert pod.version({"FEDCTL_VERSION": "1.2.3"}) == "1.2.3"
+    assert pod.version({}) == "unknown"

@@ -9,7 +9,6 @@ the files is in state.py; how they become a checkpoint, on a disk or at a URL, i
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -19,7 +18,7 @@ from trainer import manifest
 from trainer.config.errors import ConfigError, EnvironmentFault
 from trainer.config.load import validate
 from trainer.config.schema import covers
-from trainer.engine import plan, state, state_file
+from trainer.engine import plan, pod, state, state_file
 from trainer.engine.parts import RankState
 from trainer.files import as_json
 from trainer.manifest import Damaged, Manifest, Seal
@@ -113,7 +112,7 @@ def _complete(
         data=rank.parts.task.fingerprint,
         metrics=metrics,
         files=files,
-        versions={"fedctl": metadata.version("fedctl"), "torch": torch.__version__},
+        versions={"fedctl": pod.version(), "torch": torch.__version__},
     )
     state_file.write_text(folder / manifest.NAME, content.text())
     place.finish(number, files)

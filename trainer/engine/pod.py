@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from trainer.config.errors import ConfigError
@@ -61,6 +62,14 @@ def _positive(given: Mapping[str, str], name: str) -> float | None:
 def termination_log(environment: Mapping[str, str] = os.environ) -> Path:
     """Return FEDCTL_TERMINATION_LOG, or Kubernetes' default; `read` may fail, and this cannot."""
     return Path(environment.get("FEDCTL_TERMINATION_LOG") or TERMINATION_LOG)
+
+
+def version(environment: Mapping[str, str] = os.environ) -> str:
+    """Return fedctl's version; an image holds only the trainer, and has it in FEDCTL_VERSION."""
+    try:
+        return metadata.version("fedctl")
+    except metadata.PackageNotFoundError:
+        return environment.get("FEDCTL_VERSION", "unknown")
 
 
 class Deadline:
