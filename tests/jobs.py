@@ -24,6 +24,15 @@ from trainer.metrics.recorder import Recorder
 
 CPU = torch.device("cpu")
 
+# Clients keep momentum, the policy its averages; three checkpoints stay.
+KEEPING: dict[str, Any] = {
+    "rounds": 9,
+    "clients": 4,
+    "optimizer": {"momentum": 0.9, "state": "keep"},
+    "sync": {"name": "apf"},
+    "checkpoint": {"keep": 3},
+}
+
 
 def experiment_run(tree: dict[str, Any], out: Path | None = None) -> RankState:
     """A run on this process's ranks, whatever the tree says of them."""

@@ -23,12 +23,12 @@ from trainer.engine import checkpoint, distributed, pod
 from trainer.engine.build import build
 from trainer.engine.diagnosis import FAILED, explain
 from trainer.engine.loop import Loop
-from trainer.engine.mirror import EXPERIMENT, METRICS, Mirror
+from trainer.engine.mirror import Mirror
 from trainer.engine.parts import RankState
 from trainer.engine.pod import Deadline, Pod
 from trainer.engine.status import Status, final, log, start_logging
 from trainer.lock import Lock, Taken
-from trainer.manifest import Seal
+from trainer.manifest import EXPERIMENT, METRICS, Seal
 from trainer.metrics.catalog import Row
 from trainer.metrics.recorder import Recorder
 from trainer.metrics.sink import Ended

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-FOLDER = "checkpoints"  # in a run folder
+EXPERIMENT, METRICS = "experiment.json", "metrics.jsonl"  # in a run folder
+FOLDER = "checkpoints"  # there too
 NAME = "manifest.json"
 MODEL = "model.safetensors"  # the agreed model, in a checkpoint and in a finished run
 FORMAT = 3  # of a checkpoint; it changes with each change of what is in the files

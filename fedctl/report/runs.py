@@ -12,8 +12,7 @@ from fedctl.errors import UserError
 from fedctl.report.rows import Row, parse, tested
 from trainer import manifest
 
-EXPERIMENT = "experiment.json"
-METRICS = "metrics.jsonl"
+EXPERIMENT, METRICS = manifest.EXPERIMENT, manifest.METRICS
 MODEL = manifest.MODEL
 NEXT = ".resumed.json"  # the experiment as it goes on; the trainer makes it the run's own
 REPORT_PAGE = "report.html"
@@ -167,31 +166,31 @@ class Rank:
 
 def ranks(folder: Path) -> list[Rank]:
     """Return the records of the ranks that have started, by rank."""
-    found = []
-    for path in (folder / "logs").glob("rank-*.json"):
-        try:
-            record = json.loads(path.read_text("utf-8"))
-            found.append(
-                Rank(
-                    rank=int(record["rank"]),
-                    pid=int(record["pid"]),
-                    status=str(record["status"]),
-                    exit=record["exit"],
-                    message=str(record["message"]),
-                    round=int(record["round"]),
-                    modified=path.stat().st_mtime,
-                    notices=tuple(map(str, record.get("notices", ()))),
-                    resumed_at=record.get("resumed_at"),
-                )
-            )
-        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            continue  # being replaced at this moment, or not a record
+    found = filter(None, map(_rank, (folder / "logs").glob("rank-*.json")))
     return sorted(found, key=lambda rank: rank.rank)
 
 
 def first_rank(folder: Path) -> Rank | None:
-    """Return the record of rank 0, if it has started."""
-    return next((rank for rank in ranks(folder) if rank.rank == 0), None)
+    """Return the record of rank 0, if it has started; no other is read, as this is asked often."""
+    return _rank(folder / "logs" / "rank-0.json")
+
+
+def _rank(path: Path) -> Rank | None:
+    try:
+        record = json.loads(path.read_text("utf-8"))
+        return Rank(
+            rank=int(record["rank"]),
+            pid=int(record["pid"]),
+            status=str(record["status"]),
+            exit=record["exit"],
+            message=str(record["message"]),
+            round=int(record["round"]),
+            modified=path.stat().st_mtime,
+            notices=tuple(map(str, record.get("notices", ()))),
+            resumed_at=record.get("resumed_at"),
+        )
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None  # being replaced at this moment, or not a record
 
 
 def checkpoint_round(folder: Path) -> int:

@@ -18,13 +18,7 @@ from trainer.engine.parts import RankState
 from trainer.engine.round import run_round
 from trainer.metrics.recorder import Recorder
 
-TREE: dict[str, Any] = {
-    "rounds": 9,
-    "clients": 4,
-    "optimizer": {"momentum": 0.9, "state": "keep"},
-    "sync": {"name": "apf"},
-    "checkpoint": {"keep": 3},
-}
+TREE = jobs.KEEPING
 FLIPS = 60  # single bits, each of a fresh copy
 
 

@@ -9,10 +9,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fedctl import bundled
+from fedctl.chart import helm
 from fedctl.cli import main
 from tests.fedctl.apiserver import ApiServer, serving
 from tests.fedctl.podserver import PodServer, serving_pods
 from tests.fedctl.processes import Start, starting_in
+from tests.tools import program
 from trainer.config.load import load
 
 Invoke = Callable[..., Result]
@@ -157,3 +159,12 @@ def cluster(api: PodServer) -> Any:
     from fedctl.cluster.api.client import connect
 
     return connect()
+
+
+@pytest.fixture
+def with_helm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The Helm of the tests' tools, whatever is on PATH."""
+    monkeypatch.setenv("FEDCTL_HELM", program("helm"))
+    helm.program.cache_clear()
+    yield
+    helm.program.cache_clear()

@@ -8,22 +8,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fedctl.chart import helm
 from fedctl.cluster.change import submit
 from tests import patience
 from tests.fedctl.apiserver import PlainRefusal, Refusal
-from tests.tools import program
 
 ROOT = Path(__file__).parent.parent.parent
 RUN = ("gwpf-digits", "--ranks", "2", "--set", "checkpoint.every=5")
 
 
-@pytest.fixture(autouse=True)
-def with_helm(monkeypatch):
-    monkeypatch.setenv("FEDCTL_HELM", program("helm"))
-    helm.program.cache_clear()
-    yield
-    helm.program.cache_clear()
+pytestmark = pytest.mark.usefixtures("with_helm")
 
 
 def made(apiserver):

@@ -16,12 +16,7 @@ from trainer.config.load import load
 CHART = Path(__file__).parent.parent.parent / "charts" / "fedtrain"
 
 
-@pytest.fixture(autouse=True)
-def with_helm(monkeypatch):
-    monkeypatch.setenv("FEDCTL_HELM", program("helm"))
-    helm.program.cache_clear()
-    yield
-    helm.program.cache_clear()
+pytestmark = pytest.mark.usefixtures("with_helm")
 
 
 @pytest.fixture

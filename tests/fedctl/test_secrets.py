@@ -20,12 +20,7 @@ WORD = "hunter2hunter2"
 V1 = "client.authentication.k8s.io/v1"
 
 
-@pytest.fixture(autouse=True)
-def with_helm(monkeypatch):
-    monkeypatch.setenv("FEDCTL_HELM", program("helm"))
-    helm.program.cache_clear()
-    yield
-    helm.program.cache_clear()
+pytestmark = pytest.mark.usefixtures("with_helm")
 
 
 @pytest.mark.parametrize("kind", [FedctlError, UserError, RunError])

@@ -20,13 +20,7 @@ from trainer.engine.round import run_round
 from trainer.storage.objects import Objects
 from trainer.storage.remote import Remote
 
-TREE: dict[str, Any] = {
-    "rounds": 9,
-    "clients": 4,
-    "optimizer": {"momentum": 0.9, "state": "keep"},
-    "sync": {"name": "apf"},
-    "checkpoint": {"keep": 3},
-}
+TREE = jobs.KEEPING
 FLIPS = 30  # single bits, each of a fresh copy
 
 

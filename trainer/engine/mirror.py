@@ -11,12 +11,12 @@ from trainer import manifest
 from trainer.config.errors import ConfigError, EnvironmentFault
 from trainer.engine.status import log
 from trainer.files import write_atomically
+from trainer.manifest import EXPERIMENT, METRICS
 from trainer.storage.folder import Folder
 from trainer.storage.objects import VARIABLE, Objects
 from trainer.storage.place import Place
 from trainer.storage.remote import Remote
 
-EXPERIMENT, METRICS = "experiment.json", "metrics.jsonl"  # in the run folder
 SCRATCH = "scratch"  # folder of what is on its way to or from the URL
 
 
