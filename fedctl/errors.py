@@ -23,6 +23,6 @@ class RunError(FedctlError):
 
 
 class Stopped(FedctlError):
-    """The run was stopped on request, by Ctrl-C or SIGTERM: exit code 130."""
+    """The run was stopped on request, by Ctrl-C, SIGTERM or SIGHUP: exit code 130."""
 
     exit_code = 130

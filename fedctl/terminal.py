@@ -4,11 +4,11 @@ Names, messages and logs come from files, pods and clusters: whatever is shown o
 `plain`, so that they can neither move the cursor nor hide or reorder what fedctl itself prints.
 """
 
-import contextlib
+import io
 import os
 import sys
 from collections.abc import Container, Iterable, Sequence
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,13 +42,61 @@ def tell(text: str, stream: TextIO | None) -> None:
         print(plain(text), file=stream, flush=True)
     except OSError:  # or its disk is full
         assert stream is not None
-        # What is buffered, and all that follows, goes to where nobody reads either.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
-        if stream is not sys.stderr:
-            with contextlib.suppress(OSError):
-                print(UNWRITABLE, file=sys.stderr, flush=True)
+        _lost(stream)
+
+
+def _lost(stream: TextIO) -> None:
+    """Silence a stream that cannot be written, and say so where that is still possible."""
+    silence(stream)
+    stderr = getattr(sys.stderr, "rich_proxied_file", sys.stderr)  # a live display has its own
+    if stream is not stderr:
+        try:
+            print(UNWRITABLE, file=stderr, flush=True)
+        except OSError:  # the same terminal, which was closed
+            silence(stderr)
+
+
+def silence(stream: TextIO) -> None:
+    """Send what is buffered, and all that follows, to where nobody reads either."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+class Lasting:
+    """A stream for displays that redraw themselves; like `tell`, it outlives its reader."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            _lost(self._stream)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            _lost(self._stream)
+
+
+def display(stream: TextIO) -> "Console":
+    """Return a console for a display that redraws itself, on a terminal that may be closed."""
+    from rich.console import Console
+
+    return Console(file=cast(TextIO, Lasting(stream)), highlight=False, markup=False)
+
+
+def write_any_sign() -> None:
+    """Spell out what standard output's encoding lacks, as standard error does already."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def console() -> "Console":

@@ -74,12 +74,13 @@ def _bar(run: str, output: str) -> Iterator[Callable[[int, int], None]]:
     if output == "json" or not sys.stderr.isatty():
         yield lambda done, total: None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from fedctl import terminal
 
     columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), DownloadColumn()]
     with Progress(
-        *columns, TransferSpeedColumn(), console=Console(stderr=True), transient=True
+        *columns, TransferSpeedColumn(), console=terminal.display(sys.stderr), transient=True
     ) as bar:
         task = bar.add_task(run, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=max(total, done))

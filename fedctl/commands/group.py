@@ -1,5 +1,6 @@
 """The command group: the order of commands, and every error as one line."""
 
+import sys
 from difflib import get_close_matches
 from typing import Any
 
@@ -7,7 +8,7 @@ import click
 
 from fedctl.commands.output import echo
 from fedctl.errors import FedctlError, Stopped
-from fedctl.terminal import plain
+from fedctl.terminal import plain, silence, write_any_sign
 from trainer.config.errors import ConfigError
 
 MOST_SHOWN = 2000  # characters of an error: names and messages of others may have any length
@@ -32,11 +33,18 @@ class OneLine(click.ClickException):
         )
 
     def show(self, file: Any = None) -> None:
-        echo(self.line(), err=True)
+        try:
+            echo(self.line(), err=True)
+        except OSError:  # nobody can read it any more: its exit code is what is left
+            silence(sys.stderr)
 
 
 class Commands(click.Group):
     """The commands in the order of their definition. Only this class turns errors into click's."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        write_any_sign()
+        return super().main(*args, **extra)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)

@@ -74,7 +74,7 @@ def run(
       0    finished; the run folder has the model, the metrics and a report
       1    the run diverged, a rank failed or was killed, or something is not installed
       2    the command or a setting is wrong; nothing was left behind
-      130  stopped by Ctrl-C or SIGTERM
+      130  stopped by Ctrl-C, SIGTERM or the closing of the terminal
     """
     from fedctl.local import launch, preflight
     from fedctl.local.progress import view
@@ -141,7 +141,7 @@ def sweep(
       0    every run has finished; the folder holds them and their report
       1    a run failed; the report covers the others
       2    the command, the file or a setting is wrong; nothing was started
-      130  stopped by Ctrl-C or SIGTERM
+      130  stopped by Ctrl-C, SIGTERM or the closing of the terminal
     """
     from fedctl.sweep import jobs as at_work
     from fedctl.sweep.overview import overview

@@ -165,7 +165,10 @@ def _remove(folder: Path, keep_folder: bool) -> None:
 
 
 class Stop:
-    """Counts Ctrl-C and SIGTERM while it is entered; neither ends the process then."""
+    """Counts requests to stop while it is entered: Ctrl-C, SIGTERM, a closed terminal.
+
+    None of them ends the process then. What it was started to ignore, as by nohup, it ignores.
+    """
 
     def __init__(self) -> None:
         self.requests = 0
@@ -173,7 +176,8 @@ class Stop:
 
     def __enter__(self) -> "Stop":
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            self._before[number] = signal.signal(number, self._count)
+            if signal.getsignal(number) != signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._count)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -181,4 +185,7 @@ class Stop:
             signal.signal(number, handler)
 
     def _count(self, number: int, frame: FrameType | None) -> None:
-        self.requests += 1
+        if number != signal.SIGHUP:
+            self.requests += 1
+        else:  # the shell and the kernel may both send it for one terminal: never a second request
+            self.requests = max(self.requests, 1)

@@ -95,7 +95,12 @@ class Live(View):
         self._last: Row | None = None
         self._tests: list[Row] = []
         self._hint, self._notice = "", ""
-        self._live = RichLive(get_renderable=self._picture, refresh_per_second=4, transient=True)
+        self._live = RichLive(
+            get_renderable=self._picture,
+            console=terminal.display(sys.stdout),
+            refresh_per_second=4,
+            transient=True,
+        )
 
     def __enter__(self) -> "Live":
         self._live.start()

@@ -182,9 +182,6 @@ class Crew:
             stops = max(stops, 1)
         if stops:
             self._waiting.clear()
-            if self._active and not self._announced:
-                overview.notice(STOPPING.replace("this round", "the round of each run"))
-                self._announced = True
         elif self._waiting and len(self._active) < self._batch.jobs:
             self._start(self._waiting.pop(0), overview)
         for place, (item, started, line) in list(self._active.items()):
@@ -194,6 +191,9 @@ class Crew:
                 error = started.error()
                 overview.finished(line, str(error or ""))
                 self._note(item, error)
+        if stops and self._active and not self._announced:  # they have been asked by now
+            overview.notice(STOPPING.replace("this round", "the round of each run"))
+            self._announced = True
         return not self._active and not self._waiting
 
     def _start(self, item: Item, overview: Overview) -> None:

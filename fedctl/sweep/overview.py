@@ -127,7 +127,12 @@ class Live(Overview):
 
         super().__init__(runs, rounds)
         self._drawn = 0.0
-        self._live = RichLive(get_renderable=self._picture, auto_refresh=False, transient=True)
+        self._live = RichLive(
+            get_renderable=self._picture,
+            console=terminal.display(sys.stdout),
+            auto_refresh=False,
+            transient=True,
+        )
 
     def __enter__(self) -> "Live":
         self._live.start()
@@ -137,9 +142,7 @@ class Live(Overview):
         self._live.stop()
 
     def notice(self, text: str) -> None:
-        self._live.console.print(
-            terminal.plain(text), highlight=False, markup=False
-        )  # stays, above the picture
+        self._live.console.print(terminal.plain(text))  # stays, above the picture
 
     def refresh(self) -> None:
         if time.monotonic() - self._drawn >= REDRAW_SECONDS:
@@ -154,7 +157,7 @@ class Live(Overview):
         grid = Table.grid(padding=(0, 2))
         grid.add_column(overflow="ellipsis", no_wrap=True, max_width=48)
         grid.add_row(
-            f"[bold]{self.ended}/{self.runs} runs[/]",
+            Text(f"{self.ended}/{self.runs} runs", style="bold"),
             ProgressBar(total=1.0, completed=self.share(), width=30),
             self.times(),
         )

@@ -131,6 +131,13 @@ PROCESSES = [
         0,
         notice="the output cannot be written; the work continues",
     ),
+    Fault(
+        "terminal-gone",
+        "the terminal is closed under a run that ignores SIGHUP (`nohup`, `disown`)",
+        "",
+        0,
+        notice="the output cannot be written; the work continues",
+    ),
 ]
 
 MACHINE = [

@@ -12,10 +12,13 @@ from pathlib import Path
 import psutil
 
 from tests import patience
+from tests.fedctl.terminals import Terminal
 
 ROOT = Path(__file__).parent.parent.parent
 FEDCTL = [sys.executable, "-c", "from fedctl.cli import main; main(prog_name='fedctl')"]
 TIMEOUT_SECONDS = patience.seconds(90)
+
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -24,7 +27,8 @@ Start = Callable[..., "subprocess.Popen[str]"]
 def starting_in(tmp_path: Path) -> Iterator[Start]:
     """Starts `fedctl` in this folder; whatever is left of it at the end is killed.
 
-    prefix: a command that starts it, such as nsenter.
+    prefix: a command that starts it, such as nsenter; terminal: where it reads and writes;
+    errors: where its errors go, a pipe unless it is named.
     """
     started = []
 
@@ -32,14 +36,25 @@ def starting_in(tmp_path: Path) -> Iterator[Start]:
         *words: object,
         environment: Mapping[str, str] | None = None,
         prefix: Sequence[str] = (),
+        terminal: Terminal | None = None,
+        errors: int = subprocess.PIPE,
     ) -> "subprocess.Popen[str]":
+        def own() -> None:
+            for number in STOPS:  # what started these tests may have been told to ignore them
+                signal.signal(number, signal.SIG_DFL)
+            if terminal:
+                terminal.control()
+
         process = subprocess.Popen(
             [*prefix, *FEDCTL, *map(str, words)],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdin=terminal and terminal.slave,
+            stdout=terminal.slave if terminal else subprocess.PIPE,
+            stderr=errors,
             text=True,
+            start_new_session=terminal is not None,
+            preexec_fn=own,
         )
         started.append(process)
         return process

@@ -135,3 +135,24 @@ def test_a_run_continues_when_nobody_reads_its_progress() -> None:
     os.close(out)
     told = "the output cannot be written; the work continues\ntrained\n"
     assert (done.returncode, done.stderr) == (0, told)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_signs_that_the_output_cannot_encode_end_no_command(
+    write_run: Callable[..., Path], tmp_path: Path, encoding: str
+) -> None:
+    """Tables, what `echo` prints, and progress; a dash is in many of them."""
+    write_run("done")
+    (tmp_path / "mine.yaml").write_text("description: \u540d\u524d\n", "utf-8")
+    progress = "from fedctl.terminal import tell; import sys; tell('left \u2013', sys.stdout)"
+    called = f"import fedctl.terminal as t; t.write_any_sign(); {progress}"
+    for command in (
+        [*FEDCTL, "report", "done"],
+        [*FEDCTL, "show", "mine.yaml"],
+        [sys.executable, "-c", called],
+    ):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding}
+        done = subprocess.run(command, capture_output=True, cwd=tmp_path, env=environment)
+        assert (done.returncode, done.stderr) == (0, b"")
+        done.stdout.decode("utf-8" if encoding == "ascii" else encoding)
+    assert done.stdout == b"left \\u2013\n"

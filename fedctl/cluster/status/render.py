@@ -181,9 +181,7 @@ class Progress(AbstractContextManager["Progress"]):
         self._shown = ""
         self._status: Any = None
         if live and sys.stderr.isatty():
-            from rich.console import Console
-
-            self._status = Console(stderr=True, highlight=False, markup=False).status("")
+            self._status = terminal.display(sys.stderr).status("")
 
     def __enter__(self) -> "Progress":
         if self._status:
