@@ -54,6 +54,7 @@ class Started:
         try:
             self._ranks = Ranks(plan, self._lock.descriptor, devices)
         except BaseException:
+            _undo(plan, self._existed)
             self._lock.release()
             raise
 
@@ -75,7 +76,7 @@ class Started:
             ranks.ask_to_stop()
             if not asked_before:
                 view.notice(STOPPING)
-        elif ranks.some_failed:
+        if ranks.some_failed:
             self._failed_since = self._failed_since or time.monotonic()
         overdue = self._failed_since and time.monotonic() - self._failed_since > GRACE_SECONDS
         if stops > 1 or overdue:
@@ -126,10 +127,15 @@ class Started:
 def _prepare(plan: Plan) -> Lock:
     """Take the run folder, and write the experiment into it."""
     folder, existed = plan.folder, plan.folder.is_dir()
+    logs = folder / "logs"
     try:
-        (folder / "logs").mkdir(parents=True, exist_ok=True)
+        logs.mkdir(parents=True, exist_ok=True)
         lock = Lock(folder)
     except OSError as error:
+        # Without the lock others may be at work here: only what is empty goes.
+        for made in [] if plan.resume else [logs] if existed else [logs, folder]:
+            with contextlib.suppress(OSError):
+                made.rmdir()
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
     except Taken as error:
         raise UserError(f"{folder}: is being run by {error}; wait for it") from None
@@ -142,14 +148,22 @@ def _prepare(plan: Plan) -> Lock:
         else:
             write_atomically(folder / runs.EXPERIMENT, plan.experiment.canonical())
     except OSError as error:
+        _undo(plan, existed)
         lock.release()
-        if not plan.resume:
-            _remove(folder, keep_folder=existed)
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
     except BaseException:
         lock.release()
         raise
     return lock
+
+
+def _undo(plan: Plan, existed: bool) -> None:
+    """Leave the folder as it was before the run was prepared in it."""
+    if plan.resume:
+        with contextlib.suppress(OSError):  # where it could not be written either
+            (plan.folder / runs.NEXT).unlink(missing_ok=True)
+    else:
+        _remove(plan.folder, keep_folder=existed)
 
 
 def _remove(folder: Path, keep_folder: bool) -> None:

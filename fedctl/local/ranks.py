@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -19,6 +20,8 @@ from fedctl.errors import RunError
 from fedctl.local.preflight import Plan
 from fedctl.report import runs
 
+STOPPED = 143  # a rank's exit code after a SIGTERM, once it has saved a checkpoint
+LONGEST = 1 << 16  # bytes at the end of what ranks have printed, in which their last error is
 STORE = ".rendezvous"  # the file in the run folder through which ranks find each other
 # What torchrun, an operator or a pod may have left in the environment says who a rank is.
 FOREIGN = ("PET_", "TORCHELASTIC_", "FEDCTL_")
@@ -70,7 +73,7 @@ class Ranks:
                 env={**base, **own},
                 pass_fds=(lock,),
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
+                preexec_fn=partial(_end_with_parent, os.getpid()),
             )
 
     def ended(self) -> bool:
@@ -87,8 +90,11 @@ class Ranks:
 
     @property
     def some_failed(self) -> bool:
-        """Whether one of them ended without success."""
-        return any(self.codes.values())
+        """Whether one of them ended without success, for another reason than a request to stop."""
+        return any(
+            code not in (0, STOPPED) and not (code == -signal.SIGTERM and rank in self._asked)
+            for rank, code in self.codes.items()
+        )
 
     def ask_to_stop(self) -> None:
         """Send SIGTERM to each once: it then saves a checkpoint after its round."""
@@ -111,10 +117,13 @@ class Ranks:
             self._store.unlink(missing_ok=True)
 
     def output(self) -> str:
-        """Return what they have printed since this start."""
-        with self._output.open("rb") as log:
-            log.seek(self._start)
-            return log.read().decode("utf-8", "replace")
+        """Return the last of what they have printed since this start."""
+        try:
+            with self._output.open("rb") as log:
+                log.seek(max(self._start, log.seek(0, os.SEEK_END) - LONGEST))
+                return log.read().decode("utf-8", "replace")
+        except OSError:
+            return ""
 
 
 def command(plan: Plan, folder: Path) -> list[str]:
@@ -158,10 +167,12 @@ def _loopback() -> str:
     )
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(parent: int) -> None:
     """In a rank before it starts: ask for a SIGTERM when fedctl dies (Linux only)."""
     if sys.platform == "linux":
         import ctypes
 
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+        if os.getppid() != parent:  # it died before that
+            os.kill(os.getpid(), signal.SIGTERM)

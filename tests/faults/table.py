@@ -95,7 +95,7 @@ PROCESSES = [
         1,
         "nothing was trained",
     ),
-    Fault("launcher-killed", "fedctl is killed (SIGKILL): its ranks save and end", "", -9),
+    Fault("launcher-killed", "fedctl is killed (SIGKILL); on Linux its ranks save and end", "", -9),
     Fault(
         "launcher-stopped",
         "fedctl is asked to end: Ctrl-C, SIGTERM, or the terminal is closed (SIGHUP)",
@@ -200,7 +200,8 @@ MACHINE = [
     ),
     Fault(
         "foreign-variables",
-        "variables of torchrun or a pod are set (RANK, MASTER_ADDR, PET_...): they are ignored",
+        "variables of torchrun or a pod are set (RANK, MASTER_ADDR, PET_..., FEDCTL_...): they are "
+        "ignored",
         "",
         0,
     ),

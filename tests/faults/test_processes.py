@@ -10,7 +10,7 @@ import pytest
 
 from fedctl.report import runs
 from tests.faults.conftest import ROUNDS
-from tests.faults.scene import ENDLESS, Scene, bits, fault, rows, until
+from tests.faults.scene import Scene, bits, fault, rows, until
 from tests.faults.table import Fault
 from tests.fedctl.processes import processes_of
 
@@ -20,11 +20,13 @@ TIMEOUT = "cluster.timeout=3"
 @fault("rank-killed")
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_rank(scene: Scene, fault: Fault, rank: int, undisturbed: Any) -> None:
-    process = scene.run(rounds=ENDLESS)
+    process = scene.run(rounds=ROUNDS)
     scene.reach(4)
     scene.signal(rank, signal.SIGKILL)
     scene.shows(fault, process)
     assert runs.checkpoint_round(scene.out) >= 3
+    scene.finishes()
+    assert bits(scene.out) == undisturbed
 
 
 @fault("rank-crashes")
@@ -140,6 +142,20 @@ def test_a_failure_is_not_hidden_by_ctrl_c(scene: Scene, fault: Fault) -> None:
     end = scene.end(process)
     scene.judge(fault, end)
     assert end[2].startswith("error: rank 1 was killed")
+
+
+@fault("failure-after-ctrl-c")
+def test_after_ctrl_c_too_no_rank_is_waited_for_without_end(scene: Scene, fault: Fault) -> None:
+    """One is killed, and the other hangs."""
+    process = scene.run()
+    scene.reach(4)
+    scene.signal(1, signal.SIGSTOP)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    scene.signal(0, signal.SIGKILL)
+    end = scene.end(process)
+    scene.judge(fault, end)
+    assert end[2].startswith("error: rank 0 was killed")
 
 
 @fault("reader-gone")
