@@ -3,8 +3,6 @@
 One loop starts and watches them all, without threads; each run is the same as by `fedctl run`.
 """
 
-import fcntl
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +22,7 @@ from fedctl.sweep.overview import Line, Overview
 from fedctl.sweep.variants import variants
 from trainer.config.errors import ConfigError
 from trainer.config.schema import Experiment
+from trainer.lock import Lock, Taken
 
 FINISHED, FAILED, STOPPED = "finished", "failed", "stopped"
 
@@ -150,20 +149,18 @@ def _left(item: Item) -> Outcome:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold a lock, so that no other fedctl runs a sweep in this folder."""
+    """Hold the lock, so that no other fedctl runs a sweep in this folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
+        lock = Lock(folder)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
+    except Taken as error:
+        raise UserError(f"{folder}: is in use by {error}; wait for it") from None
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder}: another sweep is running in it; wait for it") from None
         yield
     finally:
-        os.close(handle)
+        lock.release()
 
 
 class Crew:

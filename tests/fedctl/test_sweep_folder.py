@@ -1,13 +1,18 @@
 """What a sweep finds in its folder: it goes by digests, and loses nothing that is not its own."""
 
+import errno
+import fcntl
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import Result
 
+from fedctl.errors import UserError
 from fedctl.local import machine
+from fedctl.sweep import jobs
 from tests.fedctl.checkpoints import write_checkpoint
 
 Invoke = Callable[..., Result]
@@ -105,3 +110,23 @@ def test_the_cpus_are_those_of_the_affinity_and_the_quota(
     (tmp_path / "cpu,cpuacct/cpu.cfs_quota_us").write_text("50000\n")
     (tmp_path / "cpu,cpuacct/cpu.cfs_period_us").write_text("100000\n")
     assert machine.cpus() == 1
+
+
+def test_one_sweep_at_a_time_in_a_folder(tmp_path: Path) -> None:
+    with jobs._alone(tmp_path / "out"):
+        with pytest.raises(UserError) as error, jobs._alone(tmp_path / "out"):
+            pass
+        assert str(error.value).endswith(f"out: is in use by process {os.getpid()}; wait for it")
+    with jobs._alone(tmp_path / "out"):
+        pass
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then a sweep runs as a run does, without a lock."""
+
+    def no_locks(*_words: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with jobs._alone(tmp_path / "out"):
+        assert (tmp_path / "out").is_dir()
