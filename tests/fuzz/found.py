@@ -57,6 +57,11 @@ FOUND = [
         "a record's endless round",
         (EXPERIMENT, GOOD, RECORD.replace(b'nd":1', b'nd":1e999')),
     ),
+    Found(
+        "run",
+        "a number larger than any float",
+        (EXPERIMENT, GOOD + inputs.as_json(ROW | {"time_seconds": 10**400}) + b"\n", RECORD),
+    ),
     Found("experiment", "an escape code in a key", b'{"\\u001b[31m": 1}'),
     Found(
         "tar",

@@ -224,7 +224,8 @@ def run_folders() -> Any:
     good = b"".join(
         [row, row.replace(b'"round": 1', b'"round": 2'), row[:-2] + b',"final":true}\n']
     )
-    odd = st.dictionaries(st.sampled_from([*ROW, "final"]), json_values, max_size=3)
+    value = st.one_of(inputs.numbers, json_values)
+    odd = st.dictionaries(st.sampled_from([*ROW, "final"]), value, max_size=3)
     rows = odd.map(lambda tree: good + inputs.as_json(ROW | tree) + b"\n" + row)
     settings = trees(st.sampled_from(["name", "rounds", "seed", "sync.name"]), json_values)
     return st.tuples(
