@@ -47,8 +47,23 @@ def test_what_is_no_secret_stays(text):
 
 def test_a_header_is_hidden():
     for kind in ("Bearer", "basic"):
-        assert redacted(f"Authorization: {kind} {WORD}") == f"Authorization: {kind} ***"
-    assert redacted("a basic example") == "a basic example"
+        for name in ("Authorization: ", "proxy-authorization: ", '"Authorization": "', ""):
+            for secret in (WORD, "bWU6c2VjcmV0Cg=="):
+                assert redacted(f"{name}{kind} {secret}") == f"{name}{kind} ***"
+        assert redacted(f"Authorization: {kind} letters") == f"Authorization: {kind} ***"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a basic example",
+        "runs/basic training-run: no such",
+        "basic digits-run-2",
+        "bearer unknown!",
+    ],
+)
+def test_words_that_follow_these_names_are_none(text):
+    assert redacted(text) == text
 
 
 KEYS = ("data.path", "model.weights", "description", "metrics.mlflow.uri", "metrics.host")

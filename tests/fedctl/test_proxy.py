@@ -68,6 +68,16 @@ def test_an_address_may_lack_scheme_and_port(text: str, url: str) -> None:
     assert proxy.of("http://api.lab.example", {"HTTPS_PROXY": text}) is None
 
 
+@pytest.mark.parametrize("login", ["me:hunter2hunter2", "me:hunt/er2#?@", "http://me:hunter2"])
+def test_an_error_shows_no_login(login: str) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        with pytest.raises(UserError) as error:
+            proxy.of("https://a.example", {name: f"{login}@proxy:99999"})
+        assert str(error.value) == (
+            "HTTPS_PROXY: 'proxy:99999' is not the address of a proxy; write http://HOST:PORT"
+        )
+
+
 @given(st.text())
 def test_every_other_address_is_one_line(text: str) -> None:
     try:
@@ -125,3 +135,18 @@ def test_the_proxy_of_the_kubeconfig_counts_first(
     found = kubeconfig.read(None, None).configuration
     assert found.proxy == "http://me:secret@config:2"
     assert found.proxy_headers == {"proxy-authorization": "Basic bWU6c2VjcmV0"}
+
+
+@pytest.mark.parametrize("server", ["https://api:99999", "https://api:x", "https://[::1"])
+@pytest.mark.parametrize("login", ["", "me:hunter2@"])
+def test_a_server_that_is_no_address(server: str, login: str) -> None:
+    given = server.replace("//", f"//{login}")
+    with pytest.raises(UserError) as error:
+        proxy.of(given, PROXY)
+    end = "is not an address; write https://HOST:PORT"
+    assert str(error.value) == f"server: {shown(given)!r} {end}"
+
+
+def shown(url: str) -> str:
+    """Without its login."""
+    return url.rpartition("@")[2]

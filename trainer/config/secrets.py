@@ -19,7 +19,13 @@ _PARAMETER = re.compile(
     r"(?i)([?&;](?:[a-z_-]*(?:api[_-]?key|password|passwd|pwd|secret|signature|token)|sig)=)"
     r"[^\s&;#'\"]+"
 )
-_HEADER = re.compile(r"(?i)\b((?:bearer|basic) )[A-Za-z0-9._~+/=-]{8,}")
+# After the name of the header any word is a secret. Elsewhere "basic" and "bearer" may be words,
+# so that what follows them must look like a token: with a digit or "=", for basic in base64.
+_HEADER = re.compile(
+    r"(?i)(\bauthorization\W{1,6}(?:bearer|basic) +)[A-Za-z0-9._~+/=-]+"
+    r"|\b(bearer )(?=[A-Za-z._~+/-]*[0-9=])[A-Za-z0-9._~+/=-]{8,}"
+    r"|\b(basic )(?=[A-Za-z+/]*[0-9=])[A-Za-z0-9+/]{6,}=*(?![\w.~+/=-])"
+)
 
 
 def in_url(text: str) -> bool:
@@ -31,7 +37,7 @@ def redacted(text: str) -> str:
     """Return the text with every such secret, and those of HTTP's headers, replaced."""
     text = _PASSWORD.sub(lambda found: f"{found[1] or found[2]}{HIDDEN}@", text)
     text = _PARAMETER.sub(rf"\1{HIDDEN}", text)
-    return _HEADER.sub(rf"\1{HIDDEN}", text)
+    return _HEADER.sub(lambda found: f"{found[1] or found[2] or found[3]}{HIDDEN}", text)
 
 
 def redact(record: logging.LogRecord) -> bool:

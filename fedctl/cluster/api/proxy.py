@@ -37,12 +37,17 @@ def configure(configuration: Any, given: str | None) -> None:
 
 def of(server: str, environment: Mapping[str, str]) -> str | None:
     """Return the URL of the proxy to a server's URL; None if there is none."""
-    address = urlsplit(server)
+    try:
+        address = urlsplit(server)
+        port = address.port or PORTS.get(address.scheme, 443)
+    except ValueError:
+        raise UserError(
+            f"server: {_without_login(server)!r} is not an address; write https://HOST:PORT"
+        ) from None
     name = "HTTPS_PROXY" if address.scheme == "https" else "HTTP_PROXY"
     found = environment.get(name) or environment.get(name.lower())
     if not found or not address.hostname:
         return None
-    port = address.port or PORTS.get(address.scheme, 443)
     rules = environment.get("NO_PROXY") or environment.get("no_proxy") or ""
     return None if _bypassed(address.hostname, port, rules) else normal(found, name)
 
@@ -57,11 +62,17 @@ def normal(proxy: str, name: str) -> str:
             raise ValueError
     except (ValueError, KeyError):
         raise UserError(
-            f"{name}: {proxy!r} is not the address of a proxy; write http://HOST:PORT"
+            f"{name}: {_without_login(proxy)!r} is not the address of a proxy; write "
+            "http://HOST:PORT"
         ) from None
     host = f"[{address.hostname}]" if ":" in address.hostname else address.hostname
     login = f"{address.netloc.rpartition('@')[0]}@" if "@" in address.netloc else ""
     return f"{address.scheme}://{login}{host}:{port}"
+
+
+def _without_login(url: str) -> str:
+    """Return what may be shown of a URL that cannot be read, so that its login may be anywhere."""
+    return url.rpartition("@")[2]
 
 
 def _bypassed(host: str, port: int, rules: str) -> bool:
