@@ -87,8 +87,6 @@ def _reported(folder: Path, rank: runs.Rank, end: End) -> str:
 
 def _silence(folder: Path, records: list[runs.Rank], end: End) -> str:
     """Return what can be said where no rank has failed, or none could say so."""
-    if any(r.status == "deadline" for r in records):
-        return f"the ranks stopped {end.where} at their deadline (FEDCTL_DEADLINE_SECONDS)"
     if any(r.status == "stopped" for r in records):
         return f"the ranks were stopped from outside (SIGTERM) {end.where}"
     lost = [r for r in records if r.status == "running"]

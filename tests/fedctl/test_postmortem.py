@@ -64,16 +64,6 @@ def test_stopped_from_outside(tmp_path: Path, write_rank: WriteRank) -> None:
     )
 
 
-def test_a_deadline_comes_before_the_stop_that_it_meant_for_others(
-    tmp_path: Path, write_rank: WriteRank
-) -> None:
-    write_rank(tmp_path, 0, "stopped", exit=143)
-    write_rank(tmp_path, 1, "deadline", exit=3)
-    assert str(postmortem.cause(tmp_path, End(rounds=4))) == (
-        "the ranks stopped in round 5 at their deadline (FEDCTL_DEADLINE_SECONDS)"
-    )
-
-
 def test_ranks_that_never_started(tmp_path: Path) -> None:
     output = "Traceback (most recent call last):\nModuleNotFoundError: No module named 'numpy'\n"
     assert str(postmortem.cause(tmp_path, End({0: 1}, output=output))) == (
