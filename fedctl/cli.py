@@ -31,9 +31,10 @@ def main() -> None:
 
     \b
     Exit codes of every command:
-      0  success
-      1  the run, or the machine it runs on, failed
-      2  the command or a setting is wrong; nothing was started
+      0    success
+      1    the run, or the machine it runs on, failed
+      2    the command or a setting is wrong; nothing was started
+      130  stopped by Ctrl-C
     """
 
 

@@ -30,7 +30,9 @@ from trainer.files import as_json
     "all: also checkpoints and anything else.  [default: model]",
 )
 @click.option(
-    "--image", metavar="IMAGE", help="Image of the pod that reads the claim.  [default: the run's]"
+    "--image",
+    metavar="IMAGE",
+    help="Image of the pod that reads the folder of an ended run.  [default: the run's]",
 )
 @cluster_options
 @output_option
@@ -46,8 +48,8 @@ def fetch(
     """Copy a run's folder from the cluster to this machine, so that `fedctl report` reads it.
 
     While the run is active, one of its pods sends the files. Afterwards, a small temporary pod
-    reads the run's PersistentVolumeClaim. Checksums are compared, and the folder appears complete
-    or not at all.
+    reads them from the run's PersistentVolumeClaim, or from the URL where the run is kept.
+    Checksums are compared, and the folder appears complete or not at all.
 
     \b
     Example:

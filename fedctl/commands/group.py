@@ -67,6 +67,9 @@ class Commands(click.Group):
             raise OneLine(str(error), error.exit_code, prefix="") from None
         except KeyboardInterrupt:  # click would exit with 1, which means that the run has failed
             raise OneLine("stopped by Ctrl-C", Stopped.exit_code, prefix="") from None
+        except click.Abort:  # the same at a question, whose line has no end yet
+            echo(err=True)
+            raise OneLine("stopped by Ctrl-C or Ctrl-D", Stopped.exit_code, prefix="") from None
         except FedctlError as error:
             raise OneLine(str(error), error.exit_code) from None
         except BrokenPipeError:

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     "allowed",
     multiple=True,
     metavar="KEY",
-    help="With --resume: go on although this setting is another; data: other samples; metrics: "
-    "rows that were lost. May be repeated.",
+    help="With --resume: accept a changed value of this setting; `data` accepts other samples, "
+    "`metrics` a metrics.jsonl that has lost rows. May be repeated.",
 )
 @click.option("--quiet", is_flag=True, help="Print only the path of the run folder, and errors.")
 @output_option

@@ -146,7 +146,7 @@ def _pod(
     helper = cluster.create(_helper(cluster, run, image))
     name = str(helper["metadata"]["name"])
     try:
-        notice(f"no pod of {run} is running; reading its claim through pod {name}")
+        notice(f"no pod of {run} is running; reading its folder through pod {name}")
         yield _running(cluster, name)
     finally:
         try:
@@ -277,8 +277,9 @@ def _running(cluster: "Cluster", name: str) -> Rank:
             return rank
         why = rank.why_waiting() or "its container has ended"
         if rank.hopeless or rank.ended or (pod.get("status") or {}).get("phase") == "Failed":
-            raise RunError(f"pod {name}, which reads the claim, cannot run: {why}")
+            raise RunError(f"pod {name}, which reads the run folder, cannot run: {why}")
         time.sleep(POLL_SECONDS)
     raise RunError(
-        f"pod {name}, which reads the claim, is not running after {TIMEOUT_SECONDS:.0f} s: {why}"
+        f"pod {name}, which reads the run folder, is not running after {TIMEOUT_SECONDS:.0f} s: "
+        f"{why}"
     )
