@@ -90,8 +90,8 @@ def resumed(folder: Path, sets: Sequence[str] = (), allowed: Sequence[str] = ())
     done = runs.checkpoint_round(folder)
     if runs.finished(folder) and experiment.rounds <= before.rounds:
         raise UserError(
-            f"--resume {folder}: has finished; `fedctl report {folder}` shows it, and --set "
-            f"rounds=N with more than {before.rounds} goes on"
+            f"--resume {folder}: has finished; `fedctl report {folder}` shows it; to "
+            f"continue, set rounds=N with N above {before.rounds}"
         )
     if not done:
         raise UserError(
@@ -106,7 +106,7 @@ def _refuse_changes(before: Experiment, after: Experiment, allowed: Sequence[str
     changed = before.differences(after)
     for name in allowed:
         if name not in ("data", "metrics") and not any(covers(name, key) for key in changed):
-            raise UserError(f"--allow-changed {name}: that is no setting which --set changes")
+            raise UserError(f"--allow-changed {name}: not a setting that --set changes")
     for key, (old, new) in changed.items():
         if not any(covers(name, key) for name in allowed):
             raise ConfigError(

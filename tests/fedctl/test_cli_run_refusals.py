@@ -137,8 +137,8 @@ def test_resuming_what_cannot_be_resumed(fedctl: Invoke, write_run: WriteRun) ->
     )
     write_run("done")
     assert refused(fedctl("run", "--resume", "done")) == (
-        "--resume done: has finished; `fedctl report done` shows it, and --set rounds=N with more "
-        "than 10 goes on"
+        "--resume done: has finished; `fedctl report done` shows it; to continue, set rounds=N "
+        "with N above 10"
     )
     write_run("early", finished=False)
     assert refused(fedctl("run", "--resume", "early")).startswith(
@@ -166,7 +166,7 @@ def saved(write_run: WriteRun) -> Path:
         (["--set", "sync.name=apf"], "sync.name: was full, and would be apf, which makes it"),
         (
             ["--allow-changed", "seed"],
-            "--allow-changed seed: that is no setting which --set changes",
+            "--allow-changed seed: not a setting that --set changes",
         ),
         (["--set", "rounds=many"], "rounds: 'many': input should be a valid integer"),
     ],
