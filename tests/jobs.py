@@ -10,7 +10,6 @@ import torch.distributed as dist
 
 from trainer.config.load import load
 from trainer.config.models import MODELS, Network
-from trainer.engine import checkpoint, state
 from trainer.engine.build import build
 from trainer.engine.evaluate import evaluate, reconcile
 from trainer.engine.loop import Loop
@@ -23,15 +22,6 @@ from trainer.metrics.catalog import Row
 from trainer.metrics.recorder import Recorder
 
 CPU = torch.device("cpu")
-
-# Clients keep momentum, the policy its averages; three checkpoints stay.
-KEEPING: dict[str, Any] = {
-    "rounds": 9,
-    "clients": 4,
-    "optimizer": {"momentum": 0.9, "state": "keep"},
-    "sync": {"name": "apf"},
-    "checkpoint": {"keep": 3},
-}
 
 
 def experiment_run(tree: dict[str, Any], out: Path | None = None) -> RankState:
@@ -162,49 +152,6 @@ def normalised(tree: dict[str, Any], rounds: int) -> dict[str, Any]:
     }
 
 
-def restored(tree: dict[str, Any], folder: str) -> dict[str, Any]:
-    """Run 12 rounds; save after 6, resume there in a fresh run; what differs at the end."""
-    saved = with_norm(tree, Path(folder) / "one")
-    for number in range(1, 13):
-        run_round(saved, number)
-        saved.ledger.settle()
-        if number == 6:
-            checkpoint.save(saved, number, Path(folder))
-            frozen = int(getattr(saved.parts.policy, "labelled", 0))
-    again = with_norm(tree, Path(folder) / "other")
-    assert checkpoint.restore(again, Path(folder))[0] == 6
-    for number in range(7, 13):
-        run_round(again, number)
-        again.ledger.settle()
-    evaluate(saved), evaluate(again)
-    differing: list[str] = []
-    compare(everything(saved), everything(again), "", differing)
-    return {"frozen": frozen, "differing": differing, "records": len(dict(saved.store.mine()))}
-
-
-def everything(rank: RankState) -> dict[str, Any]:
-    """All state of a rank, as a checkpoint holds it."""
-    records = {client: record for client, record in rank.store.mine()}
-    agreed = state.agreed(rank) | {"anchor": rank.server.anchor, "buffers": rank.server.buffers}
-    return {"agreed": agreed, "own": state.own(rank), "kept": records}
-
-
-def compare(a: Any, b: Any, key: str, differing: list[str]) -> None:
-    """The keys at which two states differ; times are no part of a state."""
-    if key in ("/own/seconds", "/own/books/wire/control", "/agreed/ledger/federated") or (
-        key == "/agreed/ledger/idle"
-    ):
-        return
-    if isinstance(a, dict):
-        for name in sorted({*a, *b}, key=str):
-            compare(a.get(name), b.get(name), f"{key}/{name}", differing)
-    elif isinstance(a, list) and isinstance(b, list):
-        for index, (x, y) in enumerate(zip(a, b, strict=True)):
-            compare(x, y, f"{key}/{index}", differing)
-    elif not (torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b):
-        differing.append(key)
-
-
 def norm_network(classes: int, in_shape: tuple[int, int, int]) -> torch.nn.Module:
     """A small network with BatchNorm and dropout."""
     return torch.nn.Sequential(
@@ -290,33 +237,3 @@ def row(rank: RankState, number: int) -> Row:
     values = Row(round=number, time_seconds=rank.clock.training)
     rank.ledger.fill(values)
     return values
-
-
-def saved_after(tree: dict[str, Any], rounds: int, folder: str) -> dict[str, Any]:
-    """Run so many rounds, and save; what is the same on all ranks."""
-    rank = experiment_run(tree)
-    for number in range(1, rounds + 1):
-        run_round(rank, number)
-        rank.ledger.settle()
-    checkpoint.save(rank, rounds, Path(folder))
-    return of_all(rank) | {"homes": list(rank.store.home)}
-
-
-def resumed_for(tree: dict[str, Any], rounds: int, folder: str) -> dict[str, Any]:
-    """Resume there; what there is then, after which so many rounds must run."""
-    rank = experiment_run(tree)
-    done, _ = checkpoint.restore(rank, Path(folder))
-    rank.ledger.settle()
-    found = of_all(rank) | {"done": done, "clients": rank.store.clients}
-    for number in range(done + 1, done + rounds + 1):
-        run_round(rank, number)
-    assert rank.parts.group.all_equal(rank.server.anchor)
-    return found | {"end": rank.server.anchor.numpy().copy()}
-
-
-def of_all(rank: RankState) -> dict[str, Any]:
-    return {
-        "anchor": rank.server.anchor.numpy().copy(),
-        "payload": dict(rank.ledger.payload),
-        "rank_samples": list(rank.ledger.rank_samples),
-    }

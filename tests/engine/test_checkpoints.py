@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests import jobs
+from tests import checkpoint_jobs, jobs
 from tests.ranks import ranks
 from trainer import manifest
 from trainer.config.errors import ConfigError, EnvironmentFault
@@ -18,7 +18,7 @@ from trainer.engine.parts import RankState
 from trainer.engine.round import run_round
 from trainer.metrics.recorder import Recorder
 
-TREE = jobs.KEEPING
+TREE = checkpoint_jobs.KEEPING
 FLIPS = 60  # single bits, each of a fresh copy
 
 
@@ -225,8 +225,8 @@ def test_its_model_is_one_to_start_from(run: Path) -> None:
 def test_another_number_of_ranks(tmp_path: Path, before: int, after: int, placement: str) -> None:
     """The counts of all ranks stay, and each client's state is where the client will train."""
     tree = TREE | {"placement": placement, "participation": 0.75}
-    saved = ranks(before).run(jobs.saved_after, tree, 3, str(tmp_path))[0]
-    found = ranks(after).run(jobs.resumed_for, tree, 2, str(tmp_path))
+    saved = ranks(before).run(checkpoint_jobs.saved_after, tree, 3, str(tmp_path))[0]
+    found = ranks(after).run(checkpoint_jobs.resumed_for, tree, 2, str(tmp_path))
     for other in found:
         assert other["done"] == 3 and (other["anchor"] == saved["anchor"]).all()
         assert other["payload"] == saved["payload"]

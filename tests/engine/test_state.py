@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from tests import bounds, jobs
+from tests import bounds, checkpoint_jobs, jobs
 from tests.names import ALGORITHMS, POLICIES
 from tests.ranks import ranks
 
@@ -36,7 +36,7 @@ def tree(policy: str, buffers: str, **changes: object) -> dict[str, object]:
 
 @pytest.mark.parametrize("policy,buffers", [*product(POLICIES, ["mean", "local"])])
 def test_any_policy_and_buffers(policy, buffers, tmp_path):
-    for result in ranks(2).run(jobs.restored, tree(policy, buffers), str(tmp_path)):
+    for result in ranks(2).run(checkpoint_jobs.restored, tree(policy, buffers), str(tmp_path)):
         freezes = policy not in ("full", "gaia", "cmfl")
         assert result["frozen"] > 0 or not freezes, "the policy's state was not put to a test"
         assert result["differing"] == []
@@ -45,7 +45,9 @@ def test_any_policy_and_buffers(policy, buffers, tmp_path):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_any_algorithm(algorithm, tmp_path):
     changes = {"algorithm": {"name": algorithm} | SERVER.get(algorithm, {})}
-    for result in ranks(2).run(jobs.restored, tree("apf", "mean", **changes), str(tmp_path)):
+    for result in ranks(2).run(
+        checkpoint_jobs.restored, tree("apf", "mean", **changes), str(tmp_path)
+    ):
         assert result["differing"] == []
 
 

@@ -15,7 +15,8 @@ import pytest
 from fedctl.report import runs
 from tests import patience
 from tests.engine.test_resume import results
-from tests.faults.table import TABLE, Fault, fits
+from tests.faults.lines import fits
+from tests.faults.table import TABLE, Fault
 from tests.fedctl.processes import Start, ended, processes_of, wait_for_round
 
 ENDLESS = 100_000  # rounds

@@ -1,33 +1,18 @@
 """What goes wrong around a run, and what its user sees: docs/faults.md, and what tests assert.
 
 Each fault is here once. Its test (tests/faults/test_*.py, by name) makes it happen to a real run
-and compares what fedctl prints with `sees`; `python -m tests.faults.table` prints the page.
+and compares what fedctl prints with `sees`; page.py writes the page from it.
 """
 
-import re
 from dataclasses import dataclass
 
-# What differs from run to run, by the word that stands for it.
-WORDS = {
-    "K": r"\d+",  # a rank
-    "N": r"\d+",  # a round
-    "S": r"[\d.]+",  # seconds
-    "PID": r"\d+",
-    "PORT": r"\d+",
-    "SIZE": r"[\d.]+ GiB",
-    "RUN": r"\S*out",
-    "FILE": r"\S+",
-    "DISK": r"\S+",
-    "HOST": r"\S+",
-    "REASON": r"[^\n]+",
-}
 CONTINUE = "; continue with: fedctl run --resume {RUN}"
 NOTHING, SINCE = "nothing", "the rounds since the last checkpoint"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: `sees` is stderr, with words of WORDS in braces; several if several may come.
+    """One fault: `sees` is stderr, with words of lines.py in braces; several if several may come.
 
     notice: a line of the progress that tells it; lost: of the run; by: who reports it.
     """
@@ -44,17 +29,6 @@ class Fault:
     def all_seen(self) -> tuple[str, ...]:
         """The lines of which one is seen; none where nothing is printed."""
         return (self.sees,) if isinstance(self.sees, str) else self.sees
-
-
-def pattern(text: str) -> str:
-    """A regular expression for a line with words in braces."""
-    parts = re.split(r"\{(\w+)\}", text)
-    return "".join(WORDS[part] if at % 2 else re.escape(part) for at, part in enumerate(parts))
-
-
-def fits(text: str, line: str) -> bool:
-    """Whether a printed line is the one of the table."""
-    return re.fullmatch(pattern(text), line) is not None
 
 
 PROCESSES = [
@@ -300,41 +274,3 @@ SECTIONS = {
     "The network between pods": NETWORK,
 }
 TABLE = {fault.name: fault for faults in SECTIONS.values() for fault in faults}
-
-INTRODUCTION = """\
-# Faults
-
-What happens to a run if something around it fails: what fedctl prints on stderr, its exit code, and
-what is lost. Every failure is one line. `fedctl run --resume RUN` continues from the newest whole
-checkpoint, with bit-identical results; `checkpoint.every` sets how many rounds may be lost.
-
-Words in capitals stand for what differs: K a rank, N a round, S seconds, RUN the run folder. Each
-row is a test of a real run (`make test-faults`). Written by scripts/regenerate from
-`tests/faults/table.py`; not edited by hand.
-"""
-
-
-def page() -> str:
-    """The page, in the order of the table."""
-    parts = [INTRODUCTION]
-    for title, faults in SECTIONS.items():
-        parts += [f"## {title}\n", "| fault | printed | exit code | lost |", "|---|---|---|---|"]
-        parts += [_row(fault) for fault in faults]
-        parts.append("")
-    return "\n".join(parts)
-
-
-def _row(fault: Fault) -> str:
-    who = "" if fault.by == "fedctl" else f"{fault.by}: "
-    lines = [f"{who}`{_words(line)}`" for line in fault.all_seen if line]
-    lines += [f"in its progress: `{_words(fault.notice)}`"] if fault.notice else []
-    code = "none (killed)" if fault.code < 0 else str(fault.code)
-    return f"| {fault.what} | {' or '.join(lines) or 'nothing'} | {code} | {fault.lost} |"
-
-
-def _words(line: str) -> str:
-    return re.sub(r"\{(\w+)\}", r"\1", line)
-
-
-if __name__ == "__main__":
-    print(page(), end="")

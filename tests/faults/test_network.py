@@ -13,9 +13,11 @@ import pytest
 from fedctl.report import runs
 from tests import patience
 from tests.engine.test_resume import results
+from tests.faults.conftest import ROUNDS
+from tests.faults.lines import fits
 from tests.faults.scene import fault, until
 from tests.faults.spaces import NOT_TESTED, Namespace
-from tests.faults.table import Fault, fits
+from tests.faults.table import Fault
 from trainer.config.load import load
 
 TREE: dict[str, Any] = {

@@ -12,6 +12,7 @@ import pytest
 
 from fedctl.report import runs
 from tests.faults.conftest import ROUNDS
+from tests.faults.lines import fits
 from tests.faults.scene import Scene, bits, fault, until
 from tests.faults.table import Fault
 from tests.fedctl.processes import ended
@@ -105,17 +106,11 @@ def both(scene: Scene, start: Callable[[], Any], fault: Fault) -> Any:
     loser, winner = sorted(two, key=lambda process: process.poll() is None)
     code, stdout, stderr = ended(loser)
     assert code == fault.code and stderr.count("\n") == 1 and "Traceback" not in stdout, stderr
-    assert any(_fits(line, stderr) for line in fault.all_seen), stderr
+    assert any(fits(line, stderr.rstrip("\n")) for line in fault.all_seen), stderr
     return winner
 
 
-def _fits(line: str, stderr: str) -> bool:
-    from tests.faults.table import fits
-
-    return fits(line, stderr.rstrip("\n"))
-
-
-@fault("two-resumes")
+@fault("two-resumes", quick=True)
 def test_two_resumes(stopped: Scene, fault: Fault, undisturbed: Any) -> None:
     code, _, stderr = ended(both(stopped, stopped.resume, fault))
     assert code == 0, stderr

@@ -3,7 +3,9 @@
 import ast
 from pathlib import Path
 
-from tests.faults.table import TABLE, fits, page
+from tests.faults.lines import fits
+from tests.faults.page import page
+from tests.faults.table import TABLE
 
 
 def names_with_tests() -> set[str]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests import jobs
+from tests import checkpoint_jobs
 from tests.laws.test_state_laws import BASE, CODEC, SYNC
 from tests.products import sampled
 from tests.ranks import ranks
@@ -27,7 +27,7 @@ def test_resuming_changes_no_bit(policy, codec, algorithm, memory, size, tmp_pat
         "codec": CODEC[codec],
         "client_memory": memory,
     }
-    results = ranks(size).run(jobs.restored, tree, str(tmp_path))
+    results = ranks(size).run(checkpoint_jobs.restored, tree, str(tmp_path))
     for result in results:
         assert result["differing"] == []
     assert sum(result["records"] for result in results) == BASE["clients"]

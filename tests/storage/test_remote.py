@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests import jobs
+from tests import checkpoint_jobs, jobs
 from tests.objectstore import Server
 from tests.ranks import ranks
 from trainer import manifest
@@ -20,7 +20,7 @@ from trainer.engine.round import run_round
 from trainer.storage.objects import Objects
 from trainer.storage.remote import Remote
 
-TREE = jobs.KEEPING
+TREE = checkpoint_jobs.KEEPING
 FLIPS = 30  # single bits, each of a fresh copy
 
 
@@ -55,7 +55,9 @@ def test_a_checkpoint_is_there_whole_and_nothing_stays_on_the_disk(
     after, done = resumed(place)
     assert (done, after.notices) == (3, []) and not place.scratch.exists()
     differing: list[str] = []
-    jobs.compare(jobs.everything(before), jobs.everything(after), "", differing)
+    checkpoint_jobs.compare(
+        checkpoint_jobs.everything(before), checkpoint_jobs.everything(after), "", differing
+    )
     assert differing == []
 
 
@@ -185,8 +187,8 @@ def test_on_any_number_of_ranks(
     kept = ranks(before).run(saved_apart, tree, 3, *there, first)
     resumed = ranks(after).run(resumed_apart, tree, 2, *there, later)
     shared = tmp_path / "shared"
-    ranks(before).run(jobs.saved_after, tree, 3, str(shared))
-    expected = ranks(after).run(jobs.resumed_for, tree, 2, str(shared))
+    ranks(before).run(checkpoint_jobs.saved_after, tree, 3, str(shared))
+    expected = ranks(after).run(checkpoint_jobs.resumed_for, tree, 2, str(shared))
     for other, wanted in zip(resumed, expected, strict=True):
         assert other["done"] == 3 and (other["end"] == wanted["end"]).all()
         assert (other["anchor"] == kept[0]["anchor"]).all()
@@ -213,7 +215,7 @@ def saved_apart(
     books = rank.parts.group.books
     before = books.wire["control"]
     checkpoint.save(rank, rounds, of_rank(rank, url, environment, folder))
-    return jobs.of_all(rank) | {"control": books.wire["control"] - before}
+    return checkpoint_jobs.of_all(rank) | {"control": books.wire["control"] - before}
 
 
 def resumed_apart(
@@ -222,7 +224,7 @@ def resumed_apart(
     rank = jobs.experiment_run(tree)
     done, _ = checkpoint.restore(rank, of_rank(rank, url, environment, folder))
     rank.ledger.settle()
-    found = jobs.of_all(rank) | {"done": done, "clients": rank.store.clients}
+    found = checkpoint_jobs.of_all(rank) | {"done": done, "clients": rank.store.clients}
     for number in range(done + 1, done + rounds + 1):
         run_round(rank, number)
     assert torch.isfinite(rank.server.anchor).all()
