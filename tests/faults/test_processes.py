@@ -98,8 +98,15 @@ def test_without_its_launcher_a_run_saves_and_ends(
     assert bits(scene.out) == undisturbed
 
 
-@fault("launcher-stopped")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@fault("launcher-stopped", quick=True)
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.faults),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.faults),
+    ],
+)
 def test_stopped_on_request(scene: Scene, fault: Fault, number: signal.Signals) -> None:
     process = scene.run()
     scene.reach(4)

@@ -1,4 +1,7 @@
-"""Real runs on this machine: they finish, stop, die and go on, and leave no process behind."""
+"""Real runs on this machine: they finish, diverge, die and resume, and leave no process behind.
+
+How they are stopped is in tests/faults.
+"""
 
 import json
 import os
@@ -12,7 +15,7 @@ import pytest
 
 from fedctl.report import runs
 from tests import patience
-from tests.fedctl.processes import TIMEOUT_SECONDS, Start, ended, processes_of, wait_for_round
+from tests.fedctl.processes import Start, ended, processes_of, wait_for_round
 
 
 def test_a_run_finishes_and_is_reported(start: Start, tmp_path: Path) -> None:
@@ -132,22 +135,6 @@ def test_one_run_at_a_time_in_a_folder(start: Start, tmp_path: Path) -> None:
     assert ended(process)[0] == 130
 
 
-def test_two_resumes_at_one_moment(start: Start, tmp_path: Path) -> None:
-    process = start("run", "fedavg-digits", "--set", "rounds=5000", "--out", "out")
-    wait_for_round(tmp_path / "out", 1)
-    process.send_signal(signal.SIGTERM)
-    assert ended(process)[0] == 130
-    both = [start("run", "--resume", "out") for _ in range(2)]
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while all(p.poll() is None for p in both) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    winner, loser = sorted(both, key=lambda p: p.poll() is not None)
-    code, _, stderr = ended(loser)
-    assert code == 2 and f"process {winner.pid}" in stderr and stderr.count("\n") == 1
-    winner.send_signal(signal.SIGTERM)
-    assert ended(winner)[0] == 130
-
-
 def test_a_finished_run_goes_on_as_if_it_had_never_ended(start: Start, tmp_path: Path) -> None:
     """Twelve rounds at once, or eight and then four more under other settings of operation."""
     words = ["run", "gwpf-digits", "--ranks", 2, "--quiet"]
@@ -162,42 +149,3 @@ def test_a_finished_run_goes_on_as_if_it_had_never_ended(start: Start, tmp_path:
     assert rows[0] == rows[1] and len(rows[0]) == 13
     assert runs.read(parts).experiment["rounds"] == 12
     assert not (parts / runs.NEXT).exists()
-
-
-def test_ctrl_c_stops_after_the_round(start: Start, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    process = start("run", "fedavg-digits", "--set", "rounds=5000", "--out", "out")
-    wait_for_round(out, 3)
-    process.send_signal(signal.SIGINT)
-    code, stdout, stderr = ended(process)
-    assert code == 130
-    assert "stopping after this round; Ctrl-C again to kill" in stdout
-    assert stderr.startswith("stopped after round ")
-    assert stderr.endswith("; continue with: fedctl run --resume out\n")
-    assert runs.checkpoint_round(out) >= 3
-    assert processes_of(tmp_path) == []
-
-
-@pytest.mark.slow
-def test_ctrl_c_twice_kills(start: Start, tmp_path: Path) -> None:
-    process = start("run", "fedavg-digits", "--set", "rounds=5000", "--out", "out")
-    wait_for_round(tmp_path / "out", 1)
-    process.send_signal(signal.SIGTERM)
-    time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    code, _, stderr = ended(process)
-    assert code == 130 and stderr.count("\n") == 1
-    assert processes_of(tmp_path) == []
-
-
-@pytest.mark.slow
-def test_stopping_before_the_first_round_leaves_nothing(start: Start, tmp_path: Path) -> None:
-    process = start("run", "fedavg-digits", "--out", "out")
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while not (tmp_path / "out/logs/output.log").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    code, _, stderr = ended(process)
-    assert (code, stderr) == (130, "stopped before the first round ended; nothing was kept\n")
-    assert not (tmp_path / "out").exists()
-    assert processes_of(tmp_path) == []
