@@ -7,19 +7,18 @@ one.
 """
 
 import argparse
-import json
 import sys
 import time
 import traceback
 from pathlib import Path
 
-from trainer import manifest
 from trainer.config import documents
 from trainer.config.errors import ConfigError, EnvironmentFault
 from trainer.config.load import validate
 from trainer.config.schema import Experiment
 from trainer.config.secrets import redact, redacted
 from trainer.engine import checkpoint, distributed, pod
+from trainer.engine.adoption import adopt
 from trainer.engine.build import build
 from trainer.engine.diagnosis import FAILED, explain
 from trainer.engine.loop import Loop
@@ -28,8 +27,7 @@ from trainer.engine.parts import RankState
 from trainer.engine.pod import Deadline, Pod
 from trainer.engine.status import Status, final, log, start_logging
 from trainer.lock import Lock, Taken
-from trainer.manifest import EXPERIMENT, METRICS, Seal
-from trainer.metrics.catalog import Row
+from trainer.manifest import METRICS, Seal
 from trainer.metrics.recorder import Recorder
 from trainer.metrics.sink import Ended
 from trainer.metrics.trackers import require
@@ -189,13 +187,13 @@ def _begin(
     if not resume:
         if first:
             mirror.begin(state.experiment.canonical())
+            mirror.not_finished()
             place.forget()
         return 0, None
     done, reached = checkpoint.restore(state, place, mirror.out / METRICS, allowed)
     if first:
         # It is this experiment's run from here on, and not finished any more.
-        if done:
-            mirror.not_finished()
+        mirror.not_finished()
         mirror.own(state.experiment.canonical())
     return done, reached
 
@@ -223,45 +221,6 @@ def _read(path: Path, variables: Pod) -> Experiment:
             "rendering; render and submit the run again",
         )
     return experiment
-
-
-def adopt(mirror: Mirror, experiment: Experiment) -> Row | None:
-    """Make it this experiment's run folder; return the last row if the run in it has finished.
-
-    Under --resume=auto the folder outlives the process, and nobody checks it before the start. So
-    an experiment file records which run it belongs to, like the one that fedctl writes locally.
-    """
-    out = mirror.out
-    mine = out / EXPERIMENT
-    if not mine.exists():
-        if distributed.world().rank == 0:
-            mirror.own(experiment.canonical())
-        return None
-    try:
-        owner = validate(documents.read(mine))
-    except (ConfigError, AttributeError):
-        raise ConfigError(
-            "--resume=auto", f"{mine} cannot be read; use another folder for this run"
-        ) from None
-    if changed := owner.differences(experiment):
-        key, (there, here) = next(iter(changed.items()))
-        raise ConfigError(
-            "--resume=auto",
-            f"{mirror} belongs to another experiment: {key} is {there} there, and {here} here; use "
-            "another folder for this run",
-        )
-    if not manifest.whole_model(out / manifest.MODEL):
-        return None
-    last = _last_row(out / METRICS)
-    return None if last is None or (last.rounds_planned or 0) < experiment.rounds else last
-
-
-def _last_row(metrics: Path) -> Row | None:
-    """Return the last row; None if it cannot be read, and the run has to resume."""
-    try:
-        return Row.of(json.loads(metrics.read_text().splitlines()[-1]))
-    except (OSError, ValueError, IndexError, TypeError, AttributeError):
-        return None
 
 
 def _serve(experiment: Experiment, variables: Pod, recorder: Recorder, rank: int) -> int | None:

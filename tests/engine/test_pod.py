@@ -27,14 +27,14 @@ def train(tmp_path, monkeypatch):
     """Trains in this process, as a pod does; how it ended, and rank 0's record."""
     before = signal.getsignal(signal.SIGTERM)
 
-    def start(tree=None, **environment):
+    def start(tree=None, resume="auto", **environment):
         experiment, _ = load(SHORT | (tree or {}))
         path = tmp_path / "experiment.json"
         path.write_text(experiment.canonical())
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         status = Status(tmp_path / "out", 0)
-        how = entry.train(path, tmp_path / "out", "auto", status)
+        how = entry.train(path, tmp_path / "out", resume, status)
         return how, status.values
 
     yield start
@@ -136,6 +136,53 @@ def test_a_run_that_has_finished_is_not_run_again(train, tmp_path, caplog):
     assert values["final"] == first["final"]
     assert "has already finished" in caplog.text
     assert model.stat().st_mtime_ns == made
+
+
+@pytest.mark.parametrize("resume", ["auto", "always", None])
+def test_a_run_that_begins_again_has_no_final_model(train, tmp_path, monkeypatch, resume):
+    """Without a checkpoint it starts at round 0, and may be killed before its first one."""
+    tree = {"checkpoint": {"at_end": False}}
+    train(tree)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "run_round", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(tree | {"rounds": 4}, resume)
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+    how, values = train(tree | {"rounds": 4})
+    assert (how, values["round"]) == ("finished", 4)
+
+
+def test_a_model_without_its_final_row_is_no_finished_run(train, tmp_path, caplog):
+    """Each row has the rounds that were planned; a machine that lost power may lose the last."""
+    train()
+    metrics = tmp_path / "out" / "metrics.jsonl"
+    lines = metrics.read_text().splitlines(keepends=True)
+    metrics.write_text("".join(lines[:-1]))
+    with caplog.at_level(logging.INFO, logger="fedctl"):
+        assert train()[0] == "finished"
+    assert "has already finished" not in caplog.text
+    assert json.loads(metrics.read_text().splitlines()[-1])["final"]
+
+
+def test_the_final_row_is_on_the_disk_before_the_model(train, monkeypatch):
+    synced = []
+    reached, save_model = recorder.Recorder.reached, loop.save_model
+
+    def note(self):
+        synced.append(reached(self))
+        return synced[-1]
+
+    def save(rank, path):
+        assert synced[-1].bytes == (path.parent / "metrics.jsonl").stat().st_size
+        save_model(rank, path)
+
+    monkeypatch.setattr(recorder.Recorder, "reached", note)
+    monkeypatch.setattr(loop, "save_model", save)
+    assert train()[0] == "finished" and synced
 
 
 def test_the_folder_of_another_experiment_is_left_alone(train, tmp_path):

@@ -144,6 +144,7 @@ class Loop:
         load_agreed(rank)  # on every rank, since it may have to average the clients' buffers
         estimate_buffers(rank)
         if group.rank == 0:
+            self.recorder.reached()  # the final row is on the disk before the model that needs it
             save_model(rank, self.out / manifest.MODEL)
             self.kept.result()
         rank.store.close()
