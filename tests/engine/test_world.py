@@ -8,14 +8,18 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 import pytest
+import torch
 
 from tests import patience
 from tests.engine.test_resume import free_port
+from tests.ranks import MP
 from trainer.config.errors import ConfigError, EnvironmentFault
 from trainer.config.load import load
-from trainer.engine.distributed import World, find, world
+from trainer.config.operation import Cluster
+from trainer.engine.distributed import World, find, join, world
 
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "MASTER_ADDR": "a", "MASTER_PORT": "1234"}
 # What Trainer v2 sets, and nothing else (trainer v2.3.0, pkg/runtime/framework/plugins/torch).
@@ -113,6 +117,43 @@ def test_a_rank_waits_for_rank_0_to_listen():
         listening.start()
         find(World(1, 2, "127.0.0.1", port), patience=patience.seconds(30))
         listening.join()
+
+
+def joining(rank: int, port: int, seconds: float, said: Any) -> None:
+    """Join as one of three ranks that meet at an address; how that ended, and after how long."""
+    group = {"RANK": str(rank), "WORLD_SIZE": "3"}
+    os.environ |= group | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    said.send("ready")
+    said.recv()
+    start = time.monotonic()
+    try:
+        join(Cluster(), 3, torch.device("cpu"), seconds)
+    except EnvironmentFault as error:
+        said.send((str(error), time.monotonic() - start))
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_rank_that_is_missing_is_named_and_no_other(first):
+    """Over TCP, as in pods: rank 0 is there, and rank 1 sees that as well as rank 0 does."""
+    port, limit, ours, started = free_port(), 6.0, {}, []
+    for rank, seconds in {first: limit, 1 - first: 600.0}.items():
+        ours[rank], theirs = MP.Pipe()
+        process = MP.Process(target=joining, args=(rank, port, seconds, theirs), daemon=True)
+        process.start()
+        started.append(process)
+    assert {pipe.recv() for pipe in ours.values()} == {"ready"}
+    for pipe in ours.values():
+        pipe.send("go")
+        time.sleep(limit / 2)
+    try:
+        assert ours[first].poll(patience.seconds(60))
+        said, took = ours[first].recv()
+        assert said == "rank 2 did not start within 6 s; look at its log and at its pod"
+        assert took < 1.4 * limit, "the time to reach rank 0 counts"
+    finally:
+        for process in started:
+            process.kill()
+            process.join()
 
 
 def test_pods_that_start_in_the_wrong_order_train_all_the_same(tmp_path):

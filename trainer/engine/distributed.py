@@ -25,6 +25,7 @@ from trainer.exchange.group import first_sentence
 DEFAULT_PORT = 29500  # torch's own, and Trainer v2's
 LONGEST_PAUSE_SECONDS = 5.0  # between two attempts to reach rank 0
 CONNECT_SECONDS = 5.0
+LEAST_SECONDS = 1.0  # for a rank that reaches rank 0 at the last moment
 LONGEST_STEP_SECONDS = 0.1  # between two looks at which ranks have come
 TELL_SECONDS = 5.0  # first line about ranks that are missing; then after twice that, and so on
 MOST_NAMED = 8  # of them
@@ -123,9 +124,10 @@ def device(cluster: Cluster) -> torch.device:
 def join(cluster: Cluster, ranks: int, device: torch.device, patience: float) -> None:
     """Join the other ranks; a single one needs no group.
 
-    patience: seconds until all ranks must be here, which has nothing to do with the time limit of
-    a collective.
+    patience: seconds until all ranks must be here, from now; it has nothing to do with the time
+    limit of a collective.
     """
+    until = time.monotonic() + patience
     here = world()
     if here.size != ranks:
         raise ConfigError(
@@ -136,8 +138,9 @@ def join(cluster: Cluster, ranks: int, device: torch.device, patience: float) ->
     if here.size == 1:
         return
     try:
-        store = _meet(here, patience)
-        _wait_for_all(store, here, patience)
+        store = _meet(here, until)
+        _wait_for_all(store, here, until, patience)
+        store.set_timeout(timedelta(seconds=cluster.timeout))
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
             store=store,
@@ -154,25 +157,37 @@ def join(cluster: Cluster, ranks: int, device: torch.device, patience: float) ->
         ) from error
 
 
-def _meet(here: World, patience: float) -> Any:
+def _meet(here: World, until: float) -> Any:
     """Return the store through which ranks find each other: a file, or rank 0's or torchrun's."""
     if here.store:
         return dist.FileStore(here.store, here.size)  # type: ignore[attr-defined]  # it is
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":  # else torchrun has done it
-        find(here, patience)
-    # torch reads only these four
-    os.environ |= {
-        "RANK": str(here.rank),
-        "WORLD_SIZE": str(here.size),
-        "MASTER_ADDR": here.address,
-        "MASTER_PORT": str(here.port),
-    }
-    store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=patience)))
-    return store
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # torchrun has found it
+        # torch reads only these four
+        os.environ |= {
+            "RANK": str(here.rank),
+            "WORLD_SIZE": str(here.size),
+            "MASTER_ADDR": here.address,
+            "MASTER_PORT": str(here.port),
+        }
+        store, _, _ = next(rendezvous("env://", timeout=_left(until)))
+        return store
+    find(here, _left(until).total_seconds())
+    # Rank 0's would wait for the others in here, and could not say which of them is missing.
+    return dist.TCPStore(  # type: ignore[attr-defined]  # it is
+        here.address, here.port, here.size, here.rank == 0, _left(until), wait_for_workers=False
+    )
 
 
-def _wait_for_all(store: Any, here: World, patience: float) -> None:
-    """Wait until every rank has come; say which is missing, since nobody else knows."""
+def _left(until: float) -> timedelta:
+    """Return the time left, at least enough for one attempt."""
+    return timedelta(seconds=max(LEAST_SECONDS, until - time.monotonic()))
+
+
+def _wait_for_all(store: Any, here: World, until: float, patience: float) -> None:
+    """Wait until every rank has come; say which is missing, since nobody else knows.
+
+    until: when they must be here, which is `patience` after this rank has started to look.
+    """
     start, told, pause = time.monotonic(), TELL_SECONDS, 0.01
     store.set(f"here/{here.rank}", "")
     missing = list(range(here.size))
@@ -180,7 +195,7 @@ def _wait_for_all(store: Any, here: World, patience: float) -> None:
         waited = time.monotonic() - start
         who = "rank " + ", ".join(map(str, missing[:MOST_NAMED]))
         who += f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
-        if waited > patience:
+        if time.monotonic() > until:
             raise EnvironmentFault(
                 f"{who} did not start within {patience:g} s; look at its log and at its pod"
             )
@@ -199,12 +214,12 @@ def find(here: World, patience: float) -> None:
     start, pause = time.monotonic(), 0.1
     while problem := _unreachable(here):
         waited = time.monotonic() - start
-        if waited + pause > patience:
+        if waited > patience:
             raise EnvironmentFault(
                 f"cannot reach rank 0 at {here.address}:{here.port} after {waited:.0f} s: "
                 f"{problem}; check that rank 0 is running and that this pod may connect to it"
             )
-        time.sleep(pause)
+        time.sleep(min(pause, max(0.0, patience - waited)))
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
