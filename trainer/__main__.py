@@ -25,7 +25,7 @@ from trainer.engine.loop import Loop
 from trainer.engine.mirror import Mirror
 from trainer.engine.parts import RankState
 from trainer.engine.pod import Deadline, Pod
-from trainer.engine.status import Status, final, log, start_logging
+from trainer.engine.status import Status, final, keep_log, log, show_log
 from trainer.lock import Lock, Taken
 from trainer.manifest import METRICS, Seal
 from trainer.metrics.recorder import Recorder
@@ -44,30 +44,31 @@ END = {  # how training ended -> status, exit code, message
 def main() -> int:
     """Run this rank to its end, and write to its status record how it ended."""
     options = _options()
+    rank, lock = 0, None  # an unknown rank's error is reported as rank 0's
     try:
-        rank, problem = distributed.world().rank, None
-    except ConfigError as error:  # the rank is unknown, so the error is reported as rank 0's
-        rank, problem = 0, error
-    try:
-        status = Status(options.out, rank)
-        start_logging(options.out, rank)
+        here = distributed.world()
+        rank = here.rank
+        show_log(rank)
         log.addFilter(redact)  # libraries put addresses into their errors
-    except OSError as error:  # there is no place for a record
-        code, message = explain(error) or (FAILED, str(error))
-        print(f"rank {rank}: {message}", file=sys.stderr)
-        record = {"rank": rank, "status": "failed", "exit": code, "message": message}
-        pod.leave_message(pod.termination_log(), record)
-        return code
-    mirror = Mirror(options.out, rank)
-    try:
-        if problem:
-            raise problem
-        mirror = Mirror(options.out, rank, pod.read().run_url)
-        lock = None if distributed.world().store or rank else _alone(options.out)
-        allowed = tuple(options.allow_changed)
-        how = train(options.experiment, options.out, options.resume, status, allowed, mirror)
+        # Nothing is written before this, since the folder may have the records of a run under way.
+        lock = None if here.store or rank else _alone(options.out)
+        status = Status(options.out, rank)
+        keep_log(options.out, rank)
+        return _run(options, rank, status)
+    except (ConfigError, EnvironmentFault, OSError) as error:
+        return _end_without_record(rank, error)
+    finally:
         if lock:
             lock.release()
+
+
+def _run(options: argparse.Namespace, rank: int, status: Status) -> int:
+    """Train, and write how it ended."""
+    mirror = Mirror(options.out, rank)
+    try:
+        mirror = Mirror(options.out, rank, pod.read().run_url)
+        allowed = tuple(options.allow_changed)
+        how = train(options.experiment, options.out, options.resume, status, allowed, mirror)
     except Exception as error:
         ours = f"{type(error).__name__}: {error} (this is a bug)"
         code, message = explain(error) or (FAILED, ours)
@@ -77,11 +78,22 @@ def main() -> int:
     return _end(status, mirror, *END[how])
 
 
+def _end_without_record(rank: int, error: Exception) -> int:
+    """Report how a rank failed that has no record: no place for one, or another run's folder."""
+    code, message = explain(error) or (FAILED, str(error))
+    message = redacted(message)
+    print(f"rank {rank}: {message}", file=sys.stderr)
+    record = {"rank": rank, "status": "failed", "exit": code, "message": message}
+    pod.leave_message(pod.termination_log(), record)
+    return code
+
+
 def _alone(out: Path) -> Lock:
     """On rank 0: take the run folder, which fedctl has done for the ranks that it started.
 
     A pod that takes the place of a lost one may come before the lost one is known to have ended.
     """
+    out.mkdir(parents=True, exist_ok=True)
     until, told = time.monotonic() + WAIT_SECONDS, False
     while True:
         try:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import signal
 import sys
 import urllib.request
@@ -17,6 +18,7 @@ from trainer.config.load import load
 from trainer.engine import loop, pod
 from trainer.engine.pod import Deadline, Pod
 from trainer.engine.status import Status
+from trainer.lock import Lock, holder
 from trainer.metrics import recorder
 
 SHORT = {"rounds": 3, "clients": 2}
@@ -243,23 +245,60 @@ def test_a_run_that_was_stopped_has_come_to_nothing_yet(train):
     assert how == "deadline" and "final" not in values
 
 
-def test_the_last_words_of_a_wrong_setting_name_it(tmp_path, monkeypatch):
+@pytest.fixture
+def main(tmp_path, monkeypatch):
+    """A rank from its start to its exit code, in this process; what the kubelet reads of it."""
     message = tmp_path / "message"
     message.touch()
     monkeypatch.setenv("FEDCTL_TERMINATION_LOG", str(message))
-    monkeypatch.setenv("RANK", "two")
-    monkeypatch.setattr(sys, "argv", ["trainer", "none.json", "--out", str(tmp_path)])
     handlers = logging.getLogger("fedctl").handlers
     kept = list(handlers)
-    try:
-        assert entry.main() == 2
-    finally:
-        for handler in [h for h in handlers if h not in kept]:
-            handlers.remove(handler)
-            handler.close()
-    told = json.loads(message.read_text())
-    assert (told["status"], told["exit"]) == ("failed", 2)
+
+    def start(out):
+        monkeypatch.setattr(sys, "argv", ["trainer", "none.json", "--out", str(out)])
+        code = entry.main()
+        return code, json.loads(message.read_text())
+
+    yield start
+    for handler in [h for h in handlers if h not in kept]:
+        handlers.remove(handler)
+        handler.close()
+
+
+def test_the_last_words_of_a_wrong_setting_name_it(main, tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "two")
+    code, told = main(tmp_path)
+    assert (code, told["status"], told["exit"]) == (2, "failed", 2)
     assert told["message"] == "RANK: 'two' is not a whole number from 0"
+
+
+def test_the_records_of_a_run_under_way_are_not_written_over(main, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(entry, "WAIT_SECONDS", 0)
+    out = tmp_path / "out"
+    Status(out, 0)
+    before = {path: path.read_bytes() for path in (out / "logs").iterdir()}
+    held = Lock(out)
+    code, told = main(out)
+    assert (code, told["status"]) == (1, "failed")
+    who = f"process {os.getpid()}"
+    assert told["message"] == f"{out} is being run by {who}; end that first, or use another folder"
+    assert f"rank 0: {told['message']}" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (out / "logs").iterdir()} == before
+    held.release()
+
+
+def test_the_folder_is_held_until_the_last_words_are_written(main, tmp_path, monkeypatch):
+    out, held = tmp_path / "out", []
+    leave = pod.leave_message
+
+    def note(*args):
+        held.append(holder(out))
+        leave(*args)
+
+    monkeypatch.setattr(pod, "leave_message", note)
+    code, told = main(out)
+    assert (code, told["message"][:9]) == (2, "none.json")
+    assert held == [f"process {os.getpid()}"] and holder(out) is None
 
 
 def test_where_a_pod_reads_last_words():

@@ -63,13 +63,17 @@ def final(row: Row) -> dict[str, float]:
     }
 
 
-def start_logging(out: Path, rank: int) -> None:
-    """Log to logs/rank-K.log and to stderr, with time and rank on each line."""
-    form = logging.Formatter(f"%(asctime)s rank {rank}: %(message)s", "%H:%M:%S")
-    for handler in (
-        logging.FileHandler(out / "logs" / f"rank-{rank}.log"),
-        logging.StreamHandler(sys.stderr),
-    ):
-        handler.setFormatter(form)
-        log.addHandler(handler)
+def show_log(rank: int) -> None:
+    """Log to stderr, with time and rank on each line."""
+    _log_to(logging.StreamHandler(sys.stderr), rank)
     log.setLevel(logging.INFO)
+
+
+def keep_log(out: Path, rank: int) -> None:
+    """Log to logs/rank-K.log as well."""
+    _log_to(logging.FileHandler(out / "logs" / f"rank-{rank}.log"), rank)
+
+
+def _log_to(handler: logging.Handler, rank: int) -> None:
+    handler.setFormatter(logging.Formatter(f"%(asctime)s rank {rank}: %(message)s", "%H:%M:%S"))
+    log.addHandler(handler)
