@@ -15,6 +15,7 @@ from pathlib import Path
 
 NAME = ".lock"
 PATIENCE = 20  # looks at who holds it, 0.05 s apart, until a process that lives is named
+LOOKS = 20  # attempts at the lock, 0.01 s apart
 LONGEST = 300  # bytes of what is in the file
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}  # of the file system
 
@@ -31,7 +32,7 @@ class Lock:
         self.path = folder / NAME
         self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(self.descriptor)
         except BlockingIOError:
             who = _read(self.descriptor)
             os.close(self.descriptor)
@@ -75,13 +76,26 @@ def holder(folder: Path) -> str | None:
     return None
 
 
+def _take(descriptor: int) -> None:
+    """Lock the file; raise BlockingIOError if it is locked, and not only by a look at who has it.
+
+    `holder` locks it for an instant to find out.
+    """
+    for _ in range(LOOKS):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(0.01)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def _read(descriptor: int) -> str:
     """Return who holds the lock; it may have it for an instant before its name is in the file."""
     here = socket.gethostname()
     for _ in range(PATIENCE):
         line = os.pread(descriptor, LONGEST, 0).decode("utf-8", "replace")
         number, _, host = line.partition("\n")[0].partition(" ")
-        if number.isdigit() and (host != here or _lives(int(number))):
+        if number.isdecimal() and (host != here or _lives(int(number))):
             break
         time.sleep(0.05)
     return f"process {number or '?'}{'' if host in ('', here) else f' on {host}'}"
