@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from trainer import files
 from trainer.files import as_json, write_atomically
 
 
@@ -25,7 +26,30 @@ def test_the_content_reaches_the_disk_before_the_name(tmp_path: Path, monkeypatc
     monkeypatch.setattr(os, "fsync", lambda number: seen.append((os.fstat(number).st_size,
                                                                  path.read_text())))  # fmt: skip
     write_atomically(path, "newer")
-    assert seen == [(5, "old")]
+    assert seen[0] == (5, "old")
+
+
+@pytest.mark.parametrize("lasting", [True, False])
+def test_the_name_reaches_the_disk_unless_that_does_not_matter(
+    tmp_path: Path, monkeypatch, lasting
+) -> None:
+    synced = []
+    monkeypatch.setattr(files, "sync_folder", synced.append)
+    write_atomically(tmp_path / "file", "", lasting=lasting)
+    assert synced == ([tmp_path] if lasting else [])
+
+
+def test_a_file_system_that_cannot_sync_a_folder_is_no_failure(tmp_path: Path, monkeypatch) -> None:
+    code = errno.EINVAL
+
+    def fail(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    files.sync_folder(tmp_path)
+    code = errno.EIO
+    with pytest.raises(OSError, match="Input/output"):
+        files.sync_folder(tmp_path)
 
 
 @pytest.mark.parametrize("place", ["fsync", "replace"])

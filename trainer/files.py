@@ -4,6 +4,7 @@ Files that grow are written elsewhere. Only the standard library is needed, so f
 """
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -12,11 +13,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+NO_SYNC = {errno.EBADF, errno.EINVAL, errno.ENOTSUP}  # of a folder, where the file system has none
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace the content of `path`; if that fails, leave what was there and nothing else."""
-    # with the host's name: pods may share the folder, and their processes often have the same id
-    partial = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
+
+def partial_of(path: Path) -> Path:
+    """Return the name under which this process writes a file that then takes the place of `path`.
+
+    It has the host's name: pods may share the folder, and their processes often have the same id.
+    """
+    return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
+
+
+def write_atomically(path: Path, content: str | bytes, *, lasting: bool = True) -> None:
+    """Replace the content of `path`; if that fails, leave what was there and nothing else.
+
+    lasting: have also its name on the disk when this returns, which takes some milliseconds.
+    """
+    partial = partial_of(path)
     try:
         with partial.open("wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
@@ -27,6 +40,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise
+    if lasting:
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -34,6 +49,9 @@ def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
     finally:
         os.close(descriptor)
 

@@ -46,7 +46,7 @@ class Status:
         self.values |= values
         record = f"{as_json(self.values):<{RECORD - 1}}\n".encode()
         try:
-            write_atomically(self.path, record)
+            write_atomically(self.path, record, lasting=False)  # it is written often
         except OSError:
             with suppress(OSError), self.path.open("r+b") as file:
                 file.write(record)
