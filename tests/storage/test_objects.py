@@ -50,6 +50,42 @@ def test_what_is_not_there_leaves_no_file(store: Server, name: str, tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_there(store: Server, name: str) -> None:
+    kept = Objects(store.url(name))
+    assert not kept.has("a")
+    kept.put("a", b"one")
+    assert kept.has("a")
+
+
+def test_a_folder_of_this_disk_that_is_not_there_is_no_missing_object(
+    store: Server, name: str, tmp_path: Path
+) -> None:
+    kept = Objects(store.url(name))
+    kept.put("a", b"one")
+    with pytest.raises(FileNotFoundError):
+        kept.fetch("a", tmp_path / "gone" / "a")
+    assert not kept.failed
+
+
+@pytest.mark.parametrize("do", ["read", "fetch", "delete", "has"])
+def test_a_bucket_that_is_gone_is_no_missing_object(
+    store: Server, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, do: str
+) -> None:
+    kept = Objects(store.url(name))
+
+    class Gone:
+        exceptions = kept._obstore.exceptions
+
+        def __getattr__(self, _: str) -> object:
+            raise FileNotFoundError("<Code>NoSuchBucket</Code>")
+
+    monkeypatch.setattr(kept, "_obstore", Gone())
+    asked = {"fetch": ("a", tmp_path / "a"), "delete": (["a"],)}.get(do, ("a",))
+    with pytest.raises(objects.Refused, match="there is no bucket runs"):
+        getattr(kept, do)(*asked)
+    assert list(tmp_path.iterdir()) == []
+
+
 WRONG = {
     "bucket": ({}, "there is no bucket nowhere; create it"),
     "secret": ({"AWS_SECRET_ACCESS_KEY": "wrong"}, r"access is denied \(SignatureDoesNotMatch\)"),

@@ -7,15 +7,15 @@ the variables that each store's own tools read.
 
 import os
 import re
-import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from trainer.config.errors import ConfigError, EnvironmentFault
+from trainer.files import partial_of
 
 VARIABLE = "FEDCTL_RUN_URL"  # where the run is kept, if not in its folder
 URL = re.compile(r"(s3|gs)://[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9_=-][A-Za-z0-9._=-]*)*/?")
@@ -84,31 +84,46 @@ class Objects:
 
     def read(self, name: str) -> bytes | None:
         """Return the content of a small file, None if there is no such file."""
-        with self._asking(), suppress(FileNotFoundError):
+        with suppress(FileNotFoundError), self._asking():
             return bytes(self._obstore.get(self._store, name).bytes())
         return None
+
+    def has(self, name: str) -> bool:
+        """Return whether there is a file of this name."""
+        return self._size(name) is not None
 
     def fetch(self, name: str, path: Path) -> bool:
         """Copy a file to this disk; return False, and leave no file, if there is none."""
         # in place only when it is complete; ranks on one machine may fetch the same file
-        partial = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
-        try:
-            with self._asking():
-                size = self._obstore.head(self._store, name)["size"]
-                with partial.open("wb") as file:
-                    for start in range(0, size, PIECE):
-                        length = min(PIECE, size - start)
-                        get = self._obstore.get_range
-                        file.write(get(self._store, name, start=start, length=length))
-        except FileNotFoundError:
+        partial = partial_of(path)
+        with partial.open("wb") as file:
+            try:
+                found = self._copy(name, file)
+            except BaseException:
+                partial.unlink(missing_ok=True)
+                raise
+        if found:
+            partial.replace(path)
+        else:
             partial.unlink(missing_ok=True)
             path.unlink(missing_ok=True)
+        return found
+
+    def _copy(self, name: str, file: BinaryIO) -> bool:
+        size = self._size(name)
+        if size is None:
             return False
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-        partial.replace(path)
-        return True
+        with suppress(FileNotFoundError), self._asking():
+            for start in range(0, size, PIECE):
+                length = min(PIECE, size - start)
+                file.write(self._obstore.get_range(self._store, name, start=start, length=length))
+            return True
+        return False
+
+    def _size(self, name: str) -> int | None:
+        with suppress(FileNotFoundError), self._asking():
+            return int(self._obstore.head(self._store, name)["size"])
+        return None
 
     def put(self, name: str, content: Path | bytes) -> None:
         """Store a file whole, instead of what had the name before."""
@@ -118,7 +133,7 @@ class Objects:
     def delete(self, names: Iterable[str]) -> None:
         """Delete these files, in any order; one that does not exist is no error."""
         listed = list(names)
-        with self._asking(), suppress(FileNotFoundError):
+        with suppress(FileNotFoundError), self._asking():
             if listed:
                 self._obstore.delete(self._store, listed)
 
