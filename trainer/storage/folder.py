@@ -29,7 +29,9 @@ class Folder(Place):
 
     def begin(self, number: int) -> None:
         shutil.rmtree(self.partial, ignore_errors=True)
-        self.path.mkdir(exist_ok=True)  # not the run folder: if it was removed, so is the run
+        if not self.path.is_dir():
+            self.path.mkdir()  # not the run folder: if it was removed, so is the run
+            sync_folder(self.path.parent)
         (self.partial / CLIENTS).mkdir(parents=True)
 
     def workspace(self, rank: int) -> Path:
@@ -44,12 +46,13 @@ class Folder(Place):
     def deliver(self, number: int, names: Iterable[str]) -> None:
         """Do nothing: they are where they belong."""
 
-    def finish(self, number: int, files: Mapping[str, Seal]) -> None:
+    def finish(self, number: int, files: Mapping[str, Seal]) -> list[int]:
         sync_folder(self.partial / CLIENTS)
         sync_folder(self.partial)
         self.set_aside(number)
         self.partial.rename(self.opened(number))
         sync_folder(self.path)
+        return self.numbers()
 
     def leave(self, rank: int) -> None:
         if rank == 0:
@@ -70,7 +73,11 @@ class Folder(Place):
             checkpoint.rename(place)
 
     def discard(self, number: int) -> None:
-        shutil.rmtree(self.opened(number))
+        checkpoint = self.opened(number)
+        (checkpoint / manifest.NAME).unlink(missing_ok=True)
+        shutil.rmtree(checkpoint)
 
     def forget(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        for checkpoint in manifest.found(self.path):
+            (checkpoint / manifest.NAME).unlink()
+        shutil.rmtree(self.path, ignore_errors=True)  # what is left of it is never found

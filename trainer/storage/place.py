@@ -5,12 +5,15 @@ which is finished or not there, is the place's business: it differs between a fo
 share and a URL.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from trainer.config.errors import EnvironmentFault
 from trainer.manifest import Seal
 
+log = logging.getLogger("fedctl")
 CLIENTS = "clients"  # folder of the clients' records, in a checkpoint
 
 
@@ -41,8 +44,11 @@ class Place(ABC):
         """Hand over the files that this rank has written."""
 
     @abstractmethod
-    def finish(self, number: int, files: Mapping[str, Seal]) -> None:
-        """Make it a checkpoint, of these files and of the manifest, which is in the workspace."""
+    def finish(self, number: int, files: Mapping[str, Seal]) -> list[int]:
+        """Make it a checkpoint, of these files and of the manifest, which is in the workspace.
+
+        Return the rounds of all finished checkpoints, the newest first.
+        """
 
     @abstractmethod
     def leave(self, rank: int) -> None:
@@ -66,8 +72,15 @@ class Place(ABC):
 
     @abstractmethod
     def discard(self, number: int) -> None:
-        """Delete a checkpoint."""
+        """Delete a checkpoint, its manifest first, so that no part of it is taken for a whole."""
+
+    def outgrow(self, number: int) -> None:
+        """Delete a checkpoint that a newer one replaces; if that fails, the run does not."""
+        try:
+            self.discard(number)
+        except (OSError, EnvironmentFault) as error:
+            log.warning("the checkpoint of round %d was not deleted: %s", number, error)
 
     @abstractmethod
     def forget(self) -> None:
-        """Delete all of an earlier run's checkpoints."""
+        """Delete all of an earlier run's checkpoints; raise if one would still be found."""

@@ -30,23 +30,20 @@ class Remote(Place):
         return f"{self.objects.url}/{manifest.FOLDER}"
 
     def numbers(self) -> list[int]:
-        found = self._rounds()
-        return sorted((n for n, names in found.items() if manifest.NAME in names), reverse=True)
+        return _finished(_by_round(self.objects.names(manifest.FOLDER)))
 
     def begin(self, number: int) -> None:
         """Remove what an earlier attempt at this round has left."""
         self.discard(number)
 
     def workspace(self, rank: int) -> Path:
-        shutil.rmtree(self.scratch, ignore_errors=True)
-        (self.scratch / CLIENTS).mkdir(parents=True)
-        return self.scratch
+        return self._empty_scratch()
 
     def deliver(self, number: int, names: Iterable[str]) -> None:
         self.objects.put_all({_in(number, name): self.scratch / name for name in names})
 
-    def finish(self, number: int, files: Mapping[str, Seal]) -> None:
-        there = self.objects.names(_in(number))
+    def finish(self, number: int, files: Mapping[str, Seal]) -> list[int]:
+        there = self.objects.names(manifest.FOLDER)
         for name, seal in files.items():
             if there.get(_in(number, name)) != seal.bytes:
                 raise EnvironmentFault(
@@ -54,15 +51,18 @@ class Remote(Place):
                     "check that nothing else writes to this URL"
                 )
         self.objects.put(_in(number, manifest.NAME), self.scratch / manifest.NAME)
-        for other, names in self._rounds().items():
+        rounds = _by_round(there)
+        rounds[number].add(manifest.NAME)
+        for other, names in rounds.items():
             if not {manifest.NAME, ASIDE} & names:  # its upload was not finished
-                self.discard(other)
+                self.outgrow(other)
+        return _finished(rounds)
 
     def leave(self, rank: int) -> None:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def opened(self, number: int) -> Path:
-        self.workspace(0)
+        self._empty_scratch()
         self.objects.fetch(_in(number, manifest.NAME), self.scratch / manifest.NAME)
         return self.scratch
 
@@ -85,18 +85,28 @@ class Remote(Place):
         self.objects.delete(names.keys() - {_in(number, manifest.NAME)})
 
     def forget(self) -> None:
-        for number in self._rounds():
+        for number in _by_round(self.objects.names(manifest.FOLDER)):
             self.discard(number)
 
-    def _rounds(self) -> dict[int, set[str]]:
-        """Return the names of the files that there are of each round."""
-        found: dict[int, set[str]] = {}
-        for path in self.objects.names(manifest.FOLDER):
-            _, folder, *rest = PurePosixPath(path).parts
-            number = manifest.number_of(Path(folder))
-            if number >= 0:
-                found.setdefault(number, set()).add("/".join(rest))
-        return found
+    def _empty_scratch(self) -> Path:
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        (self.scratch / CLIENTS).mkdir(parents=True)
+        return self.scratch
+
+
+def _by_round(paths: Iterable[str]) -> dict[int, set[str]]:
+    """Return the names of the files that there are of each round."""
+    found: dict[int, set[str]] = {}
+    for path in paths:
+        _, folder, *rest = PurePosixPath(path).parts
+        number = manifest.number_of(Path(folder))
+        if number >= 0:
+            found.setdefault(number, set()).add("/".join(rest))
+    return found
+
+
+def _finished(rounds: Mapping[int, set[str]]) -> list[int]:
+    return sorted((n for n, names in rounds.items() if manifest.NAME in names), reverse=True)
 
 
 def _in(number: int, name: str = "") -> str:
