@@ -81,9 +81,8 @@ def exchange_full_gradients(rank: RankState, cohort: Cohort) -> Gradients:
 
 def _alignment(rank: RankState, cohort: Cohort, own: dict[int, Tensor], mean: Tensor) -> Alignment:
     group = rank.parts.group
-    variance = sum(
-        member.weight * float(torch.dist(own[member.client], mean)) ** 2
-        for member in cohort.at(group.rank)
-    )
+    far = {m.client: float(torch.dist(own[m.client], mean)) for m in cohort.at(group.rank)}
+    # not far ** 2, which is an error where the product is infinite
+    variance = sum(m.weight * far[m.client] * far[m.client] for m in cohort.at(group.rank))
     (variance,) = group.sum_numbers([variance], "evaluation")
     return Alignment(variance, float(mean.norm()))
