@@ -91,12 +91,15 @@ def leave_message(path: Path, record: Mapping[str, object]) -> None:
     names = ("rank", "status", "exit", "round", "message", "final")
     kept = {name: record[name] for name in names if name in record}
     message = str(kept["message"])
-    while len(
-        line := as_json(kept | {"message": message}, ensure_ascii=False).encode("utf-8", "replace")
-    ) >= (LONGEST_LINE):
+
+    def line() -> bytes:
+        text = as_json(kept | {"message": message}, ensure_ascii=False)
+        return text.encode("utf-8", "replace") + b"\n"
+
+    while len(line()) > LONGEST_LINE:
         message = message[: len(message) * 3 // 4]
     try:
         if path.exists():
-            path.write_bytes(line + b"\n")
+            path.write_bytes(line())
     except OSError:  # a message that cannot be written must not change how a run ends
         return
