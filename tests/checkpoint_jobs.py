@@ -10,6 +10,7 @@ from trainer.engine import checkpoint, state
 from trainer.engine.evaluate import evaluate
 from trainer.engine.parts import RankState
 from trainer.engine.round import run_round
+from trainer.storage.folder import Folder
 
 # Clients keep momentum, the policy its averages; three checkpoints stay.
 KEEPING: dict[str, Any] = {
@@ -28,10 +29,10 @@ def restored(tree: dict[str, Any], folder: str) -> dict[str, Any]:
         run_round(saved, number)
         saved.ledger.settle()
         if number == 6:
-            checkpoint.save(saved, number, Path(folder))
+            checkpoint.save(saved, number, Folder(Path(folder)))
             frozen = int(getattr(saved.parts.policy, "labelled", 0))
     again = with_norm(tree, Path(folder) / "other")
-    assert checkpoint.restore(again, Path(folder))[0] == 6
+    assert checkpoint.restore(again, Folder(Path(folder)))[0] == 6
     for number in range(7, 13):
         run_round(again, number)
         again.ledger.settle()
@@ -70,14 +71,14 @@ def saved_after(tree: dict[str, Any], rounds: int, folder: str) -> dict[str, Any
     for number in range(1, rounds + 1):
         run_round(rank, number)
         rank.ledger.settle()
-    checkpoint.save(rank, rounds, Path(folder))
+    checkpoint.save(rank, rounds, Folder(Path(folder)))
     return of_all(rank) | {"homes": list(rank.store.home)}
 
 
 def resumed_for(tree: dict[str, Any], rounds: int, folder: str) -> dict[str, Any]:
     """Resume there; what there is then, after which so many rounds must run."""
     rank = experiment_run(tree)
-    done, _ = checkpoint.restore(rank, Path(folder))
+    done, _ = checkpoint.restore(rank, Folder(Path(folder)))
     rank.ledger.settle()
     found = of_all(rank) | {"done": done, "clients": rank.store.clients}
     for number in range(done + 1, done + rounds + 1):

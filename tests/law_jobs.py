@@ -19,6 +19,7 @@ from trainer.exchange.encoders import Plain
 from trainer.exchange.reductions.owners import Owners
 from trainer.exchange.transforms.error_feedback import ErrorFeedback
 from trainer.exchange.transforms.transform import Transform
+from trainer.storage.folder import Folder
 
 
 def controls(tree: dict[str, Any], rounds: int) -> dict[str, Any]:
@@ -241,7 +242,7 @@ def handed_over(tree: dict[str, Any], rounds: int, folder: str) -> dict[str, Any
             run_round(rank, number)
             rank.ledger.settle()
         evaluate(rank)
-        checkpoint.save(rank, rounds, Path(folder))
+        checkpoint.save(rank, rounds, Folder(Path(folder)))
         reconcile(rank)
         rank.ledger.settle()
     books = rank.parts.group.books

@@ -5,9 +5,12 @@ finished. It is two lines: JSON, and the SHA-256 of the first line. Needs only t
 because fedctl reads it too.
 """
 
+import errno
 import hashlib
 import json
+import os
 import re
+import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,11 @@ FOLDER = "checkpoints"  # there too
 NAME = "manifest.json"
 MODEL = "model.safetensors"  # the agreed model, in a checkpoint and in a finished run
 FORMAT = 3  # of a checkpoint; it changes with each change of what is in the files
-ROUND = re.compile(r"round-(\d+)")
+ROUND = re.compile(r"round-([0-9]{1,10})")
+MOST_ROUNDS, MOST_RANKS = 10**9, 10_000  # as in an experiment; trainer/config is not known here
+# What the system says of a file that is none or not there. Whatever else it says is about the disk
+# or the network at this moment, and no reason to pass a checkpoint over.
+ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
 
 class Damaged(ValueError):
@@ -68,8 +75,26 @@ def number_of(checkpoint: Path) -> int:
 
 def found(checkpoints: Path) -> list[Path]:
     """Return the checkpoints that were saved to the end, the newest first."""
-    named = [path for path in checkpoints.glob("round-*") if number_of(path) >= 0]
-    return sorted((p for p in named if (p / NAME).is_file()), key=number_of, reverse=True)
+    try:
+        paths = [checkpoints / name for name in os.listdir(checkpoints)]
+    except OSError as error:
+        _raise_unless_absent(error)
+        return []
+    named = [path for path in paths if number_of(path) >= 0]
+    return sorted((p for p in named if _is_file(p / NAME)), key=number_of, reverse=True)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        _raise_unless_absent(error)
+        return False
+
+
+def _raise_unless_absent(error: OSError) -> None:
+    if error.errno not in ABSENT:
+        raise error
 
 
 def read(checkpoint: Path) -> Manifest:
@@ -87,6 +112,7 @@ def read(checkpoint: Path) -> Manifest:
     except Damaged:
         raise
     except OSError as error:
+        _raise_unless_absent(error)
         raise Damaged(f"{NAME} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Damaged(f"{NAME} is damaged") from None
@@ -95,10 +121,12 @@ def read(checkpoint: Path) -> Manifest:
 def _typed(found: Manifest) -> Manifest:
     """Return a manifest whose values have the types they claim; raise ValueError otherwise."""
     seals = [*found.files.values(), *filter(None, [found.metrics])]
-    counts = [found.round, found.ranks - 1, *(seal.bytes for seal in seals)]
+    counts = [found.round, found.ranks, *(seal.bytes for seal in seals)]
     texts = [found.data, *found.versions.values(), *(seal.sha256 for seal in seals)]
     whole = isinstance(found.experiment, dict) and all(isinstance(text, str) for text in texts)
     if not whole or any(type(count) is not int or count < 0 for count in counts):
+        raise ValueError
+    if found.round > MOST_ROUNDS or not 0 < found.ranks <= MOST_RANKS:
         raise ValueError
     return found
 
@@ -118,10 +146,9 @@ def check(path: Path, wanted: Seal | None, name: str = "") -> None:
         size = path.stat().st_size
         if size == wanted.bytes and seal(path) == wanted:
             return
-    except FileNotFoundError:
-        raise Damaged(f"{name} is missing") from None
     except OSError as error:
-        raise Damaged(f"{name} cannot be read: {error.strerror}") from None
+        _raise_unless_absent(error)
+        raise Damaged(f"{name} is missing") from None
     if size != wanted.bytes:
         raise Damaged(f"{name} has {size} bytes, not the {wanted.bytes} that were written")
     raise Damaged(f"{name} is damaged: its SHA-256 is another")
@@ -132,10 +159,9 @@ def begins_with(path: Path, wanted: Seal) -> None:
     try:
         with path.open("rb") as file:
             start = file.read(wanted.bytes)
-    except FileNotFoundError:
-        raise Damaged(f"{path.name} is missing") from None
     except OSError as error:
-        raise Damaged(f"{path.name} cannot be read: {error.strerror}") from None
+        _raise_unless_absent(error)
+        raise Damaged(f"{path.name} is missing") from None
     if len(start) < wanted.bytes:
         raise Damaged(
             f"{path.name} was cut: it has {len(start)} bytes, and had {wanted.bytes} then"
@@ -145,7 +171,10 @@ def begins_with(path: Path, wanted: Seal) -> None:
 
 
 def whole_model(path: Path) -> bool:
-    """Return whether a .safetensors file is as long as its header says; its values are not read."""
+    """Return whether a .safetensors file is as long as its header says; its values are not read.
+
+    Raise OSError if it cannot be told at the moment.
+    """
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -156,5 +185,8 @@ def whole_model(path: Path) -> bool:
             tensors.pop("__metadata__", None)
             ends = [tensor["data_offsets"][1] for tensor in tensors.values()]
             return bool(8 + length + max(ends, default=0) == size)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+    except OSError as error:
+        _raise_unless_absent(error)
+        return False
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         return False

@@ -200,7 +200,10 @@ def checkpoint_round(folder: Path) -> int:
 
 def finished(folder: Path) -> bool:
     """Return whether the run has saved its model to the end."""
-    return manifest.whole_model(folder / MODEL)
+    try:
+        return manifest.whole_model(folder / MODEL)
+    except OSError:  # not readable at the moment, or not by this user
+        return False
 
 
 def forget_ranks(folder: Path) -> None:

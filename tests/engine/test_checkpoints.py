@@ -17,6 +17,7 @@ from trainer.engine import checkpoint, plan
 from trainer.engine.parts import RankState
 from trainer.engine.round import run_round
 from trainer.metrics.recorder import Recorder
+from trainer.storage.folder import Folder
 
 TREE = checkpoint_jobs.KEEPING
 FLIPS = 60  # single bits, each of a fresh copy
@@ -33,7 +34,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rank.ledger.settle()
         row = jobs.row(rank, number)
         recorder.record(row, row)
-        checkpoint.save(rank, number, run / manifest.FOLDER, recorder.reached())
+        checkpoint.save(rank, number, Folder(run / manifest.FOLDER), recorder.reached())
     recorder.close()
     return run
 
@@ -47,7 +48,7 @@ def restored(run: Path, *allowed: str, **changes: Any) -> tuple[RankState, int]:
     """A rank after it has resumed there, and the round from which it goes on."""
     rank = jobs.experiment_run(TREE | changes)
     metrics = run / "metrics.jsonl"
-    done, reached = checkpoint.restore(rank, run / manifest.FOLDER, metrics, allowed)
+    done, reached = checkpoint.restore(rank, Folder(run / manifest.FOLDER), metrics, allowed)
     if done:
         Recorder(run, {}, done, reached=reached).close()
     return rank, done
@@ -163,7 +164,7 @@ def test_operation_is_no_part_of_what_is_learned(run: Path) -> None:
         "placement": "fixed",
     }
     rank = jobs.experiment_run(TREE | operation, run / "out")
-    assert checkpoint.restore(rank, run / manifest.FOLDER)[0] == 3
+    assert checkpoint.restore(rank, Folder(run / manifest.FOLDER))[0] == 3
 
 
 @pytest.mark.parametrize(
@@ -200,7 +201,7 @@ def test_names_sort_by_number(tmp_path: Path) -> None:
     """As texts, round-1000000 comes before round-999999, and was deleted as it was saved."""
     rank = jobs.experiment_run(TREE | {"checkpoint": {"keep": 1}, "rounds": 2_000_000})
     for number in (999_998, 999_999, 1_000_000):
-        checkpoint.save(rank, number, tmp_path)
+        checkpoint.save(rank, number, Folder(tmp_path))
     assert [path.name for path in manifest.found(tmp_path)] == ["round-1000000"]
 
 
@@ -210,7 +211,7 @@ def test_the_ends_of_phases_stay(tmp_path: Path) -> None:
     rank = jobs.experiment_run(tree)
     assert plan.boundaries(rank.experiment) == {2, 5}
     for number in range(1, 9):
-        checkpoint.save(rank, number, tmp_path)
+        checkpoint.save(rank, number, Folder(tmp_path))
     assert [manifest.number_of(path) for path in manifest.found(tmp_path)] == [8, 5, 2]
 
 

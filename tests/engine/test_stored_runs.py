@@ -18,6 +18,7 @@ from trainer.config.load import load
 from trainer.engine import checkpoint
 from trainer.engine.round import run_round
 from trainer.engine.turns import full_gradient
+from trainer.storage.folder import Folder
 
 
 @pytest.fixture
@@ -92,9 +93,9 @@ def test_a_resumed_run_sees_the_crops_that_it_would_have_seen(root: Path, tmp_pa
     for number in (1, 2, 3):
         run_round(through, number)
         if number == 1:  # in the middle of a pass
-            checkpoint.save(through, number, tmp_path / "checkpoints")
+            checkpoint.save(through, number, Folder(tmp_path / "checkpoints"))
     again = jobs.experiment_run(tree(root))
-    assert checkpoint.restore(again, tmp_path / "checkpoints")[0] == 1
+    assert checkpoint.restore(again, Folder(tmp_path / "checkpoints"))[0] == 1
     for number in (2, 3):
         run_round(again, number)
     assert torch.equal(again.server.anchor, through.server.anchor)

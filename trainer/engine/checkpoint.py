@@ -7,12 +7,12 @@ the files is in state.py; how they become a checkpoint, on a disk or at a URL, i
 """
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
 from trainer import manifest
 from trainer.config.errors import ConfigError, EnvironmentFault
@@ -20,22 +20,22 @@ from trainer.config.load import validate
 from trainer.config.schema import covers
 from trainer.engine import plan, pod, state, state_file
 from trainer.engine.parts import RankState
+from trainer.exchange.group import PeerLost
 from trainer.files import as_json
-from trainer.manifest import Damaged, Manifest, Seal
-from trainer.storage.folder import Folder
+from trainer.manifest import METRICS, Damaged, Manifest, Seal
 from trainer.storage.place import CLIENTS, Place
 
 AGREED = "agreed.safetensors"
+RECORD = re.compile(rf"{CLIENTS}/([0-9]{{1,7}})\.safetensors")  # of a client
 
 
-def save(rank: RankState, number: int, where: Path | Place, metrics: Seal | None = None) -> None:
+def save(rank: RankState, number: int, place: Place, metrics: Seal | None = None) -> None:
     """Save the state after round `number`; every rank calls it.
 
     metrics: how far rank 0 has written metrics.jsonl.
     """
-    group, place = rank.parts.group, _place(where)
-    if not group.all_equal(rank.server.anchor):  # no assert: all ranks must call it
-        raise RuntimeError("ranks hold different agreed models")
+    group = rank.parts.group
+    rank.check_agreement()
     if group.rank == 0:
         place.begin(number)
     group.barrier()
@@ -46,15 +46,14 @@ def save(rank: RankState, number: int, where: Path | Place, metrics: Seal | None
         tables = _tables(rank, place, folder, names)
         if group.rank == 0:
             _complete(rank, number, place, folder, tables, metrics)
-    except OSError:
-        place.leave(group.rank)  # room for what is written about the failure
+    except FileNotFoundError as error:
+        # Rank 0 has failed, and removed the folder for others to have room: it says why.
+        if group.rank and place.shared and folder.parent.exists() and not folder.exists():
+            raise PeerLost("lost another rank: rank 0 gave this checkpoint up") from error
         raise
-    place.leave(group.rank)
+    finally:
+        place.leave(group.rank)  # also if another rank has failed: it may be for want of room
     group.barrier()
-
-
-def _place(where: Path | Place) -> Place:
-    return Folder(where) if isinstance(where, Path) else where
 
 
 def _write(rank: RankState, folder: Path) -> list[str]:
@@ -115,11 +114,10 @@ def _complete(
         versions={"fedctl": pod.version(), "torch": torch.__version__},
     )
     state_file.write_text(folder / manifest.NAME, content.text())
-    place.finish(number, files)
-    lasting = plan.boundaries(rank.experiment)
-    for old in place.numbers()[rank.experiment.checkpoint.keep :]:
+    finished, lasting = place.finish(number, files), plan.boundaries(rank.experiment)
+    for old in finished[rank.experiment.checkpoint.keep :]:
         if old not in lasting:
-            place.discard(old)
+            place.outgrow(old)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -128,7 +126,7 @@ def _complete(
 
 def restore(
     rank: RankState,
-    where: Path | Place,
+    place: Place,
     metrics: Path | None = None,
     allowed: tuple[str, ...] = (),
 ) -> tuple[int, Seal | None]:
@@ -138,7 +136,7 @@ def restore(
     changed, settings by key, and "data". Returns the round, 0 if there is no checkpoint, and how
     far metrics.jsonl had been written.
     """
-    group, place = rank.parts.group, _place(where)
+    group = rank.parts.group
     passed: list[int] = []
     numbers = [] if group.rank else place.numbers()
     while number := int(_from_first(rank, max(numbers, default=0))):
@@ -159,9 +157,11 @@ def restore(
         passed.append(number)
         rank.notice(f"checkpoint {name} is passed over: {problem}")
     if passed:
+        rows = METRICS in rank.notices[0]
+        remedy = " resume without the lost rows (--allow-changed metrics)," if rows else ""
         raise EnvironmentFault(
-            f"no checkpoint in {place} can be used ({rank.notices[0]}); restore the files, or "
-            "start a new run"
+            f"no checkpoint in {place} can be used ({rank.notices[0]}); restore the files,{remedy} "
+            "or start a new run"
         )
     return 0, None
 
@@ -205,15 +205,19 @@ def _examined(
             manifest.begins_with(metrics, content.metrics)
     except Damaged as error:
         return None, checkpoint, str(error)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"{error.filename or checkpoint}: cannot be read at the moment "
+            f"({(error.strerror or str(error)).lower()}); try again, or move the checkpoint away "
+            "to resume from the one before"
+        ) from error
     return content, checkpoint, ""
 
 
 def _is_for(rank: RankState, name: str) -> bool:
     """Return whether this rank checks a file: each record is checked by one rank."""
-    kind, _, file = name.partition("/")
-    number = file.partition(".")[0]
-    group = rank.parts.group
-    return kind == CLIENTS and number.isdigit() and int(number) % group.size == group.rank
+    found, group = RECORD.fullmatch(name), rank.parts.group
+    return found is not None and int(found[1]) % group.size == group.rank
 
 
 def _refuse_changes(rank: RankState, content: Manifest, allowed: tuple[str, ...]) -> None:
@@ -252,7 +256,7 @@ def _refuse_changes(rank: RankState, content: Manifest, allowed: tuple[str, ...]
 
 def _load(rank: RankState, place: Place, checkpoint: Path, content: Manifest) -> None:
     device, server = rank.server.anchor.device, rank.server
-    rank.parts.worker.load_tensors(load_file(checkpoint / manifest.MODEL))
+    rank.parts.worker.load_tensors(state_file.read_tensors(checkpoint / manifest.MODEL))
     server.anchor.copy_(rank.parts.worker.params)
     server.buffers.copy_(rank.parts.worker.buffers)
     state.load_agreed(rank, state_file.read(checkpoint / AGREED, device))
@@ -263,7 +267,7 @@ def _load(rank: RankState, place: Place, checkpoint: Path, content: Manifest) ->
     place.bring(content.round, map(_record, mine))
     for client in mine:
         name = _record(client)
-        if not place.shared:  # it was another rank that has checked it, where it downloaded it too
+        if not place.shared:  # another rank checked its own download, not this one
             _check_again(checkpoint / name, content.files[name], place)
         rank.store.read(client, checkpoint / name)
         rank.store.trim()

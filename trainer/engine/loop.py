@@ -139,8 +139,7 @@ class Loop:
         self._record(row, result)
         self._report()
         self.status.write(final=final(row))
-        if not group.all_equal(rank.server.anchor):  # no assert: all ranks must call it
-            raise RuntimeError("ranks hold different agreed models")
+        rank.check_agreement()
         load_agreed(rank)  # on every rank, since it may have to average the clients' buffers
         estimate_buffers(rank)
         if group.rank == 0:

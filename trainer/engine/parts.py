@@ -94,6 +94,11 @@ class RankState:
         log.warning("%s", text)
         self.notices.append(text)
 
+    def check_agreement(self) -> None:
+        """Raise unless all ranks hold the same agreed model, bit for bit; every rank calls it."""
+        if not self.parts.group.all_equal(self.server.anchor):  # no assert: all ranks must call it
+            raise RuntimeError("ranks hold different agreed models")
+
     @property
     def vectors(self) -> tuple[Vector, ...]:
         """All vectors that leave a client: the algorithm's, and BatchNorm's if it is shared."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from trainer.manifest import Damaged
@@ -37,11 +37,19 @@ def read(path: Path, device: torch.device) -> Any:
     try:
         with safe_open(path, "pt") as file:
             text = file.metadata()[KEY]
-        return _with_tensors(json.loads(text), load_file(path), device)
+        return _with_tensors(json.loads(text), read_tensors(path), device)
     except OSError:
         raise
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError):
         raise Damaged(f"{path.name} is no file of a run's state, or damaged") from None
+
+
+def read_tensors(path: Path) -> Tensors:
+    """Return the tensors of a file by name.
+
+    They are in memory, not mapped: the file may go while they are in use, and its room with it.
+    """
+    return load(path.read_bytes())
 
 
 def write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str] | None = None) -> None:

@@ -1,0 +1,228 @@
+"""Checkpoints when the disk, another rank or the manifest is not what it should be."""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests import jobs
+from trainer import manifest
+from trainer.config.errors import EnvironmentFault
+from trainer.config.load import load
+from trainer.engine import checkpoint, state_file
+from trainer.engine.parts import RankState
+from trainer.exchange.group import PeerLost
+from trainer.storage import folder as folders
+from trainer.storage.folder import Folder
+from trainer.storage.place import CLIENTS
+
+TREE = jobs.KEEPING | {"checkpoint": {"keep": 1}}
+
+
+@pytest.fixture
+def rank() -> RankState:
+    return jobs.experiment_run(TREE)
+
+
+def failing(code: int) -> Any:
+    def fail(path: Any, *_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code), str(path))
+
+    return fail
+
+
+def test_an_old_checkpoint_that_stays_does_not_fail_the_run(
+    rank: RankState,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """On NFS, a folder with a file that is open somewhere cannot be removed."""
+    checkpoint.save(rank, 1, Folder(tmp_path))
+    real = shutil.rmtree
+
+    def busy(path: Path, ignore_errors: bool = False) -> None:
+        if path.name == "partial":
+            real(path, ignore_errors=ignore_errors)
+        elif not ignore_errors:
+            raise OSError(errno.ENOTEMPTY, "Directory not empty", str(path))
+
+    monkeypatch.setattr(folders.shutil, "rmtree", busy)
+    with caplog.at_level(logging.WARNING, logger="fedctl"):
+        checkpoint.save(rank, 2, Folder(tmp_path))
+    assert "the checkpoint of round 1 was not deleted" in caplog.text
+    assert Folder(tmp_path).numbers() == [2], "its manifest went first"
+
+
+def test_an_earlier_run_is_forgotten_although_its_files_stay(
+    rank: RankState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint.save(rank, 50, Folder(tmp_path))
+    monkeypatch.setattr(folders.shutil, "rmtree", lambda *_, **__: None)
+    Folder(tmp_path).forget()
+    assert Folder(tmp_path).numbers() == []
+
+
+def test_an_earlier_run_that_stays_is_told(
+    rank: RankState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint.save(rank, 50, Folder(tmp_path))
+    monkeypatch.setattr(Path, "unlink", failing(errno.EACCES))
+    with pytest.raises(PermissionError):
+        Folder(tmp_path).forget()
+
+
+def test_another_rank_that_is_lost_leaves_no_scratch(
+    rank: RankState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have failed for want of room, which what is written about it needs."""
+
+    def lost(*_: object) -> None:
+        raise PeerLost("lost another rank")
+
+    monkeypatch.setattr(checkpoint, "_tables", lost)
+    with pytest.raises(PeerLost):
+        checkpoint.save(rank, 1, Folder(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("removed,error", [("partial", PeerLost), ("", FileNotFoundError)])
+def test_a_folder_that_rank_0_has_removed_means_that_rank_0_failed(
+    rank: RankState,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    removed: str,
+    error: type[Exception],
+) -> None:
+    """The first to fail names the cause; only the whole run folder is removed by a person."""
+    place, write = Folder(tmp_path / "checkpoints"), state_file.write
+    (place.partial / CLIENTS).mkdir(parents=True)
+    rank.parts.group.rank = 1
+
+    def late(path: Path, state: Any) -> None:
+        shutil.rmtree(place.path / removed)
+        write(path, state)
+
+    monkeypatch.setattr(state_file, "write", late)
+    with pytest.raises(error):
+        checkpoint.save(rank, 1, place)
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EACCES, errno.EMFILE])
+@pytest.mark.parametrize("part", [manifest.MODEL, manifest.NAME, "metrics.jsonl"])
+def test_what_cannot_be_read_at_the_moment_is_no_damage(
+    rank: RankState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, part: str
+) -> None:
+    place, metrics = Folder(tmp_path / "checkpoints"), tmp_path / "metrics.jsonl"
+    metrics.write_text("")
+    checkpoint.save(rank, 1, place, manifest.seal(metrics))
+    real = Path.open
+
+    def open_file(path: Path, *args: Any, **more: Any) -> Any:
+        if path.name == part:
+            failing(code)(path)
+        return real(path, *args, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", open_file)
+        with pytest.raises(EnvironmentFault, match=f"{part}: cannot be read at the moment .*; try"):
+            checkpoint.restore(rank, place, metrics)
+    assert checkpoint.restore(rank, place, metrics)[0] == 1, "nothing was set aside"
+
+
+def test_a_folder_that_cannot_be_listed_is_not_one_without_checkpoints(
+    rank: RankState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint.save(rank, 1, Folder(tmp_path))
+    monkeypatch.setattr(os, "listdir", failing(errno.EIO))
+    with pytest.raises(OSError, match="Input/output"):
+        checkpoint.restore(rank, Folder(tmp_path))
+
+
+def test_a_model_that_cannot_be_read_at_the_moment_is_no_lack_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "open", failing(errno.EIO))
+    with pytest.raises(OSError, match="Input/output"):
+        manifest.whole_model(tmp_path / manifest.MODEL)
+
+
+def test_if_only_rows_are_lost_the_line_names_what_allows_it(
+    rank: RankState, tmp_path: Path
+) -> None:
+    place, metrics = Folder(tmp_path / "checkpoints"), tmp_path / "metrics.jsonl"
+    metrics.write_text("{}\n")
+    checkpoint.save(rank, 1, place, manifest.seal(metrics))
+    metrics.write_text("")
+    with pytest.raises(EnvironmentFault, match=r"\(--allow-changed metrics\), or start a new run$"):
+        checkpoint.restore(rank, place, metrics)
+    assert checkpoint.restore(rank, place, metrics, ("metrics",))[0] == 1
+
+
+def test_what_was_resumed_from_is_not_held_by_the_run(tmp_path: Path) -> None:
+    """A mapped file keeps its room when it is deleted, and on NFS its reader is killed."""
+    path = tmp_path / "state"
+    state_file.write(path, {"tensor": torch.arange(9000.0)})
+    kept = state_file.read(path, torch.device("cpu"))
+    assert str(path) not in Path("/proc/self/maps").read_text()
+    assert kept["tensor"].sum() == torch.arange(9000.0).sum()
+
+
+def signed(place: Folder, number: int, **changes: Any) -> None:
+    """Change a manifest, and sign it again."""
+    path = place.opened(number) / manifest.NAME
+    values = json.loads(path.read_text().splitlines()[0])
+    values["files"] |= changes.pop("files", {})
+    line = json.dumps(values | changes)
+    path.write_text(f"{line}\n{hashlib.sha256(line.encode()).hexdigest()}\n")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"ranks": 10**9}, {"ranks": 0}, {"round": 10**12}, {"ranks": 10_001}]
+)
+def test_numbers_of_a_manifest_are_bounded(
+    rank: RankState, tmp_path: Path, changes: dict[str, int]
+) -> None:
+    place = Folder(tmp_path)
+    checkpoint.save(rank, 1, place)
+    signed(place, 1, **changes)
+    with pytest.raises(manifest.Damaged, match="is damaged"):
+        manifest.read(place.opened(1))
+
+
+@pytest.mark.parametrize("name", ["²", "1/../2", "٣", "9" * 5000])
+def test_names_of_records_that_are_none_are_left_alone(
+    rank: RankState, tmp_path: Path, name: str
+) -> None:
+    place = Folder(tmp_path)
+    checkpoint.save(rank, 1, place)
+    signed(place, 1, files={f"clients/{name}.safetensors": {"bytes": 1, "sha256": ""}})
+    assert checkpoint.restore(rank, place)[0] == 1
+
+
+def test_a_folder_of_a_round_has_digits_in_its_name() -> None:
+    assert manifest.number_of(Path("round-²")) == manifest.number_of(Path("round-٣")) == -1
+
+
+def test_bounds_are_those_of_an_experiment() -> None:
+    most = {"rounds": manifest.MOST_ROUNDS, "ranks": manifest.MOST_RANKS, "clients": 10**6}
+    load(most)
+    for key, value in most.items():
+        with pytest.raises(ValueError, match=f"^{key}: "):
+            load(most | {key: value + 1})
+
+
+def test_the_entry_of_the_first_checkpoint_is_on_the_disk(
+    rank: RankState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(folders, "sync_folder", synced.append)
+    checkpoint.save(rank, 1, Folder(tmp_path / "checkpoints"))
+    assert synced[0] == tmp_path and synced[-1] == tmp_path / "checkpoints"
