@@ -104,6 +104,13 @@ def resumed(folder: Path, sets: Sequence[str] = (), allowed: Sequence[str] = ())
 
 def _refuse_changes(before: Experiment, after: Experiment, allowed: Sequence[str]) -> None:
     changed = before.differences(after)
+    for key in before.unfit(after):
+        old, new = changed[key]
+        raise ConfigError(
+            key,
+            f"was {old}, and would be {new}, which the saved state does not fit; start a new run, "
+            "from its model if you like (model.weights)",
+        )
     for name in allowed:
         if name not in ("data", "metrics") and not any(covers(name, key) for key in changed):
             raise UserError(f"--allow-changed {name}: not a setting that --set changes")

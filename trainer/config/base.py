@@ -11,7 +11,7 @@ from pydantic_core import CoreSchema
 
 from trainer.config import secrets
 
-NOT = "not learned"  # in a field's JSON schema
+NOT, FIXED = "not learned", "fixed"  # in a field's JSON schema
 # Upper limits of settings that have no tighter one. Each number has a limit, so that a slip of the
 # keyboard is an error in one line, and not a loop or an allocation without end.
 MANY = 10**9  # rounds, steps, samples, seconds: whatever is only counted
@@ -83,14 +83,23 @@ class Section(Numbers):
 
 
 def setting(
-    default: Any = ..., *, help: str, unit: str = "", learned: bool = True, **limits: Any
+    default: Any = ...,
+    *,
+    help: str,
+    unit: str = "",
+    learned: bool = True,
+    fixed: bool = False,
+    **limits: Any,
 ) -> Any:
     """Declare a documented field; `unit` is what its value is counted in.
 
     learned: whether it has a part in what is learned, so that with another value it is another
-    experiment; False: it is about where and how long the same experiment runs.
+    experiment; False: it is about where and how long the same experiment runs. fixed: whether it
+    decides what state a run has, so that none can resume with another value; of a section, its
+    choice (its `name`) does.
     """
-    extra: dict[str, Any] = ({"unit": unit} if unit else {}) | ({} if learned else {NOT: True})
+    extra: dict[str, Any] = {"unit": unit} if unit else {}
+    extra |= {key: True for key, true in {NOT: not learned, FIXED: fixed}.items() if true}
     return Field(default, description=help, json_schema_extra=extra or None, **limits)
 
 
@@ -101,6 +110,18 @@ def identity(section: Section, prefix: str = "") -> dict[str, Any]:
         extra = field.json_schema_extra
         if not (isinstance(extra, dict) and extra.get(NOT)):
             found |= _values(getattr(section, name), prefix + name)
+    return found
+
+
+def fixed_keys(section: Section, prefix: str = "") -> set[str]:
+    """Return the dotted keys of the settings that no run can resume with another value of."""
+    found: set[str] = set()
+    for name, field in type(section).model_fields.items():
+        value, key, extra = getattr(section, name), prefix + name, field.json_schema_extra
+        if isinstance(value, Section):
+            found |= fixed_keys(value, f"{key}.")
+        if isinstance(extra, dict) and extra.get(FIXED):
+            found.add(f"{key}.name" if isinstance(value, Section) else key)
     return found
 
 

@@ -230,7 +230,9 @@ class BF16(Section):
     name: Literal["bf16"] = "bf16"
     implementation: ClassVar[str] = "trainer.exchange.reductions.formats:bf16"
     error_feedback: bool = setting(
-        False, help="each client keeps the rounding error of its update and adds it to the next"
+        False,
+        help="each client keeps the rounding error of its update and adds it to the next",
+        fixed=True,
     )
 
 
@@ -262,7 +264,9 @@ class Int8(Section):
         multiple_of=8,
     )
     error_feedback: bool = setting(
-        True, help="each client keeps the coding error of its update and adds it to the next"
+        True,
+        help="each client keeps the coding error of its update and adds it to the next",
+        fixed=True,
     )
     needs: ClassVar[dict[str, str]] = {SINGLE: "codes fp32 values"}
 

@@ -31,11 +31,13 @@ class Model(Section):
         "mnist-cnn, resnet18, vgg11: GWPF's; fedavg-cnn: McMahan's; fedga-cnn, fedga-resnet: "
         "FedGA's; dropout-cnn: the homework's; cifar-resnet*, cifar-vgg*: Local SGD's; resnet50: "
         "torchvision's",
+        fixed=True,
     )
     norm: Literal["batch", "group", "none"] | None = setting(
         None,
         help="normalisation layers. cifar-resnet*: batch, or group (with SiLU instead of ReLU); "
         "fedga-resnet: none or batch; empty: the first of these; other models have no choice",
+        fixed=True,
     )
     groups: int = setting(8, help="number of groups for norm=group; a divisor of 16", ge=1, le=16)
     weights: str | None = setting(
@@ -199,6 +201,7 @@ class Scaffold(Server):
         help="fresh: the full gradients of this round's clients, without state; option-1 and "
         "option-2: the paper's, where each client keeps its own control (option-1: its full "
         "gradient; option-2: the mean of its local gradients)",
+        fixed=True,
     )
     gradient_samples: int | None = setting(
         None,

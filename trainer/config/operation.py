@@ -156,8 +156,8 @@ class Cluster(Section):
     )
     start_timeout: float = setting(
         600.0,
-        help="ranks that have not all started, or not loaded their data, within this time fail the "
-        "run",
+        help="ranks that have not all started within this time fail the run, and so do ranks that "
+        "have not loaded the data this long after rank 0, which may take 6 hours to download it",
         unit="seconds",
         gt=0,
         le=10 * 366 * 86400,

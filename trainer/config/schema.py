@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
 
-from trainer.config.base import MANY, Section, identity, setting
+from trainer.config.base import MANY, Section, fixed_keys, identity, setting
 from trainer.config.communication import FP32, Codec, Full, Sync
 from trainer.config.data import Data
 from trainer.config.fit import misfits
@@ -43,7 +43,7 @@ class Experiment(Section):
         learned=False,
     )
     clients: int = setting(
-        10, help="N, clients in the federation", unit="clients", ge=1, le=1_000_000
+        10, help="N, clients in the federation", unit="clients", ge=1, le=1_000_000, fixed=True
     )
     ranks: int = setting(
         1,
@@ -63,8 +63,8 @@ class Experiment(Section):
     client_memory: int | None = setting(
         None,
         help="memory of each rank for the state that clients keep between rounds; beyond it, the "
-        "state of clients that have not trained for longest moves to memory-mapped files in the "
-        "run folder; empty: no limit",
+        "state of clients that have not trained for longest moves to files in the run folder; "
+        "empty: no limit",
         unit="MiB",
         ge=0,
         le=2**30,
@@ -75,12 +75,14 @@ class Experiment(Section):
     )
     data: Data = setting(Data(), help="the samples and their partition")
     model: Model = setting(Model(), help="the network")
-    optimizer: SGD = setting(SGD(), help="the clients' optimizer")
-    algorithm: Algorithm = setting(FedAvg(), help="the clients' local steps, and the server's step")
+    optimizer: SGD = setting(SGD(), help="the clients' optimizer", fixed=True)
+    algorithm: Algorithm = setting(
+        FedAvg(), help="the clients' local steps, and the server's step", fixed=True
+    )
     schedule: Schedule = setting(Schedule(), help="local work between synchronisations")
     stragglers: Stragglers = setting(Stragglers(), help="clients that fail a round")
-    sync: Sync = setting(Full(), help="which parameters are exchanged")
-    codec: Codec = setting(FP32(), help="format of the exchanged values")
+    sync: Sync = setting(Full(), help="which parameters are exchanged", fixed=True)
+    codec: Codec = setting(FP32(), help="format of the exchanged values", fixed=True)
     evaluation: Evaluation = setting(Evaluation(), help="evaluation of the model", learned=False)
     divergence: Literal["stop", "warn"] = setting(
         "stop",
@@ -132,14 +134,23 @@ class Experiment(Section):
         values = {key: (mine.get(key), theirs.get(key)) for key in keys}
         return {key: (here, there) for key, (here, there) in values.items() if here != there}
 
+    def unfit(self, other: "Experiment") -> list[str]:
+        """Return the differences with which the saved state of this experiment does not fit."""
+        fixed = fixed_keys(self) | fixed_keys(other)
+        return [key for key in self.differences(other) if key in fixed]
+
     def digest(self) -> str:
         """Return twelve hexadecimal digits that identify the settings, whatever their source."""
         return hashlib.sha256(self.canonical().encode()).hexdigest()[:12]
 
 
 def covers(name: str, key: str) -> bool:
-    """Return whether `name` is a setting's key, or that of a section above it."""
-    return key == name or key.startswith(f"{name}.")
+    """Return whether a change of the setting `key` is allowed by `--allow-changed name`.
+
+    It is if `name` is its key, or that of a section above it: but `data` allows other samples, and
+    no other setting of what is done with them.
+    """
+    return key == name or (name != "data" and key.startswith(f"{name}."))
 
 
 def canonical(value: Any) -> str:

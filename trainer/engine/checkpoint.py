@@ -15,10 +15,8 @@ from pathlib import Path
 import torch
 
 from trainer import manifest
-from trainer.config.errors import ConfigError, EnvironmentFault
-from trainer.config.load import validate
-from trainer.config.schema import covers
-from trainer.engine import plan, pod, state, state_file
+from trainer.config.errors import EnvironmentFault
+from trainer.engine import changes, plan, pod, state, state_file
 from trainer.engine.parts import RankState
 from trainer.exchange.group import PeerLost
 from trainer.files import as_json
@@ -145,7 +143,7 @@ def restore(
         troubled = [at for at, bad in enumerate(_of_all(rank, bool(problem))) if bad]
         if not troubled:
             assert content is not None
-            _refuse_changes(rank, content, allowed)
+            changes.refuse(rank, content, allowed)
             _load(rank, place, checkpoint, content)
             place.leave(group.rank)
             if group.rank == 0:
@@ -220,43 +218,9 @@ def _is_for(rank: RankState, name: str) -> bool:
     return found is not None and int(found[1]) % group.size == group.rank
 
 
-def _refuse_changes(rank: RankState, content: Manifest, allowed: tuple[str, ...]) -> None:
-    """Raise a ConfigError, on every rank, if the experiment or its data is another than then."""
-    try:
-        was = validate(content.experiment)
-    except ConfigError as error:
-        raise EnvironmentFault(
-            f"the experiment of the checkpoint cannot be read ({error}); resume with the version "
-            f"of fedctl that saved it ({content.versions.get('fedctl', 'unknown')})"
-        ) from None
-    differences = was.differences(rank.experiment)
-    changed = [key for key in differences if not any(covers(name, key) for name in allowed)]
-    if changed:
-        old, new = differences[changed[0]]
-        more = f" (and {len(changed) - 1} more: {', '.join(changed[1:])})" if changed[1:] else ""
-        raise ConfigError(
-            changed[0],
-            f"was {old}, and is {new} now{more}, which makes it another experiment; start a new "
-            f"run, or resume with --allow-changed {changed[0]}",
-        )
-    if rank.experiment.rounds < content.round:
-        raise ConfigError(
-            "rounds",
-            f"{rank.experiment.rounds} is less than the {content.round} that the run has done; "
-            "set it to at least that",
-        )
-    other_data = rank.parts.group.rank == 0 and content.data != rank.parts.task.fingerprint
-    if any(_of_all(rank, other_data)) and "data" not in allowed:
-        raise ConfigError(
-            "data",
-            "the samples are not those that the run began with; give the same data, or resume with "
-            "--allow-changed data",
-        )
-
-
 def _load(rank: RankState, place: Place, checkpoint: Path, content: Manifest) -> None:
     device, server = rank.server.anchor.device, rank.server
-    rank.parts.worker.load_tensors(state_file.read_tensors(checkpoint / manifest.MODEL))
+    rank.parts.worker.load_tensors(changes.fitting(rank, checkpoint / manifest.MODEL))
     server.anchor.copy_(rank.parts.worker.params)
     server.buffers.copy_(rank.parts.worker.buffers)
     state.load_agreed(rank, state_file.read(checkpoint / AGREED, device))

@@ -44,8 +44,8 @@ def own(rank: RankState) -> State:
 def load_agreed(rank: RankState, state: State) -> None:
     """Restore the result of `agreed`; the number of ranks may be another."""
     parts, server = rank.parts, rank.server
-    for name, vector in state["server"].items():
-        server.state[name].copy_(vector)
+    for name in state["server"].keys() & server.state.keys():  # momentum may be off since then
+        server.state[name].copy_(state["server"][name])
     parts.policy.load(state["policy"])
     for transform, saved in zip(parts.chain, state["chain"], strict=True):
         transform.load(saved)

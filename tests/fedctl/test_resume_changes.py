@@ -1,0 +1,49 @@
+"""`fedctl run --resume --set`: what is refused here is what the trainer would refuse."""
+
+from typing import Any
+
+import pytest
+
+from fedctl.local.preflight import _refuse_changes
+from tests.engine.test_changes import FIT, SMALL, UNFIT
+from trainer.config.errors import ConfigError
+from trainer.config.load import load
+
+
+def loaded(*trees: dict[str, Any]) -> Any:
+    tree = SMALL
+    for more in trees:
+        tree = tree | more
+    return load(tree)[0]
+
+
+@pytest.mark.parametrize("before,after,key", UNFIT)
+def test_what_no_run_resumes_with_is_refused_whatever_is_allowed(
+    before: dict[str, Any], after: dict[str, Any], key: str
+) -> None:
+    was, now = loaded(before), loaded(before, after)
+    for allowed in ([], list(was.differences(now)), [key]):
+        with pytest.raises(ConfigError) as told:
+            _refuse_changes(was, now, allowed)
+        assert str(told.value).startswith(f"{key}: was ")
+        assert "does not fit; start a new run" in str(told.value)
+        assert "--allow-changed" not in str(told.value)
+
+
+@pytest.mark.parametrize("before,after", FIT)
+def test_other_changes_are_allowed_by_their_keys(
+    before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    was, now = loaded(before), loaded(before, after)
+    changed = list(was.differences(now))
+    with pytest.raises(ConfigError, match=f"--allow-changed {changed[0]}$"):
+        _refuse_changes(was, now, [])
+    _refuse_changes(was, now, changed)
+
+
+def test_data_stands_for_other_samples_alone() -> None:
+    was = loaded({"data": {"partition": {"name": "dirichlet", "alpha": 0.5}}})
+    now = loaded({"data": {"partition": {"name": "dirichlet", "alpha": 5.0}}})
+    with pytest.raises(ConfigError, match=r"--allow-changed data\.partition\.alpha$"):
+        _refuse_changes(was, now, ["data"])
+    _refuse_changes(was, now, ["data.partition"])

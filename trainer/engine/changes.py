@@ -1,0 +1,63 @@
+"""What has changed since a checkpoint was saved: settings and samples, allowed or refused."""
+
+from pathlib import Path
+
+from trainer.config.errors import ConfigError, EnvironmentFault
+from trainer.config.load import validate
+from trainer.config.schema import covers
+from trainer.engine import state_file
+from trainer.engine.parts import RankState
+from trainer.manifest import Manifest
+
+
+def refuse(rank: RankState, content: Manifest, allowed: tuple[str, ...]) -> None:
+    """Raise a ConfigError, on every rank, if the experiment or its data is another than then."""
+    try:
+        was = validate(content.experiment)
+    except ConfigError as error:
+        raise EnvironmentFault(
+            f"the experiment of the checkpoint cannot be read ({error}); resume with the version "
+            f"of fedctl that saved it ({content.versions.get('fedctl', 'unknown')})"
+        ) from None
+    differences, unfit = was.differences(rank.experiment), was.unfit(rank.experiment)
+    changed = [key for key in differences if not any(covers(name, key) for name in allowed)]
+    if keys := unfit or changed:
+        old, new = differences[keys[0]]
+        more = f" (and {len(keys) - 1} more: {', '.join(keys[1:])})" if keys[1:] else ""
+        remedy = (
+            "which the saved state does not fit; start a new run, from its model if you like "
+            "(model.weights)"
+            if unfit
+            else "which makes it another experiment; start a new run, or resume with "
+            f"--allow-changed {keys[0]}"
+        )
+        raise ConfigError(keys[0], f"was {old}, and is {new} now{more}, {remedy}")
+    if rank.experiment.rounds < content.round:
+        raise ConfigError(
+            "rounds",
+            f"{rank.experiment.rounds} is less than the {content.round} that the run has done; "
+            "set it to at least that",
+        )
+    group = rank.parts.group
+    other_data = group.rank == 0 and content.data != rank.parts.task.fingerprint
+    if any(group.sum_numbers([float(other_data)], "control")) and "data" not in allowed:
+        raise ConfigError(
+            "data",
+            "the samples are not those that the run began with; give the same data, or resume with "
+            "--allow-changed data",
+        )
+
+
+def fitting(rank: RankState, path: Path) -> state_file.Tensors:
+    """Read the model; raise a ConfigError if other samples have given this run a different one."""
+    saved, own = state_file.read_tensors(path), rank.parts.worker.tensors()
+    there, here = ({k: tuple(t.shape) for k, t in side.items()} for side in (saved, own))
+    for name in sorted({*there, *here}):
+        if there.get(name) != here.get(name):
+            raise ConfigError(
+                "data",
+                f"the saved model does not fit these samples: its {name} is {there.get(name)}, and "
+                f"would be {here.get(name)}; give samples and classes of the same form, or start "
+                "a new run",
+            )
+    return saved
