@@ -36,7 +36,7 @@ from safetensors.numpy import load_file
 
 from bench.golden_cases import Case, cases
 from bench.harness import commit, machine, versions
-from trainer.__main__ import Status, train  # type: ignore[attr-defined]
+from trainer.__main__ import Mirror, Status, train  # type: ignore[attr-defined]
 from trainer.config.errors import ConfigError
 from trainer.config.load import flatten, load
 
@@ -268,7 +268,9 @@ def _serve(rank: int, size: int, pipe: Any) -> None:
             os.environ["MASTER_PORT"] = str(port)
             answer: Outcome = {}
             try:
-                how = train(out / "experiment.json", out, resume, Status(out, rank))
+                how, _ = train(
+                    out / "experiment.json", Mirror(out, rank), resume, Status(out, rank)
+                )
                 if how != "finished":
                     answer = {"failed": how}
             except ConfigError as error:

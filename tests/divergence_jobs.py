@@ -12,6 +12,7 @@ import torch
 from tests.jobs import experiment_run, history
 from trainer.config.errors import Diverged
 from trainer.engine.loop import Loop
+from trainer.engine.mirror import Mirror
 from trainer.engine.parts import RankState
 from trainer.engine.status import Status
 from trainer.engine.watch import Watch
@@ -95,7 +96,7 @@ def spoiled(tree: dict[str, Any], folder: str, kind: str, at: int, client: int) 
     number = rank.parts.group.rank
     recorder = Recorder(None if number else out, {}, 0)
     handler = signal.getsignal(signal.SIGTERM)
-    loop = Loop(rank, out, Status(out, number), recorder, 0)
+    loop = Loop(rank, Mirror(out, number), Status(out, number), recorder, 0)
     before: dict[str, str] = {}
 
     def stop() -> bool:

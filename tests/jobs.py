@@ -13,6 +13,7 @@ from trainer.config.models import MODELS, Network
 from trainer.engine.build import build
 from trainer.engine.evaluate import evaluate, reconcile
 from trainer.engine.loop import Loop
+from trainer.engine.mirror import Mirror
 from trainer.engine.parts import RankState
 from trainer.engine.round import run_round
 from trainer.engine.status import Status
@@ -174,7 +175,7 @@ def to_the_end(tree: dict[str, Any], folder: str) -> None:
     rank, out = with_norm(tree, Path(folder)), Path(folder)
     status, recorder = Status(out, rank.parts.group.rank), Recorder(None, {}, 0)
     before = signal.getsignal(signal.SIGTERM)
-    assert Loop(rank, out, status, recorder, 0).train()
+    assert Loop(rank, Mirror(out, rank.parts.group.rank), status, recorder, 0).train()
     signal.signal(signal.SIGTERM, before)
 
 
@@ -224,7 +225,7 @@ def life(tree: dict[str, Any], folder: str, norm: bool = False) -> list[dict[str
     number = rank.parts.group.rank
     status, recorder = Status(out, number), Recorder(None if number else out, {}, 0)
     before = signal.getsignal(signal.SIGTERM)
-    assert Loop(rank, out, status, recorder, 0).train()
+    assert Loop(rank, Mirror(out, rank.parts.group.rank), status, recorder, 0).train()
     signal.signal(signal.SIGTERM, before)
     recorder.close()
     if number:

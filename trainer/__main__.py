@@ -2,8 +2,8 @@
 
 `python -m trainer EXPERIMENT --out DIR`: fedctl, torchrun or a pod starts one such process per
 rank; nothing here trains. Exit codes: 0 success, 1 the environment failed (a rank was lost, say),
-2 a setting is wrong, 3 stopped at its deadline after a checkpoint, 143 stopped on SIGTERM after
-one.
+2 a setting is wrong, 3 stopped at its deadline, 143 stopped on SIGTERM: after a checkpoint, unless
+the last round was not finite.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from typing import NamedTuple
 
 from trainer.config import documents
 from trainer.config.errors import ConfigError, EnvironmentFault
@@ -33,12 +34,14 @@ from trainer.metrics.sink import Ended
 from trainer.metrics.trackers import require
 
 WAIT_SECONDS = 120  # for the last holder of the run folder; a lost node is noticed after 40
-DEADLINE, STOPPED = 3, 143  # exit codes, besides those of a failure
-END = {  # how training ended -> status, exit code, message
-    "finished": ("finished", 0, ""),
-    "stopped": ("stopped", STOPPED, "stopped after a checkpoint"),
-    "deadline": ("deadline", DEADLINE, "stopped at its deadline, after a checkpoint"),
-}
+CODES = {"finished": 0, "stopped": 143, "deadline": 3}  # exit codes, besides those of a failure
+
+
+class End(NamedTuple):
+    """How training ended, and what a person is told of it."""
+
+    how: str
+    message: str = ""
 
 
 def main() -> int:
@@ -68,14 +71,14 @@ def _run(options: argparse.Namespace, rank: int, status: Status) -> int:
     try:
         mirror = Mirror(options.out, rank, pod.read().run_url)
         allowed = tuple(options.allow_changed)
-        how = train(options.experiment, options.out, options.resume, status, allowed, mirror)
+        how, told = train(options.experiment, mirror, options.resume, status, allowed)
     except Exception as error:
         ours = f"{type(error).__name__}: {error} (this is a bug)"
         code, message = explain(error) or (FAILED, ours)
         if code == FAILED and not isinstance(error, EnvironmentFault):
             log.error("%s", traceback.format_exc())
         return _end(status, mirror, "failed", code, message)
-    return _end(status, mirror, *END[how])
+    return _end(status, mirror, how, CODES[how], told)
 
 
 def _end_without_record(rank: int, error: Exception) -> int:
@@ -134,36 +137,34 @@ def _options() -> argparse.Namespace:
 
 def train(
     path: Path,
-    out: Path,
+    mirror: Mirror,
     resume: str | None,
     status: Status,
     allowed: tuple[str, ...] = (),
-    mirror: Mirror | None = None,
-) -> str:
+) -> End:
     """Assemble this rank and train; return how it ended: finished, stopped, or deadline.
 
-    mirror: where the run is kept, None: in its folder `out`.
+    path: the experiment; mirror: where the run is kept.
     """
     variables = pod.read()
     deadline = Deadline(variables.deadline_seconds)
     experiment = _read(path, variables)
     require(experiment.metrics)
     here = distributed.world()
-    mirror = mirror or Mirror(out, here.rank)
     if resume:
         mirror.bring()
     if resume == "auto" and (last := adopt(mirror, experiment)):
         log.info("%s has already finished", mirror)
         status.write(round=last.round, final=final(last))
-        return "finished"
+        return End("finished")
     device = distributed.device(experiment.cluster)
     log.info("rank %d of %d by %s, on %s", here.rank, here.size, here.source, device)
     patience = variables.rendezvous_seconds or experiment.cluster.start_timeout
     distributed.join(experiment.cluster, experiment.ranks, device, patience)
     try:
-        state = build(experiment, device, out)
+        state = build(experiment, device, mirror.out)
         done, reached = _begin(state, mirror, resume, allowed)
-        recorder = _recorder(state, out, done, reached)
+        recorder = _recorder(state, mirror.out, done, reached)
         ended: Ended = "failed"
         try:
             port = _serve(experiment, variables, recorder, here.rank)
@@ -177,18 +178,28 @@ def train(
                 device,
                 done + 1,
             )
-            loop = Loop(state, out, status, recorder, done, deadline, mirror=mirror)
+            loop = Loop(state, mirror, status, recorder, done, deadline)
             finished = loop.train()
             status.write(round=loop.done)
             ended = "finished" if finished else "stopped"
         finally:
             recorder.close(ended)
         if finished:
-            return "finished"
+            return End("finished")
         # If another rank's deadline passed first, this rank was stopped by it.
-        return "deadline" if deadline.passed() and not loop.stop_requested else "stopped"
+        late = deadline.passed() and not loop.stop_requested
+        return End("deadline" if late else "stopped", _stopped(late, loop.done, loop.judge.saved))
     finally:
         distributed.leave()
+
+
+def _stopped(late: bool, done: int, saved: int) -> str:
+    """Return what a person is told of a stop after round `done`; saved: the newest checkpoint's."""
+    what = "after a checkpoint"
+    if saved != done:  # with divergence=warn
+        kept = f"the newest checkpoint is of round {saved}" if saved else "there is no checkpoint"
+        what = f"after round {done}, which was not finite; {kept}"
+    return f"stopped at its deadline, {what}" if late else f"stopped {what}"
 
 
 def _begin(

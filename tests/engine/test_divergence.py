@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from tests import jobs
+from trainer import __main__ as entry
 from trainer.config.errors import Diverged, EnvironmentFault
 from trainer.config.keys import settings
 from trainer.config.load import load
 from trainer.engine.divergence import Judge, _remedies
 from trainer.engine.evaluate import Result
-from trainer.engine.gradients import Alignment
+from trainer.engine.gradients import Alignment, _alignment
 from trainer.engine.round import run_round
 from trainer.engine.watch import GRADIENT, KEPT, LOSS, UPDATE, Watch
 from trainer.turn import Server
@@ -151,3 +152,24 @@ def test_remedies_are_settings_that_exist_and_are_not_in_use(tree, text):
     known = {setting.key for setting in settings()}
     named = re.findall(r"[a-z]+\.[a-z_]+|divergence(?==)", found)
     assert named and set(named) <= known
+
+
+def test_a_variance_beyond_all_numbers_is_not_finite_and_no_error():
+    rank = jobs.experiment_run(
+        {"clients": 2, "model": {"precision": "fp64"}, "codec": {"name": "fp64"}}
+    )
+    mean = torch.zeros_like(rank.server.anchor)
+    own = {client: torch.full_like(mean, 1e200) for client in range(2)}
+    found = _alignment(rank, rank.clients.cohort(1, {}), own, mean)
+    assert found.variance == INFINITY
+
+
+def test_a_stop_after_a_round_that_is_not_finite_claims_no_checkpoint():
+    assert entry._stopped(late=False, done=7, saved=7) == "stopped after a checkpoint"
+    assert entry._stopped(late=True, done=7, saved=5) == (
+        "stopped at its deadline, after round 7, which was not finite; the newest checkpoint is of "
+        "round 5"
+    )
+    assert entry._stopped(late=False, done=7, saved=0) == (
+        "stopped after round 7, which was not finite; there is no checkpoint"
+    )

@@ -16,6 +16,7 @@ from trainer import manifest
 from trainer.config.errors import ConfigError
 from trainer.config.load import load
 from trainer.engine import loop, pod
+from trainer.engine.mirror import Mirror
 from trainer.engine.pod import Deadline, Pod
 from trainer.engine.status import Status
 from trainer.lock import Lock, holder
@@ -36,7 +37,9 @@ def train(tmp_path, monkeypatch):
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         status = Status(tmp_path / "out", 0)
-        how = entry.train(path, tmp_path / "out", resume, status)
+        how, status.values["message"] = entry.train(
+            path, Mirror(tmp_path / "out", 0), resume, status
+        )
         return how, status.values
 
     yield start
@@ -118,7 +121,14 @@ def test_at_its_deadline_a_run_saves_a_checkpoint_and_later_goes_on(train, tmp_p
     assert 1 <= latest < 500
     again, values = train({"rounds": 500})
     assert again == "deadline" and values["round"] > latest
-    assert entry.END["deadline"][:2] == ("deadline", 3)
+    assert entry.CODES["deadline"] == 3
+
+
+def test_what_was_not_saved_is_not_said_to_be(train):
+    tree = {"rounds": 500, "divergence": "warn", "optimizer": {"lr": 1e30}}
+    how, values = train(tree, FEDCTL_DEADLINE_SECONDS="0.01")
+    assert how == "deadline"
+    assert values["message"].endswith("which was not finite; there is no checkpoint")
 
 
 def test_a_deadline_counts_from_the_start_and_without_one_nothing_passes():

@@ -15,8 +15,10 @@ from tests.ranks import ranks
 from trainer import manifest
 from trainer.config.errors import EnvironmentFault
 from trainer.engine import checkpoint, state_file
+from trainer.engine.mirror import Mirror
 from trainer.engine.parts import RankState
 from trainer.engine.round import run_round
+from trainer.manifest import EXPERIMENT, METRICS
 from trainer.storage.objects import Objects
 from trainer.storage.remote import Remote
 
@@ -161,6 +163,53 @@ def test_a_full_disk_leaves_no_scratch(place: Remote, monkeypatch: pytest.Monkey
         with pytest.raises(OSError, match="No space left"):
             checkpoint.save(rank, 2, place)
     assert not place.scratch.exists() and place.numbers() == [1]
+
+
+def test_what_is_stored_is_listed_once_for_a_checkpoint(
+    place: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rank, names, listed = saved(place, 3), Objects.names, []
+
+    def note(self: Objects, below: str = "") -> dict[str, int]:
+        listed.append(below)
+        return names(self, below)
+
+    monkeypatch.setattr(Objects, "names", note)
+    checkpoint.save(rank, 4, place)
+    assert listed.count(manifest.FOLDER) == 1
+    assert sorted(set(listed)) == [
+        manifest.FOLDER,
+        *(f"checkpoints/round-00000{n}" for n in (1, 4)),
+    ]
+
+
+def test_an_old_checkpoint_that_stays_does_not_fail_the_run(
+    place: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rank = saved(place, 3)
+
+    def denied(*_: object) -> None:
+        raise EnvironmentFault("access is denied")
+
+    monkeypatch.setattr(Objects, "delete", denied)
+    monkeypatch.setattr(Remote, "begin", lambda *_: None)
+    checkpoint.save(rank, 4, place)
+    assert place.numbers()[0] == 4
+
+
+def test_a_run_that_has_finished_is_known_without_its_model(
+    place: Remote, tmp_path: Path, store: Server, name: str
+) -> None:
+    mirror = Mirror(tmp_path / "out", 1, store.url(name))
+    (tmp_path / "out").mkdir()
+    for name_there in (EXPERIMENT, METRICS):
+        place.objects.put(name_there, b"{}")
+    mirror.bring()
+    assert not mirror.has_model()
+    place.objects.put(manifest.MODEL, b"large")
+    mirror.bring()
+    assert mirror.has_model()
+    assert sorted(path.name for path in mirror.out.iterdir()) == [EXPERIMENT, METRICS]
 
 
 def test_older_ones_go_and_the_ends_of_phases_stay(place: Remote) -> None:

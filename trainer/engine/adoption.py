@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-from trainer import manifest
 from trainer.config import documents
 from trainer.config.errors import ConfigError
 from trainer.config.load import validate
@@ -39,7 +38,7 @@ def adopt(mirror: Mirror, experiment: Experiment) -> Row | None:
             f"{mirror} belongs to another experiment: {key} is {there} there, and {here} here; use "
             "another folder for this run",
         )
-    if not manifest.whole_model(out / manifest.MODEL):
+    if not mirror.has_model():
         return None
     last = _last_row(out / METRICS)
     # Each row has the rounds that were planned, so only the final model's says that they are over.
@@ -49,8 +48,8 @@ def adopt(mirror: Mirror, experiment: Experiment) -> Row | None:
 
 
 def _last_row(metrics: Path) -> Row | None:
-    """Return the last row; None if it cannot be read, and the run has to resume."""
+    """Return the last row; None if there is none that is whole, and the run has to resume."""
     try:
         return Row.of(json.loads(metrics.read_text().splitlines()[-1]))
-    except (OSError, ValueError, IndexError, TypeError, AttributeError):
+    except (FileNotFoundError, ValueError, IndexError, TypeError, AttributeError):
         return None

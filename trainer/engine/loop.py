@@ -29,22 +29,19 @@ from trainer.metrics.recorder import Recorder
 
 @dataclass
 class Loop:
-    """The rounds of `rank`, with their output in the run folder `out`."""
+    """The rounds of `rank`, with their output where the run is kept."""
 
     rank: RankState
-    out: Path
+    mirror: Mirror
     status: Status
     recorder: Recorder
     done: int  # rounds completed
     deadline: Deadline = field(default_factory=lambda: Deadline(None))
     stop_requested: bool = False
-    mirror: Mirror | None = None  # where the run is kept, None: in `out`
-    kept: Mirror = field(init=False)
     judge: Judge = field(init=False)
 
     def __post_init__(self) -> None:
         self.judge = Judge(self.rank, self.done)
-        self.kept = self.mirror or Mirror(self.out, self.rank.parts.group.rank)
         signal.signal(signal.SIGTERM, self._request_stop)
 
     def _request_stop(self, *_: object) -> None:
@@ -54,7 +51,10 @@ class Loop:
         return self.stop_requested or self.deadline.passed()
 
     def train(self) -> bool:
-        """Run the remaining rounds; return False if stopped before the end, with a checkpoint."""
+        """Run the remaining rounds; return False if stopped before the end.
+
+        Then the newest checkpoint is of round `judge.saved`: of the last one, if that was finite.
+        """
         experiment = self.rank.experiment
         self.judge.starts(self.done)
         patience = timedelta(seconds=experiment.cluster.start_timeout)
@@ -101,13 +101,13 @@ class Loop:
         """Save a checkpoint, unless it would take the place of a better one."""
         if finite:
             reached = self.recorder.reached()
-            self.kept.metrics()
-            checkpoint.save(self.rank, self.done, self.kept.place, reached)
+            self.mirror.metrics()
+            checkpoint.save(self.rank, self.done, self.mirror.place, reached)
             self.judge.saved = self.done
         elif self.rank.parts.group.rank == 0:
             log.warning("no checkpoint of round %d, which is not finite", self.done)
         self._report()
-        self.kept.logs()
+        self.mirror.logs()
 
     def _report(self) -> None:
         """Write this rank's progress, and how evenly it was loaded, to its status record."""
@@ -144,8 +144,8 @@ class Loop:
         estimate_buffers(rank)
         if group.rank == 0:
             self.recorder.reached()  # the final row is on the disk before the model that needs it
-            save_model(rank, self.out / manifest.MODEL)
-            self.kept.result()
+            save_model(rank, self.mirror.out / manifest.MODEL)
+            self.mirror.result()
         rank.store.close()
         group.barrier()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from trainer import manifest
 from trainer.config.errors import ConfigError, EnvironmentFault
 from trainer.engine.status import log
-from trainer.files import write_atomically
+from trainer.files import sync_folder, write_atomically
 from trainer.manifest import EXPERIMENT, METRICS
 from trainer.storage.folder import Folder
 from trainer.storage.objects import VARIABLE, Objects
@@ -57,8 +57,13 @@ class Mirror:
             return
         self._check()
         if self.objects.fetch(EXPERIMENT, self.out / EXPERIMENT):
-            for name in (METRICS, manifest.MODEL):
-                self.objects.fetch(name, self.out / name)
+            self.objects.fetch(METRICS, self.out / METRICS)
+
+    def has_model(self) -> bool:
+        """Return whether the final model is there and whole, as what an object store has is."""
+        if self.objects is not None:
+            return self.objects.has(manifest.MODEL)
+        return manifest.whole_model(self.out / manifest.MODEL)
 
     def _check(self) -> None:
         assert self.objects is not None
@@ -78,6 +83,7 @@ class Mirror:
     def not_finished(self) -> None:
         """Remove on rank 0 the final model of a run that goes on."""
         (self.out / manifest.MODEL).unlink(missing_ok=True)
+        sync_folder(self.out)
         if self.objects is not None:
             self.objects.delete([manifest.MODEL])
 
