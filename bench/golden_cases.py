@@ -44,7 +44,7 @@ APF, GWPF, GAIA = POLICIES["apf"], POLICIES["gwpf"], POLICIES["gaia"]
 FEDGA, SCAFFOLD, FEDSGD = (ALGORITHMS[name] for name in ("fedga", "scaffold-2", "fedsgd"))
 
 HALF = "participation=0.5"
-SERVER = "algorithm.server_momentum=0.9 algorithm.server_lr=0.5"
+SERVER = "algorithm.server.momentum=0.9 algorithm.server.lr=0.5"
 MOMENTUM = "optimizer.momentum=0.9 optimizer.state"
 DECAY = "optimizer.weight_decay=0.05 optimizer.decay_norm_and_bias"
 WARMUP = (
@@ -66,7 +66,7 @@ OTHERS = {
     "half.scaffold-2": f"{HALF} {SCAFFOLD}",
     **{f"half.{name}": f"{HALF} {POLICIES[name]}" for name in ("apf", "gwpf", "gaia", "cmfl")},
     "server.momentum": SERVER,
-    "server.nesterov": f"{SERVER} algorithm.server_nesterov=true",
+    "server.nesterov": f"{SERVER} algorithm.server.nesterov=true",
     **{f"server.{name}": f"{SERVER} {POLICIES[name]}" for name in ("apf", "gwpf", "gaia")},
     "server.scaffold-2": f"{SCAFFOLD} {SERVER}",
     "weighting.uniform": "algorithm.weighting=uniform",

@@ -121,7 +121,7 @@ def find(key: str) -> list[Setting]:
 
 def _merged(found: list[Setting]) -> Iterator[Setting]:
     """Yield one entry for what several choices share, and one for each `name` that chooses."""
-    choosing = {f"{section}.name": default for section, default in unions()}
+    choosing = {f"{section}.name": default for section, default in unions().items()}
     entries: dict[tuple[str, ...], list[Setting]] = {}
     for setting in found:
         meaning = (setting.type, leaf(setting.default), setting.help)

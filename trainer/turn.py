@@ -15,8 +15,9 @@ Memory = dict[str, Tensor]  # tensors by name that one part keeps for a client o
 class Server:
     """The state that all ranks agree on, bit for bit.
 
-    anchor: x, the global model, (P,); state: the algorithm's other vectors, (P,) each; buffers:
-    BatchNorm's statistics, (B,). number, lr and lr_scale are those of the current round.
+    anchor: x, the global model, (P,); state: the algorithm's other vectors, (P,) each, and single
+    numbers; buffers: BatchNorm's statistics, (B,). number, lr and lr_scale are those of the current
+    round.
     """
 
     anchor: Tensor
@@ -28,7 +29,7 @@ class Server:
 
     def part(self, place: slice) -> "Server":
         """Return a fragment of the model, as views: changing it changes this object."""
-        state = {name: vector[place] for name, vector in self.state.items()}
+        state = {name: v[place] if v.dim() else v for name, v in self.state.items()}
         return Server(self.anchor[place], state, self.buffers, self.number, self.lr, self.lr_scale)
 
 

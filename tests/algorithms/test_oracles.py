@@ -65,7 +65,7 @@ ORACLES = {
         (0.415179605, 0.571720939, 0.630744043),
     ),
     "fedavg-server-momentum": (
-        {"name": "fedavg", "steps": 5, "server_lr": 0.5, "server_momentum": 0.9},
+        {"name": "fedavg", "steps": 5, "server": {"lr": 0.5, "momentum": 0.9}},
         (0.207982500, 0.538599801, 0.876978038),
     ),
     "fedga-1": (

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from tests import bounds
-from trainer.algorithms.sgd import LocalSGD, clip, descend
-from trainer.config.learning import SGD
+from trainer.algorithms.optimizer import clip
+from trainer.algorithms.sgd import LocalSGD, descend
+from trainer.config.optimizers import SGD
 from trainer.turn import Server, Turn
 
 SIZE, STEPS = 1000, 7

@@ -41,12 +41,12 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "weight-decay": {"optimizer": {"lr": LR, "weight_decay": 0.03}},
-    "server-momentum": {"algorithm": {"server_lr": 0.7, "server_momentum": 0.9}},
+    "server-momentum": {"algorithm": {"server": {"lr": 0.7, "momentum": 0.9}}},
     "half-of-the-clients": {"participation": 0.5},
     "mini-batches": {"schedule": {"batch_size": 50, "phases": [{"steps": 7}]}},
     "all-at-once": {
         "optimizer": {"lr": LR, "weight_decay": 0.03},
-        "algorithm": {"server_lr": 0.7, "server_momentum": 0.9},
+        "algorithm": {"server": {"lr": 0.7, "momentum": 0.9}},
         "participation": 0.5,
     },
 }
@@ -70,7 +70,7 @@ def settings(algorithm: str, variant: str) -> dict[str, Any]:
     changes = VARIANTS[variant]
     server = changes.get("algorithm", {})
     if algorithm == "fedsgd":  # its server's momentum is the optimizer's, its step is eta
-        server, own = {}, {"momentum": server["server_momentum"]} if server else {}
+        server, own = {}, {"momentum": server["server"]["momentum"]} if server else {}
         changes = changes | {"optimizer": changes.get("optimizer", {"lr": LR}) | own}
     return BASE | changes | {"algorithm": ALGORITHMS[algorithm] | server}
 
@@ -105,7 +105,7 @@ class Reference:
         images = data.x_train.numpy().reshape(-1, 64) / 16
         x = np.concatenate([(images - 0.3053) / 0.3760, np.ones((len(images), 1))], axis=1)
         y = data.y_train.numpy()
-        server = experiment.algorithm
+        server = getattr(experiment.algorithm, "server", experiment.optimizer)
         phase = experiment.schedule.phases[0]
         assert phase.steps is not None
         return cls(
@@ -116,8 +116,8 @@ class Reference:
             batch=experiment.schedule.batch_size,
             lr=experiment.optimizer.lr,
             decay=experiment.optimizer.weight_decay,
-            server_lr=getattr(server, "server_lr", experiment.optimizer.lr),
-            server_momentum=getattr(server, "server_momentum", experiment.optimizer.momentum),
+            server_lr=server.lr,
+            server_momentum=server.momentum,
         )
 
     def rounds(self, algorithm: dict[str, Any]) -> Iterator[W]:

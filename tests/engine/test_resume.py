@@ -31,7 +31,7 @@ EVERYTHING = {
     "participation": 0.8,
     "data": {"augment": True, "partition": {"name": "dirichlet"}},
     "optimizer": {"momentum": 0.9, "state": "keep", "lr": 0.02},
-    "algorithm": {"server_momentum": 0.5},
+    "algorithm": {"server": {"momentum": 0.5}},
     "schedule": {"phases": [{"steps": 6}]},
     "sync": {"name": "gwpf", "threshold": 0.3, "ema": 0.8},
     "evaluation": {"every": 3},

@@ -51,7 +51,9 @@ def test_any_algorithm(algorithm, tmp_path):
         assert result["differing"] == []
 
 
-SERVER = {name: {"server_momentum": 0.5} for name in ("fedavg", "fedprox", "fedga", "scaffold")}
+SERVER = {
+    name: {"server": {"momentum": 0.5}} for name in ("fedavg", "fedprox", "fedga", "scaffold")
+}
 
 
 def test_a_run_with_local_buffers_ends_with_a_model_on_several_ranks(tmp_path):

@@ -87,7 +87,7 @@ def test_all_ranks_agree_on_masks_and_models(policy):
 @pytest.mark.parametrize("policy", FREEZING)
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_what_is_not_exchanged_does_not_move(policy, momentum):
-    algorithm = {"name": "fedavg", "server_momentum": momentum}
+    algorithm = {"name": "fedavg", "server": {"momentum": momentum}}
     rows = ranks(2).run(history, experiment(policy, algorithm=algorithm), ROUNDS)[0]
     still = 0
     for before, after in pairwise(rows):

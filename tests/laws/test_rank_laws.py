@@ -23,7 +23,7 @@ BASE = {
     [
         {},
         {"participation": 0.4},
-        {"algorithm": {"name": "fedavg", "weighting": "uniform", "server_momentum": 0.5}},
+        {"algorithm": {"name": "fedavg", "weighting": "uniform", "server": {"momentum": 0.5}}},
         {"optimizer": {"name": "sgd", "momentum": 0.9, "state": "keep"}},
         {"schedule": {"batch_size": 32, "phases": [{"rounds": 3, "steps": 1}, {"epochs": 1}]}},
     ],

@@ -37,7 +37,7 @@ def rounds(size: int, sync: dict[str, object], number: int = ROUNDS, like=None, 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_gaia_sends_and_keeps_what_the_papers_formula_says(momentum):
-    algorithm = {"name": "fedavg", "server_momentum": momentum}
+    algorithm = {"name": "fedavg", "server": {"momentum": momentum}}
     velocity, left_out = 0.0, 0
     for t, row in enumerate(rounds(2, GAIA, algorithm=algorithm), start=1):
         threshold = np.float32(GAIA["significance"] / np.sqrt(1 + (t - 1) / 3))
@@ -146,7 +146,7 @@ def test_cmfl_skips_whom_the_papers_formula_names(codec, value):
 
 
 def test_cmfl_in_a_round_that_all_skip_leaves_the_model_as_it_is():
-    algorithm = {"name": "fedavg", "server_momentum": 0.9}
+    algorithm = {"name": "fedavg", "server": {"momentum": 0.9}}
     seen = list(rounds(2, {"name": "cmfl", "relevance": 1.0}, 4, algorithm=algorithm))
     everybody = [[c["values"] is not None for c in row["clients"].values()] for row in seen]
     assert everybody == [[True] * 5, [False] * 5, [True] * 5, [False] * 5]

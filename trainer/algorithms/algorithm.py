@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
-from trainer.algorithms.sgd import LocalSGD
+from trainer.algorithms.optimizer import LocalOptimizer
 from trainer.exchange.message import Vector
 from trainer.turn import Memory, Server, Turn
 
@@ -33,12 +33,12 @@ class Algorithm:
     needs: Literal["nothing", "gradient", "mean gradient"] = "nothing"
     gradient_samples: int | None = None  # cap on the samples in a full gradient
 
-    def __init__(self, settings: Weighted, optimizer: LocalSGD) -> None:
+    def __init__(self, settings: Weighted, optimizer: LocalOptimizer) -> None:
         self.uniform, self.optimizer = settings.weighting == "uniform", optimizer
         self.keeps = self.keeps or optimizer.keeps
 
     def server_state(self, anchor: Tensor) -> Memory:
-        """Create the server's state besides x: (P,) each, zero at first."""
+        """Create the server's state besides x: vectors (P,), and single numbers."""
         return {}
 
     def weight(self, samples: int) -> float:
@@ -50,7 +50,7 @@ class Algorithm:
         self.optimizer.begin(turn)
 
     def step(self, turn: Turn) -> None:
-        """Take one local step: y <- y - eta g."""
+        """Take one local step, along the latest gradient."""
         self.optimizer.step(turn)
 
     def update(self, turn: Turn) -> dict[str, Tensor]:

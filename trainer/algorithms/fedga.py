@@ -15,7 +15,7 @@ without computing a second derivative.
 """
 
 from trainer.algorithms.fedavg import FedAvg
-from trainer.algorithms.sgd import LocalSGD
+from trainer.algorithms.optimizer import LocalOptimizer
 from trainer.config.learning import FedGA as Settings
 from trainer.turn import Turn
 
@@ -25,7 +25,7 @@ class FedGA(FedAvg):
 
     needs = "mean gradient"
 
-    def __init__(self, settings: Settings, optimizer: LocalSGD) -> None:
+    def __init__(self, settings: Settings, optimizer: LocalOptimizer) -> None:
         super().__init__(settings, optimizer)
         self.beta, self.scale_beta = settings.beta, settings.scale_beta
         self.gradient_samples = settings.gradient_samples

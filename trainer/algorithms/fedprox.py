@@ -4,7 +4,7 @@ It limits how far a client moves from the agreed model in its local steps. The s
 """
 
 from trainer.algorithms.fedavg import FedAvg
-from trainer.algorithms.sgd import LocalSGD
+from trainer.algorithms.optimizer import LocalOptimizer
 from trainer.config.learning import FedProx as Settings
 from trainer.turn import Turn
 
@@ -12,7 +12,7 @@ from trainer.turn import Turn
 class FedProx(FedAvg):
     """FedProx. Symbols: mu = prox, x = anchor, y = params."""
 
-    def __init__(self, settings: Settings, optimizer: LocalSGD) -> None:
+    def __init__(self, settings: Settings, optimizer: LocalOptimizer) -> None:
         super().__init__(settings, optimizer)
         self.prox = settings.prox
 

@@ -1,9 +1,11 @@
-"""FedSGD by gradients, which is large-batch SGD over the sampled clients.
+"""FedSGD by gradients, which is large-batch training over the sampled clients.
 
 Clients take no local steps. Symbols: G_i = mean gradient of client i over the batches of its local
-steps, all at x = anchor, w_i = weight; x <- SGD(x, sum_i w_i G_i) with the optimizer's lr, momentum
-and weight decay. With one pass over the data this is McMahan's FedSGD. FedSGD by weights is FedAvg
-with one full-batch step: sum_i w_i (x - eta G_i) = x - eta sum_i w_i G_i, so the two are equal.
+steps, all at x = anchor, w_i = weight; x <- OPT(x, sum_i w_i G_i), where OPT is one step of the
+setting `optimizer`, taken by the server: SGD, Adam or AdamW, with its learning rate, clipping and
+weight decay, and with a state that is the server's. With SGD and one pass over the data this is
+McMahan's FedSGD. FedSGD by weights is FedAvg with one full-batch step of SGD: sum_i w_i (x - eta
+G_i) = x - eta sum_i w_i G_i, so the two are equal.
 """
 
 from collections.abc import Mapping
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trainer.algorithms.algorithm import Algorithm
-from trainer.algorithms.sgd import LocalSGD, clip, descend
+from trainer.algorithms.optimizer import LocalOptimizer
 from trainer.config.learning import FedSGD as Settings
 from trainer.exchange.message import Vector
 from trainer.turn import Memory, Server, Turn
@@ -24,13 +26,12 @@ class FedSGD(Algorithm):
     # used once: the part of a gradient that is left out is not sent later
     vectors = (Vector("grad", leftover="lost"),)
 
-    def __init__(self, settings: Settings, optimizer: LocalSGD) -> None:
+    def __init__(self, settings: Settings, optimizer: LocalOptimizer) -> None:
         super().__init__(settings, optimizer)
-        self.keeps = False  # no step of a client, no momentum to keep
+        self.keeps = False  # no step of a client, no state to keep
 
     def server_state(self, anchor: Tensor) -> Memory:
-        momentum = self.optimizer.settings.momentum
-        return {"velocity": torch.zeros_like(anchor)} if momentum else {}
+        return self.optimizer.state(anchor)
 
     def begin(self, turn: Turn) -> None:
         # sums over batches, of samples times mean gradient and of samples, so that smaller batches
@@ -46,17 +47,4 @@ class FedSGD(Algorithm):
         return {"grad": turn.work["sum"].div_(max(1, int(turn.work["samples"])))}
 
     def apply(self, server: Server, mean: Mapping[str, Tensor]) -> None:
-        settings, g = self.optimizer.settings, mean["grad"]
-        if settings.clip_norm is not None:
-            clip(g, settings.clip_norm)
-        if self.optimizer.decay is not None:
-            g.addcmul_(server.anchor, self.optimizer.decay)
-        descend(
-            server.anchor,
-            g,
-            server.lr,
-            velocity=server.state.get("velocity"),
-            momentum=settings.momentum,
-            nesterov=settings.nesterov,
-            weight_decay=self.optimizer.weight_decay,
-        )
+        self.optimizer.descend(server.anchor, mean["grad"], server.lr, server.state)

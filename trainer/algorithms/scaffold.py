@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from trainer.algorithms.fedavg import FedAvg
-from trainer.algorithms.sgd import LocalSGD
+from trainer.algorithms.optimizer import LocalOptimizer
 from trainer.config.learning import Scaffold
 from trainer.exchange.message import Vector
 from trainer.turn import Memory, Server, Turn
@@ -30,7 +30,7 @@ class FreshScaffold(FedAvg):
 
     needs = "mean gradient"
 
-    def __init__(self, settings: Scaffold, optimizer: LocalSGD) -> None:
+    def __init__(self, settings: Scaffold, optimizer: LocalOptimizer) -> None:
         super().__init__(settings, optimizer)
         self.gradient_samples = settings.gradient_samples
 
@@ -50,7 +50,8 @@ class KeptScaffold(FedAvg):
     So round 1 is FedAvg. option-1: c_i+ is the client's full gradient at x; option-2: c_i+ =
     c_i - c + (y_0 - y) / (K eta), with y_0 = x unless the client trains on from values of its own
     (gwpf, gaia). Since y_0 - y = eta sum (g_i - c_i + c) over K steps of plain SGD, that is the
-    mean of the local gradients, which costs no extra pass over the data.
+    mean of the local gradients, which costs no extra pass over the data. Adam's steps are in no
+    proportion to gradients, so with it their mean is taken as they come: c_i+ = (1/K) sum g_i.
 
     The law: c is the mean of c_i over all N clients, whichever clients take part, with whatever
     weights, and whatever is left out on the way. It holds because c_i changes by the part of the
@@ -63,9 +64,10 @@ class KeptScaffold(FedAvg):
     keeps = True
     listens = True
 
-    def __init__(self, settings: Scaffold, optimizer: LocalSGD) -> None:
+    def __init__(self, settings: Scaffold, optimizer: LocalOptimizer) -> None:
         super().__init__(settings, optimizer)
         self.full = settings.controls == "option-1"
+        self.measures = not self.full and not optimizer.linear  # takes the mean as they come
         self.needs = "gradient" if self.full else "nothing"
         self.gradient_samples = settings.gradient_samples
 
@@ -74,22 +76,28 @@ class KeptScaffold(FedAvg):
 
     def begin(self, turn: Turn) -> None:
         super().begin(turn)
-        # where the client starts: at x, but for what a policy or a transform let it keep apart
-        turn.work["start"] = turn.params.clone()
+        if self.measures:
+            turn.work["sum"] = torch.zeros_like(turn.params)
+        elif not self.full:
+            # the client starts at x, but for what a policy or a transform let it keep apart
+            turn.work["start"] = turn.params.clone()
         correction = turn.server.state["control"].clone()  # c - c_i
         if "control" in turn.memory:
             correction.sub_(turn.memory["control"])
         turn.work["correction"] = correction
 
     def step(self, turn: Turn) -> None:
+        if self.measures:
+            turn.work["sum"].add_(turn.grads)
         turn.grads.add_(turn.work["correction"])
         super().step(turn)
 
     def update(self, turn: Turn) -> dict[str, Tensor]:
         offer = super().update(turn)
-        if self.full:  # c_i - c_i+ = c_i - G_i
-            assert turn.gradient is not None
-            change = turn.memory.get("control", torch.zeros_like(turn.params)) - turn.gradient
+        if self.full or self.measures:  # c_i - c_i+, where c_i+ is G_i or the mean gradient
+            found = turn.work["sum"].div_(turn.steps) if self.measures else turn.gradient
+            assert found is not None
+            change = turn.memory.get("control", torch.zeros_like(turn.params)) - found
         else:  # c_i - c_i+ = c - (y_0 - y) / (K eta), the mean of this turn's gradients
             scale = -1 / (turn.steps * turn.mean_lr)
             moved = turn.work["start"].sub_(turn.params)
@@ -108,7 +116,7 @@ class KeptScaffold(FedAvg):
         server.state["control"].sub_(mean["control"])
 
 
-def scaffold(settings: Scaffold, optimizer: LocalSGD) -> FedAvg:
+def scaffold(settings: Scaffold, optimizer: LocalOptimizer) -> FedAvg:
     """Create the variant that the setting `controls` selects."""
     kind = FreshScaffold if settings.controls == "fresh" else KeptScaffold
     return kind(settings, optimizer)

@@ -1,17 +1,16 @@
 """Stochastic gradient descent on flat vectors, for clients and for the server.
 
-Learning rates are decided in trainer/engine/plan.py. One elementwise rule gives the results of
-torch.optim.SGD, bit for bit, but without its bookkeeping: on a small network an optimizer object
-costs as much as the arithmetic.
+One elementwise rule gives the results of torch.optim.SGD, bit for bit, but without its bookkeeping:
+on a small network an optimizer object costs as much as the arithmetic.
 
     g <- g + wd x;   v <- mu v + g;   g <- g + mu v (Nesterov) or v;   x <- x - eta g
 """
 
-import torch
 from torch import Tensor
 
-from trainer.config.learning import SGD as Settings
-from trainer.turn import Memory, Turn
+from trainer.algorithms.optimizer import LocalOptimizer
+from trainer.config.optimizers import SGD as Settings
+from trainer.turn import Memory
 
 
 def descend(
@@ -33,53 +32,23 @@ def descend(
     x.add_(g, alpha=-lr)
 
 
-def clip(g: Tensor, most: float, turn: Turn | None = None) -> None:
-    """Scale g (P,) down to an L2 norm of at most `most`, over all stages of the model."""
-    norm = torch.linalg.vector_norm(g)
-    if turn is not None:  # the squares of the stages' norms add up
-        norm = turn.total(norm.square().view(1)).sqrt()
-    g.mul_((most / (norm + 1e-6)).clamp(max=1.0))
+class LocalSGD(LocalOptimizer):
+    """SGD at a client; its state is the velocity, if there is momentum."""
 
-
-class LocalSGD:
-    """The clients' optimizer: clipping, weight decay, momentum.
-
-    The velocity of momentum starts at zero in each round, or the client keeps it (`state: keep`).
-    decay: (P,) weight decay by coordinate, if it is not the same everywhere.
-    """
+    linear = True
 
     def __init__(self, settings: Settings, decay: Tensor | None = None) -> None:
-        self.settings, self.decay = settings, decay
-        self.weight_decay = settings.weight_decay if decay is None else 0.0
-        self.keeps = settings.state == "keep" and settings.momentum > 0
+        super().__init__(settings, decay)
+        self.momentum, self.nesterov = settings.momentum, settings.nesterov
+        self.names = ("momentum",) if self.momentum else ()
 
-    def begin(self, turn: Turn) -> None:
-        """Prepare the first step of a turn."""
-        if self.settings.momentum and not self.keeps:
-            turn.work["momentum"] = torch.zeros_like(turn.params)
-
-    def step(self, turn: Turn) -> None:
-        """Take one step of the client's parameters along its latest gradient."""
-        settings = self.settings
-        if settings.clip_norm is not None:
-            clip(turn.grads, settings.clip_norm, turn)
-        if self.decay is not None:
-            turn.grads.addcmul_(turn.params, self.decay)
-        velocity = self._velocity(turn)
+    def move(self, x: Tensor, g: Tensor, lr: float, state: Memory) -> None:
         descend(
-            turn.params,
-            turn.grads,
-            turn.lr,
-            velocity=velocity,
-            momentum=settings.momentum,
-            nesterov=settings.nesterov,
+            x,
+            g,
+            lr,
+            velocity=state.get("momentum"),
+            momentum=self.momentum,
+            nesterov=self.nesterov,
             weight_decay=self.weight_decay,
         )
-
-    def _velocity(self, turn: Turn) -> Tensor | None:
-        if not self.settings.momentum:
-            return None
-        place: Memory = turn.memory if self.keeps else turn.work
-        if "momentum" not in place:
-            place["momentum"] = torch.zeros_like(turn.params)
-        return place["momentum"]

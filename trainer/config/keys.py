@@ -52,37 +52,58 @@ def tag(section: type[Section]) -> str:
     return str(name)
 
 
-def settings(
-    section: type[Section] = Experiment, prefix: str = "", variant: str = ""
-) -> Iterator[Setting]:
-    """Yield every setting below `section`, in the order of the schema; list items have index 0."""
+def settings() -> Iterator[Setting]:
+    """Yield every setting, in the order of the schema; list items have index 0."""
+    seen: set[tuple[str, str]] = set()
+    for found in _settings(Experiment, "", ""):
+        place = (found.key, found.variant)
+        if place not in seen:  # several choices of a section may have one below it in common
+            seen.add(place)
+            yield found
+
+
+def _settings(section: type[Section], prefix: str, variant: str) -> Iterator[Setting]:
     for name, field in section.model_fields.items():
         key, choices = prefix + name, sections(field.annotation)
         if not choices:
             yield _describe(key, variant, field)
         for choice in choices:
             chosen = f"{key}.name={tag(choice)}" if len(choices) > 1 else variant
-            yield from settings(choice, key + ".", chosen)
+            yield from _settings(choice, key + ".", chosen)
         if item := item_section(field.annotation):
-            yield from settings(item, f"{key}.0.", variant)
+            yield from _settings(item, f"{key}.0.", variant)
 
 
-def unions(section: type[Section] = Experiment, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the keys whose `name` selects among sections, each with the name of the default."""
+def unions(section: type[Section] = Experiment, prefix: str = "") -> dict[str, str]:
+    """Return the keys whose `name` selects among sections, each with the name of the default."""
+    found: dict[str, str] = {}
     for name, field in section.model_fields.items():
         choices = sections(field.annotation)
         if len(choices) > 1:
-            yield prefix + name, tag(type(field.default))
+            found[prefix + name] = tag(type(field.default))
         for choice in choices:
-            yield from unions(choice, f"{prefix}{name}.")
+            found |= unions(choice, f"{prefix}{name}.")
+    return found
+
+
+def owners(
+    key: str, section: type[Section] = Experiment, prefix: str = "", variant: str = ""
+) -> Iterator[str]:
+    """Yield the choices, such as `sync.name=gwpf`, whose setting or section `key` is."""
+    for name, field in section.model_fields.items():
+        here, choices = prefix + name, sections(field.annotation)
+        if here == key and variant:
+            yield variant
+        for choice in choices if key.startswith(f"{here}.") else ():
+            chosen = f"{here}.name={tag(choice)}" if len(choices) > 1 else variant
+            yield from owners(key, choice, f"{here}.", chosen)
 
 
 def suggestion(key: str) -> str:
     """Return a remedy for an unknown key, such as `; did you mean ...?`, or an empty string."""
-    known = {setting.key: setting.variant for setting in settings()}
-    if key in known:  # exists, but belongs to another choice
-        owners = [s.variant for s in settings() if s.key == key]
-        return f"; it belongs to {' or '.join(owners)}"
+    if others := dict.fromkeys(owners(key)):  # exists, but belongs to another choice
+        return f"; it belongs to {' or '.join(others)}"
+    known = list(dict.fromkeys(setting.key for setting in settings()))
     close = get_close_matches(key, known, n=1, cutoff=0.8)
     same_leaf = [k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]]
     siblings = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]]

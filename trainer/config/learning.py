@@ -1,18 +1,19 @@
-"""Settings of what is learned: model, optimizer, algorithm.
+"""Settings of what is learned: model and algorithm.
 
 The classes that implement them are in trainer/models and trainer/algorithms.
 """
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from trainer.config.base import LARGE, MANY, Only, Section, setting
 from trainer.config.fit import LOCAL, UPDATES
 from trainer.config.models import MODELS
+from trainer.config.optimizers import ServerOptimizer, ServerSGD
 
 # ---------------------------------------------------------------------------------------------
-# model, optimizer
+# model
 
 
 if TYPE_CHECKING:
@@ -86,50 +87,8 @@ class Model(Section):
         return weights
 
 
-class SGD(Section):
-    """Stochastic gradient descent with the semantics of torch.optim.SGD."""
-
-    effects: ClassVar[dict[str, Only]] = {
-        "decay_norm_and_bias": Only("weight_decay", remedy="1e-4"),
-        "state": Only("momentum", remedy="0.9"),
-        "warmup_lr": Only("warmup_rounds", remedy="5"),
-    }
-    name: Literal["sgd"] = "sgd"
-    lr: float = setting(0.05, help="local learning rate", gt=0, le=LARGE)
-    momentum: float = setting(0.0, help="momentum factor", ge=0, lt=1)
-    nesterov: bool = setting(False, help="Nesterov momentum; needs momentum > 0")
-    weight_decay: float = setting(0.0, help="L2 penalty factor", ge=0, le=LARGE)
-    decay_norm_and_bias: bool = setting(
-        True, help="apply the penalty to biases and normalisation parameters as well"
-    )
-    clip_norm: float | None = setting(
-        None, help="scale each local gradient down to at most this L2 norm", gt=0, le=LARGE
-    )
-    state: Literal["reset", "keep"] = setting(
-        "reset",
-        help="momentum at the start of a round. reset: zero; keep: the client's own from its last "
-        "round",
-    )
-    warmup_rounds: int = setting(
-        0,
-        help="rounds over which the learning rate rises, step by step",
-        unit="rounds",
-        ge=0,
-        le=MANY,
-    )
-    warmup_lr: float = setting(
-        0.01, help="learning rate at the start of the warm-up", gt=0, le=LARGE
-    )
-
-    @model_validator(mode="after")
-    def _nesterov_needs_momentum(self) -> "SGD":
-        if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov needs momentum; set optimizer.momentum above 0")
-        return self
-
-
 # ---------------------------------------------------------------------------------------------
-# algorithm, schedule
+# algorithm
 
 
 class Server(Section):
@@ -138,23 +97,13 @@ class Server(Section):
     weighting: Literal["samples", "uniform"] = setting(
         "samples", help="a client's weight in the mean: its number of samples, or 1"
     )
-    server_lr: float = setting(1.0, help="server's step size along the mean update", gt=0, le=LARGE)
-    server_momentum: float = setting(0.0, help="server's momentum factor", ge=0, lt=1)
-    server_nesterov: bool = setting(
-        False, help="Nesterov momentum at the server; needs server_momentum > 0"
+    server: ServerOptimizer = setting(
+        ServerSGD(), help="the server's optimizer, which steps along the clients' mean update"
     )
-
-    @model_validator(mode="after")
-    def _nesterov_needs_momentum(self) -> "Server":
-        if self.server_nesterov and self.server_momentum == 0:
-            raise ValueError(
-                "server_nesterov needs momentum; set algorithm.server_momentum above 0"
-            )
-        return self
 
 
 class FedAvg(Server):
-    """McMahan et al. 2017; with server momentum, FedAvgM (Hsu et al. 2019)."""
+    """McMahan et al. 2017; FedAvgM (Hsu et al. 2019) and FedOpt by the server's optimizer."""
 
     name: Literal["fedavg"] = "fedavg"
     implementation: ClassVar[str] = "trainer.algorithms.fedavg:FedAvg"
@@ -213,7 +162,7 @@ class Scaffold(Server):
 
 
 class FedSGD(Section):
-    """Large-batch SGD: clients send gradients, the server steps with the optimizer's settings."""
+    """Large-batch training: clients send gradients, the server takes the step of `optimizer`."""
 
     name: Literal["fedsgd"] = "fedsgd"
     implementation: ClassVar[str] = "trainer.algorithms.fedsgd:FedSGD"

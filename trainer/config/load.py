@@ -42,7 +42,7 @@ class Layers:
             self.origins[key] = origin
 
     def _choose(self, section: str, name: Any) -> None:
-        default = dict(unions()).get(section)
+        default = unions().get(section)
         if default is None:
             return
         parent, _, leaf = section.rpartition(".")
@@ -88,7 +88,7 @@ def _refuse_ineffective(experiment: Experiment, origins: Mapping[str, str], file
 
 def validate(tree: Tree) -> Experiment:
     """Return the typed experiment; raise a ConfigError with the first key that does not fit."""
-    for section, default in unions():
+    for section, default in unions().items():
         if isinstance(chosen := get(tree, section), dict):
             chosen.setdefault("name", default)
     try:

@@ -14,8 +14,9 @@ from trainer.config.base import MANY, Section, fixed_keys, identity, setting
 from trainer.config.communication import FP32, Codec, Full, Sync
 from trainer.config.data import Data
 from trainer.config.fit import misfits
-from trainer.config.learning import SGD, Algorithm, FedAvg, Model
+from trainer.config.learning import Algorithm, FedAvg, Model
 from trainer.config.operation import Checkpoint, Cluster, Evaluation, Metrics
+from trainer.config.optimizers import SGD, Optimizer
 from trainer.config.schedule import Schedule, Stragglers
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?")
@@ -75,7 +76,7 @@ class Experiment(Section):
     )
     data: Data = setting(Data(), help="the samples and their partition")
     model: Model = setting(Model(), help="the network")
-    optimizer: SGD = setting(SGD(), help="the clients' optimizer", fixed=True)
+    optimizer: Optimizer = setting(SGD(), help="the clients' optimizer", fixed=True)
     algorithm: Algorithm = setting(
         FedAvg(), help="the clients' local steps, and the server's step", fixed=True
     )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trainer.algorithms.algorithm import Algorithm
-from trainer.algorithms.sgd import LocalSGD
+from trainer.algorithms.optimizer import LocalOptimizer
 from trainer.config.communication import Full
 from trainer.config.errors import ConfigError
 from trainer.config.parts import resolve
@@ -92,14 +92,15 @@ def build(experiment: Experiment, device: torch.device, out: Path | None = None)
 
 
 def _algorithm(experiment: Experiment, layout: Layout, anchor: Tensor) -> Algorithm:
-    sgd = experiment.optimizer
+    optimizer = experiment.optimizer
     decay = None
-    if sgd.weight_decay and not sgd.decay_norm_and_bias:
+    if optimizer.weight_decay and not optimizer.decay_norm_and_bias:
         # no decay on vectors, which are biases and the factors of norms
         decayed = [torch.full((p.size,), float(len(p.shape) > 1)) for p in layout.pieces]
-        decay = torch.cat(decayed).to(anchor).mul_(sgd.weight_decay)
+        decay = torch.cat(decayed).to(anchor).mul_(optimizer.weight_decay)
+    local: LocalOptimizer = resolve(optimizer.implementation)(optimizer, decay)
     chosen = experiment.algorithm
-    algorithm: Algorithm = resolve(chosen.implementation)(chosen, LocalSGD(sgd, decay))
+    algorithm: Algorithm = resolve(chosen.implementation)(chosen, local)
     return algorithm
 
 

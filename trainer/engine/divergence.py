@@ -102,6 +102,8 @@ class Judge:
         if name := first_not_finite(worker.layout.views(server.anchor)):
             return f"tensor {name} of the agreed model"
         for kind, vector in server.state.items():
+            if not vector.dim():  # a count of steps
+                continue
             if name := first_not_finite(worker.layout.views(vector)):
                 return f"tensor {name} of the server's {kind}"
         worker.enter(server.anchor, server.buffers)  # only the network knows their names
@@ -124,9 +126,9 @@ def _remedies(experiment: Experiment) -> str:
     """Return the settings that may help and are not in use."""
     optimizer = experiment.optimizer
     found = [f"a smaller optimizer.lr (now {optimizer.lr:g})"]
-    server_lr = getattr(experiment.algorithm, "server_lr", 1.0)
-    if server_lr > 1:
-        found.append(f"a smaller algorithm.server_lr (now {server_lr:g})")
+    server = getattr(experiment.algorithm, "server", None)
+    if server is not None and server.lr > type(server).model_fields["lr"].default:
+        found.append(f"a smaller algorithm.server.lr (now {server.lr:g})")
     if optimizer.clip_norm is None:
         found.append("clipping (optimizer.clip_norm)")
     if not optimizer.warmup_rounds:
