@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from tests import bounds
-from trainer.algorithms.sgd import LocalSGD
 from trainer.config.load import load
 from trainer.config.parts import resolve
 from trainer.turn import Server, Turn
@@ -16,13 +15,21 @@ PRINTED = 0.5e-9 + bounds.of_sums(100, unit=bounds.FP64)  # of nine digits, and 
 def rounds(count: int, steps: int, weight_decay: float = 0.0, **algorithm: object) -> list[float]:
     """x after each round, all clients taking part, exact gradients, lr 0.1."""
     settings = {"lr": 0.1, "weight_decay": weight_decay}
+    return played(count, steps, settings, algorithm)[0]
+
+
+def played(
+    count: int, steps: int, settings: dict[str, object], algorithm: dict[str, object]
+) -> tuple[list[float], list[dict[str, torch.Tensor]], list[list[float]]]:
+    """Also the clients' memories, and the gradients of the last round by client."""
     experiment, _ = load({"optimizer": settings, "algorithm": algorithm})
-    chosen = experiment.algorithm
-    algorithm = resolve(chosen.implementation)(chosen, LocalSGD(experiment.optimizer))
+    chosen, optimizer = experiment.algorithm, experiment.optimizer
+    algorithm = resolve(chosen.implementation)(chosen, resolve(optimizer.implementation)(optimizer))
     anchor = torch.zeros(1, dtype=torch.float64)
     server = Server(anchor, algorithm.server_state(anchor), torch.empty(0), lr=0.1)
     memories = [{} for _ in CLIENTS]
     values = []
+    seen = [[] for _ in CLIENTS]
     for server.number in range(1, count + 1):
         whole = [a * (anchor - b) for a, b in CLIENTS]
         means = {vector.name: torch.zeros_like(anchor) for vector in algorithm.vectors}
@@ -43,8 +50,10 @@ def rounds(count: int, steps: int, weight_decay: float = 0.0, **algorithm: objec
             if algorithm.needs == "mean gradient":
                 turn.mean_gradient = sum(whole) / len(CLIENTS)
             algorithm.begin(turn)
+            seen[client].clear()
             for _ in range(steps):
                 turn.grads.copy_(a * (turn.params - b))
+                seen[client].append(turn.grads.item())
                 algorithm.step(turn)
             sent = algorithm.update(turn)
             for name, vector in sent.items():
@@ -53,7 +62,7 @@ def rounds(count: int, steps: int, weight_decay: float = 0.0, **algorithm: objec
                 algorithm.delivered(turn.memory, sent)
         algorithm.apply(server, means)
         values.append(anchor.item())
-    return values
+    return values, memories, seen
 
 
 ORACLES = {
@@ -116,6 +125,16 @@ def test_option_1_keeps_the_gradient_of_the_round_before():
     x1 = 0.15  # mini-batch GD
     corrected = sum(x1 - 0.1 * (a * (x1 - b) - a * (0 - b) + (-1.5)) for a, b in CLIENTS) / 2
     assert values == pytest.approx([x1, corrected], abs=bounds.of_sums(10, unit=bounds.FP64))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_option_2_keeps_the_mean_of_the_local_gradients_whatever_steps_along_them(optimizer):
+    settings = {"name": optimizer, "lr": 0.1}
+    for count in (1, 2, 5):
+        _, memories, seen = played(count, 4, settings, {"name": "scaffold"})
+        for memory, gradients in zip(memories, seen, strict=True):
+            rounding = bounds.of_sums(10 * count, 10.0, bounds.FP64)
+            assert memory["control"].item() == pytest.approx(sum(gradients) / 4, abs=rounding)
 
 
 def test_fedprox_pulls_back_to_the_agreed_model():

@@ -84,6 +84,24 @@ def test_option_1_keeps_the_law_under_freezing_too(policy):
     assert np.abs(results[0]["server"] - terms.sum(axis=0)).max() < rounding
 
 
+@pytest.mark.parametrize("controls", ["option-1", "option-2"])
+@pytest.mark.parametrize("policy", ["full", "gwpf", "cmfl"])
+def test_the_controls_of_clients_that_step_by_adam_keep_the_law_too(policy, controls):
+    tree = BASE | {
+        "algorithm": {"name": "scaffold", "controls": controls, "server": {"name": "yogi"}},
+        "optimizer": {"name": "adam", "state": "keep"},
+        "participation": 0.6,
+        "sync": SYNC[policy],
+    }
+    results = ranks(2).run(law_jobs.controls, tree, ROUNDS)
+    clients = {c: own for result in results for c, own in result["clients"].items()}
+    terms = np.array([*clients.values()]) / BASE["clients"]
+    assert np.abs(terms).max() > 1e-3, "no client has a control: the law was not put to a test"
+    rounding = bounds.of_sums(2 * ROUNDS * len(clients), np.abs(terms).sum(axis=0).max())
+    for result in results:
+        assert np.abs(result["server"] - terms.sum(axis=0)).max() < rounding
+
+
 @pytest.mark.parametrize("policy", ["gwpf", "gaia"])
 def test_controls_stay_in_proportion_where_clients_train_on_from_their_own_values(policy):
     """What a client kept apart before this turn is no gradient of this turn."""
