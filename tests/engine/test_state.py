@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests import bounds, checkpoint_jobs, jobs
-from tests.names import ALGORITHMS, POLICIES
+from tests.names import ALGORITHMS, OPTIMIZERS, POLICIES, SERVERS
+from tests.products import sampled
 from tests.ranks import ranks
 
 FREEZE = {"threshold": 0.3, "ema": 0.6}
@@ -51,6 +52,21 @@ def test_any_algorithm(algorithm, tmp_path):
         assert result["differing"] == []
 
 
+@pytest.mark.parametrize(
+    "optimizer,kept,server", sampled(OPTIMIZERS, ["keep", "reset"], [*SERVERS, "fedsgd"])
+)
+def test_any_optimizer_at_the_clients_and_at_the_server(optimizer, kept, server, tmp_path):
+    changes = {
+        "optimizer": {"name": optimizer, "state": kept} | LOCAL[optimizer],
+        "algorithm": {"server": FEDOPT[server]} if server != "fedsgd" else {"name": "fedsgd"},
+    }
+    for result in ranks(2).run(checkpoint_jobs.restored, tree("apf", "mean", **changes), str(tmp_path)):
+        assert result["differing"] == []
+        assert bool(result["records"]) == (kept == "keep" and server != "fedsgd")
+
+
+LOCAL = {"sgd": {"momentum": 0.9}, "adam": {}, "adamw": {"decay_norm_and_bias": False}}
+FEDOPT = {name: {"name": name} for name in SERVERS} | {"sgd": {"momentum": 0.9, "nesterov": True}}
 SERVER = {
     name: {"server": {"momentum": 0.5}} for name in ("fedavg", "fedprox", "fedga", "scaffold")
 }

@@ -1,11 +1,13 @@
 """Runs that are killed at any moment, and resumed, end in the bits of one that never was.
 
-For every algorithm, policy and codec that the schema knows: a new one is tested by being listed.
+For every algorithm, policy and codec that the schema knows, and for every optimizer at clients and
+at the server: a new one is tested by being listed.
 """
 
 import random
 import signal
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from tests.faults.forked import Forked
 from tests.faults.scene import Scene, bits
 from tests.fedctl.processes import ended, processes_of
 from tests.laws.test_state_laws import CODEC, SYNC
-from tests.names import ALGORITHMS, CODECS, POLICIES
+from tests.names import ALGORITHMS, CODECS, OPTIMIZERS, POLICIES, SERVERS
 from tests.products import sampled
 from trainer.config.errors import ConfigError
 from trainer.config.load import load
@@ -68,10 +70,33 @@ def there_is(algorithm: str, policy: str, codec: str) -> bool:
 def test_killed_anywhere(algorithm: str, policy: str, codec: str, tmp_path: Path) -> None:
     chosen = tree(algorithm, policy, codec)
     assert chosen is not None
+    killed_and_resumed(chosen, f"{algorithm} {policy} {codec}", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "optimizer,kept,server",
+    [
+        pytest.param(*case, marks=() if case == ("adamw", "keep", "yogi") else pytest.mark.faults)
+        for case in product(OPTIMIZERS, ["keep", "reset"], SERVERS)
+    ],
+)
+def test_killed_anywhere_with_any_optimizer(
+    optimizer: str, kept: str, server: str, tmp_path: Path
+) -> None:
+    chosen = tree("fedavg", "gwpf", "int8")
+    assert chosen is not None
+    momentum = {"momentum": 0.9} if optimizer == "sgd" else {}
+    chosen["optimizer"] = {"name": optimizer, "state": kept} | momentum
+    chosen["algorithm"] = {"server": {"name": server}}
+    killed_and_resumed(chosen, f"{optimizer} {kept} {server}", tmp_path)
+
+
+def killed_and_resumed(chosen: dict[str, Any], case: str, tmp_path: Path) -> None:
+    """Run it whole, and killed up to thrice: the results must be the same; `case` draws when."""
     whole, broken = prepared(tmp_path / "whole", chosen), prepared(tmp_path / "broken", chosen)
     group = Forked(whole, RANKS)
     assert group.wait() == [0, 0], group.output()
-    draws = random.Random(f"{algorithm} {policy} {codec}")
+    draws = random.Random(case)
     kills = 0
     for _ in range(draws.randint(1, MOST_KILLS)):
         kills += killed_somewhere(broken, draws)
