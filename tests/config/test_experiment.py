@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from fedctl.chart.schema import Values
 from fedctl.sweep.file import Sweep
 from trainer.config.errors import ConfigError
-from trainer.config.keys import settings
+from trainer.config.keys import sections, settings
+from trainer.config.learning import FedAvg
 from trainer.config.load import load, parse_set
+from trainer.config.optimizers import AdamW, ServerSGD, ServerYogi
 from trainer.config.schema import Experiment
 
 
@@ -89,6 +91,34 @@ MISTAKES = [
     (["schedule.phases.3.steps=1"], "schedule.phases.3.steps: schedule.phases has no item 3"),
     (["schedule.phases.0.epochs=1"], "schedule.phases.0: set either steps or epochs"),
     (["optimizer.nesterov=true"], "optimizer: nesterov needs momentum"),
+    (["optimizer.name=rmsprop"], "optimizer.name: 'rmsprop' is not one of 'sgd', 'adam', 'adamw'"),
+    (["optimizer.beta1=0.8"], "optimizer.beta1: unknown key; it belongs to optimizer.name=adam or"),
+    (["algorithm.server_lr=2"], "algorithm.server_lr: unknown key; did you mean algorithm.server."),
+    (
+        ["algorithm.server_momentum=0.9"],
+        "algorithm.server_momentum: unknown key; did you mean algorithm.server.momentum?",
+    ),
+    (
+        ["algorithm.server_nesterov=true"],
+        "algorithm.server_nesterov: unknown key; did you mean algorithm.server.nesterov?",
+    ),
+    (
+        ["algorithm.server.nesterov=true"],
+        "algorithm.server: nesterov needs momentum; set algorithm.server.momentum above 0",
+    ),
+    (
+        ["algorithm.server.name=sgdm"],
+        "algorithm.server.name: 'sgdm' is not one of 'sgd', 'adam', 'yogi', 'adagrad'",
+    ),
+    (
+        ["algorithm.server.tau=1"],
+        "algorithm.server.tau: unknown key; it belongs to algorithm.server.name=adam or "
+        "algorithm.server.name=yogi or algorithm.server.name=adagrad",
+    ),
+    (
+        ["algorithm.name=fedsgd", "algorithm.server.lr=2"],
+        "algorithm.server: unknown key; it belongs to algorithm.name=fedavg or ",
+    ),
     (
         ["sync.name=gwpf-released", "stragglers.unreachable=0.5"],
         "sync.name: gwpf-released has no rule for clients that sit out a round, and "
@@ -134,6 +164,21 @@ def test_a_mistake_is_one_line_with_the_users_key(sets, line):
         load({}, sets=sets)
     assert str(error.value).startswith(line)
     assert "\n" not in str(error.value)
+
+
+def test_another_optimizer_drops_the_settings_of_the_one_before(tmp_path):
+    """At the clients and, in a section of a section, at the server."""
+    (tmp_path / "base.yaml").write_text(
+        "optimizer: {lr: 0.3, momentum: 0.9}\n"
+        "algorithm: {weighting: uniform, server: {lr: 0.5, momentum: 0.9}}\n"
+    )
+    sets = ["optimizer.name=adamw", "optimizer.beta2=0.95", "algorithm.server.name=yogi"]
+    experiment, origins = load(tmp_path / "base.yaml", sets=sets)
+    assert experiment.optimizer == AdamW(beta2=0.95)
+    assert experiment.algorithm == FedAvg(weighting="uniform", server=ServerYogi())
+    assert origins["optimizer.beta2"] == "--set" and "algorithm.server.momentum" not in origins
+    kept, _ = load(tmp_path / "base.yaml", sets=["algorithm.server.lr=0.7"])
+    assert kept.algorithm.server == ServerSGD(lr=0.7, momentum=0.9)
 
 
 def test_files_that_cannot_be_read(tmp_path, presets):

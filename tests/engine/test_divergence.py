@@ -95,11 +95,15 @@ def test_the_model_that_a_run_starts_from():
         made.starts(0)
 
 
-@pytest.mark.parametrize("where", ["state", "buffers"])
+FEDSGD = {"algorithm": {"name": "fedsgd"}, "optimizer": {"name": "adam"}}  # its state has a count
+
+
+@pytest.mark.parametrize("where", ["velocity", "exp_avg", "buffers"])
 def test_the_rest_of_the_agreed_state(where):
-    tree = {"algorithm": {"server": {"momentum": 0.5}}}
+    tree = FEDSGD if where == "exp_avg" else {"algorithm": {"server": {"momentum": 0.5}}}
     made = Judge(jobs.with_norm(tree), 0)
-    vector = made.rank.server.buffers if where == "buffers" else made.rank.server.state["velocity"]
+    server = made.rank.server
+    vector = server.buffers if where == "buffers" else server.state[where]
     vector[0] = INFINITY
     made.rank.watch.begin(made.rank.loss.sum)
     made.rank.watch.close(made.rank.server)

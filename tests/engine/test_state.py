@@ -60,7 +60,9 @@ def test_any_optimizer_at_the_clients_and_at_the_server(optimizer, kept, server,
         "optimizer": {"name": optimizer, "state": kept} | LOCAL[optimizer],
         "algorithm": {"server": FEDOPT[server]} if server != "fedsgd" else {"name": "fedsgd"},
     }
-    for result in ranks(2).run(checkpoint_jobs.restored, tree("apf", "mean", **changes), str(tmp_path)):
+    for result in ranks(2).run(
+        checkpoint_jobs.restored, tree("apf", "mean", **changes), str(tmp_path)
+    ):
         assert result["differing"] == []
         assert bool(result["records"]) == (kept == "keep" and server != "fedsgd")
 

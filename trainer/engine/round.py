@@ -84,7 +84,7 @@ def _apply(rank: RankState, senders: Cohort, delivery: Delivery) -> None:
         parts.algorithm.apply(server, delivery.mean)
         if BUFFERS.name in delivery.mean:  # absent if clients keep their own
             server.buffers -= delivery.mean[BUFFERS.name]
-    if mask is not None:  # server momentum must not move coordinates that were not exchanged
+    if mask is not None:  # a momentum must not move coordinates that were not exchanged
         torch.where(mask, server.anchor, before, out=server.anchor)
     if before is not server.anchor:
         change = before.sub_(server.anchor)
