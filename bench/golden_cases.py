@@ -45,6 +45,9 @@ FEDGA, SCAFFOLD, FEDSGD = (ALGORITHMS[name] for name in ("fedga", "scaffold-2", 
 
 HALF = "participation=0.5"
 SERVER = "algorithm.server.momentum=0.9 algorithm.server.lr=0.5"
+ADAPTIVE = ("adam", "yogi", "adagrad")
+ADAM, ADAMW = (f"optimizer.name={name} optimizer.state" for name in ("adam", "adamw"))
+DILOCO = f"{ADAMW}=keep algorithm.server.lr=0.7 algorithm.server.momentum=0.9"
 MOMENTUM = "optimizer.momentum=0.9 optimizer.state"
 DECAY = "optimizer.weight_decay=0.05 optimizer.decay_norm_and_bias"
 WARMUP = (
@@ -69,6 +72,8 @@ OTHERS = {
     "server.nesterov": f"{SERVER} algorithm.server.nesterov=true",
     **{f"server.{name}": f"{SERVER} {POLICIES[name]}" for name in ("apf", "gwpf", "gaia")},
     "server.scaffold-2": f"{SCAFFOLD} {SERVER}",
+    **{f"server.{name}": f"algorithm.server.name={name}" for name in ADAPTIVE},
+    "server.adam-apf": f"algorithm.server.name=adam {APF}",
     "weighting.uniform": "algorithm.weighting=uniform",
     "weighting.uniform-fedsgd": f"{FEDSGD} algorithm.weighting=uniform",
     "momentum.keep": f"{MOMENTUM}=keep",
@@ -77,6 +82,12 @@ OTHERS = {
     "momentum.keep-half-gwpf": f"{MOMENTUM}=keep {HALF} {GWPF}",
     "momentum.keep-apf": f"{MOMENTUM}=keep {APF}",
     "momentum.fedsgd": f"{FEDSGD} {MOMENTUM}=keep",
+    "adam.reset": f"{ADAM}=reset",
+    "adam.keep-half-gwpf": f"{ADAM}=keep {HALF} {GWPF}",
+    "adam.scaffold-2": f"{SCAFFOLD} {ADAM}=keep",
+    "adam.fedsgd": f"{FEDSGD} optimizer.name=adam",
+    "adamw.weights": f"{ADAMW}=keep optimizer.decay_norm_and_bias=false",
+    "adamw.diloco": f"{DILOCO} algorithm.server.nesterov=true",
     "decay.all": f"{DECAY}=true",
     "decay.weights": f"{DECAY}=false",
     "decay.weights-fedsgd": f"{FEDSGD} {DECAY}=false",
@@ -143,6 +154,8 @@ OTHERS = {
     **{f"resumed.{name}": f"{RESUMED} {policy}" for name, policy in POLICIES.items()},
     "resumed.scaffold-2": f"{RESUMED} {SCAFFOLD} {HALF} {MOMENTUM}=keep",
     "resumed.server": f"{RESUMED} {SERVER} data.label_noise=0.3",
+    "resumed.diloco": f"{RESUMED} {DILOCO} {HALF}",
+    "resumed.yogi": f"{RESUMED} algorithm.server.name=yogi",
     "resumed.fedsgd": f"{RESUMED} {FEDSGD} {MOMENTUM}=keep",
     "resumed.random": f"{RESUMED} {RANDOM}=plus",
     "resumed.norm": f"{NORM} model.buffers=local checkpoint.every=2",
