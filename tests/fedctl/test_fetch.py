@@ -133,9 +133,12 @@ def test_where_nothing_is_left_that_is_said(api: PodServer, fedctl, there, objec
     [
         (
             {"state": {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}},
-            "cannot run: its image cannot be pulled: no such image",
+            "which reads the run folder, cannot run: its image cannot be pulled: no such image",
         ),
-        ({"state": {"terminated": {"exitCode": 1}}}, "cannot run: its container has ended"),
+        (
+            {"state": {"terminated": {"exitCode": 1}}},
+            "which reads the run folder, cannot run: its container has ended",
+        ),
     ],
 )
 def test_a_pod_that_cannot_run_is_removed_too(

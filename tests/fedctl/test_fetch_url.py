@@ -88,3 +88,18 @@ def test_what_is_wrong_with_the_store_is_told(
     got = fedctl("fetch", "digits", "--out", "mine")
     assert got.exit_code == 1
     assert f"{store.url('digits')}: access is denied" in got.stderr.replace("\n", " ")
+
+
+def test_nothing_is_said_of_a_claim_that_it_does_not_have(
+    api: PodServer, fedctl, store: Server
+) -> None:
+    def fail(obj: dict[str, Any]) -> None:
+        name = obj["spec"]["containers"][0]["name"]
+        status = {"name": name, "state": {"waiting": {"reason": "ErrImagePull"}}}
+        api.add(obj | {"status": {"phase": "Pending", "containerStatuses": [status]}})
+
+    api.on_create = fail
+    api.add(ended(store))
+    got = fedctl("fetch", "digits", "--out", "mine")
+    assert got.exit_code == 1 and "which reads the run folder, cannot run" in got.stderr
+    assert "claim" not in got.output
