@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fedctl.chart.schema import Values
 from fedctl.sweep.file import Sweep
 from trainer.config.errors import ConfigError
-from trainer.config.keys import sections, settings
+from trainer.config.keys import settings
 from trainer.config.learning import FedAvg
 from trainer.config.load import load, parse_set
 from trainer.config.optimizers import AdamW, ServerSGD, ServerYogi

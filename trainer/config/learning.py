@@ -98,7 +98,9 @@ class Server(Section):
         "samples", help="a client's weight in the mean: its number of samples, or 1"
     )
     server: ServerOptimizer = setting(
-        ServerSGD(), help="the server's optimizer, which steps along the clients' mean update"
+        ServerSGD(),
+        help="the server's optimizer, which steps along the clients' mean update",
+        fixed=True,
     )
 
 
