@@ -162,7 +162,9 @@ def train(
     patience = variables.rendezvous_seconds or experiment.cluster.start_timeout
     distributed.join(experiment.cluster, experiment.ranks, device, patience)
     try:
-        state = build(experiment, device, mirror.out)
+        first = resume and here.rank == 0
+        edges = checkpoint.edges(mirror.place) if first else ()
+        state = build(experiment, device, mirror.out, edges)
         done, reached = _begin(state, mirror, resume, allowed)
         recorder = _recorder(state, mirror.out, done, reached)
         ended: Ended = "failed"
@@ -206,7 +208,7 @@ def _begin(
     state: RankState, mirror: Mirror, resume: str | None, allowed: tuple[str, ...]
 ) -> tuple[int, Seal | None]:
     """Restore the run, or forget an earlier one; return the round, and how far the metrics went."""
-    place, first = mirror.place, state.parts.group.rank == 0
+    place, first = mirror.place, state.parts.world.rank == 0
     if not resume:
         if first:
             mirror.begin(state.experiment.canonical())
@@ -222,14 +224,14 @@ def _begin(
 
 
 def _recorder(state: RankState, out: Path, done: int, reached: Seal | None) -> Recorder:
-    experiment, group = state.experiment, state.parts.group
+    experiment, world = state.experiment, state.parts.world
     labels = {
         "run": experiment.name,
         "digest": experiment.digest(),
-        "rank": str(group.rank),
-        "ranks": str(group.size),
+        "rank": str(world.rank),
+        "ranks": str(world.size),
     }
-    return Recorder(out if group.rank == 0 else None, labels, done, experiment, reached)
+    return Recorder(out if world.rank == 0 else None, labels, done, experiment, reached)
 
 
 def _read(path: Path, variables: Pod) -> Experiment:

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import stat
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class Manifest:
 
     experiment: all settings; data: the fingerprint of the data set; metrics: how far metrics.jsonl
     had been written, None if there was none; files: of this folder, by relative path; versions: of
-    fedctl and torch.
+    fedctl and torch; edges: of a pipeline, the first layer of each stage, and their number.
     """
 
     round: int
@@ -55,10 +55,14 @@ class Manifest:
     metrics: Seal | None
     files: dict[str, Seal]
     versions: dict[str, str]
+    edges: list[int] = field(default_factory=list)
 
     def text(self) -> str:
         """Return the content of the file."""
-        line = json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True)
+        values = asdict(self)
+        if not self.edges:  # as in checkpoints from before there were pipelines
+            del values["edges"]
+        line = json.dumps({"format": FORMAT, **values}, sort_keys=True)
         return f"{line}\n{hashlib.sha256(line.encode()).hexdigest()}\n"
 
 
@@ -121,7 +125,7 @@ def read(checkpoint: Path) -> Manifest:
 def _typed(found: Manifest) -> Manifest:
     """Return a manifest whose values have the types they claim; raise ValueError otherwise."""
     seals = [*found.files.values(), *filter(None, [found.metrics])]
-    counts = [found.round, found.ranks, *(seal.bytes for seal in seals)]
+    counts = [found.round, found.ranks, *found.edges, *(seal.bytes for seal in seals)]
     texts = [found.data, *found.versions.values(), *(seal.sha256 for seal in seals)]
     whole = isinstance(found.experiment, dict) and all(isinstance(text, str) for text in texts)
     if not whole or any(type(count) is not int or count < 0 for count in counts):

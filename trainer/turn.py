@@ -26,11 +26,13 @@ class Server:
     number: int = 0  # the round, from 1
     lr: float = 0.0  # eta at the round's first step
     lr_scale: float = 1.0  # the schedule's factor in eta
+    total: Callable[[Tensor], Tensor] | None = None  # over the stages of a pipeline; None: no other
 
     def part(self, place: slice) -> "Server":
         """Return a fragment of the model, as views: changing it changes this object."""
         state = {name: v[place] if v.dim() else v for name, v in self.state.items()}
-        return Server(self.anchor[place], state, self.buffers, self.number, self.lr, self.lr_scale)
+        rates = self.number, self.lr, self.lr_scale
+        return Server(self.anchor[place], state, self.buffers, *rates, self.total)
 
 
 def alone(value: Tensor) -> Tensor:

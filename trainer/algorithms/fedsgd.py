@@ -47,4 +47,4 @@ class FedSGD(Algorithm):
         return {"grad": turn.work["sum"].div_(max(1, int(turn.work["samples"])))}
 
     def apply(self, server: Server, mean: Mapping[str, Tensor]) -> None:
-        self.optimizer.descend(server.anchor, mean["grad"], server.lr, server.state)
+        self.optimizer.descend(server.anchor, mean["grad"], server.lr, server.state, server.total)

@@ -3,6 +3,7 @@
 Learning rates are decided in trainer/engine/plan.py.
 """
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -47,17 +48,22 @@ class LocalOptimizer:
 
     def step(self, turn: Turn) -> None:
         """Take one step of the client's parameters along its latest gradient."""
-        self.descend(turn.params, turn.grads, turn.lr, self._held(turn), turn)
+        self.descend(turn.params, turn.grads, turn.lr, self._held(turn), turn.total)
 
     def descend(
-        self, x: Tensor, g: Tensor, lr: float, state: Memory, turn: Turn | None = None
+        self,
+        x: Tensor,
+        g: Tensor,
+        lr: float,
+        state: Memory,
+        total: Callable[[Tensor], Tensor] | None,
     ) -> None:
         """Take one step of x (P,) along -g (P,); g may be overwritten.
 
-        state: as `state` created it; turn: the client's, if the model is one of several stages.
+        state: as `state` created it; total: the sum over a pipeline's stages, None: no other.
         """
         if self.settings.clip_norm is not None:
-            clip(g, self.settings.clip_norm, turn)
+            clip(g, self.settings.clip_norm, total)
         if self.decay is not None and self.decoupled:
             x.addcmul_(x, self.decay, value=-lr)
         elif self.decay is not None:
@@ -72,9 +78,9 @@ class LocalOptimizer:
         return turn.memory if self.keeps else turn.work
 
 
-def clip(g: Tensor, most: float, turn: Turn | None = None) -> None:
-    """Scale g (P,) down to an L2 norm of at most `most`, over all stages of the model."""
+def clip(g: Tensor, most: float, total: Callable[[Tensor], Tensor] | None) -> None:
+    """Scale g (P,) down to an L2 norm of at most `most`, over all stages of the model (`total`)."""
     norm = torch.linalg.vector_norm(g)
-    if turn is not None:  # the squares of the stages' norms add up
-        norm = turn.total(norm.square().view(1)).sqrt()
+    if total is not None:  # the squares of the stages' norms add up
+        norm = total(norm.square().view(1)).sqrt()
     g.mul_((most / (norm + 1e-6)).clamp(max=1.0))

@@ -17,6 +17,7 @@ from trainer.config.fit import misfits
 from trainer.config.learning import Algorithm, FedAvg, Model
 from trainer.config.operation import Checkpoint, Cluster, Evaluation, Metrics
 from trainer.config.optimizers import SGD, Optimizer
+from trainer.config.parallel import Parallel
 from trainer.config.schedule import Schedule, Stragglers
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?")
@@ -94,6 +95,9 @@ class Experiment(Section):
     )
     checkpoint: Checkpoint = setting(Checkpoint(), help="saved state", learned=False)
     metrics: Metrics = setting(Metrics(), help="destinations of the metrics", learned=False)
+    parallel: Parallel = setting(
+        Parallel(), help="how a client's model is spread over ranks", learned=False
+    )
     cluster: Cluster = setting(Cluster(), help="the process group", learned=False)
 
     @field_validator("name")
@@ -105,12 +109,31 @@ class Experiment(Section):
             )
         return name
 
+    @property
+    def replicas(self) -> int:
+        """Copies of the model that train clients: ranks, or pipelines of ranks."""
+        return self.ranks // self.parallel.pipeline
+
+    @model_validator(mode="after")
+    def _ranks_are_whole_pipelines(self) -> "Experiment":
+        stages = self.parallel.pipeline
+        if self.ranks % stages:
+            least = max(1, self.replicas) * stages
+            raise ValueError(
+                f"ranks: {self.ranks} is no multiple of parallel.pipeline ({stages}), the ranks of "
+                f"one pipeline; set ranks to {least} or {least + stages}, or parallel.pipeline to 1"
+            )
+        return self
+
     @model_validator(mode="after")
     def _ranks_have_clients(self) -> "Experiment":
-        if self.ranks > self.clients:
+        if self.replicas > self.clients:
+            stages = self.parallel.pipeline
+            what = f"is {self.replicas} pipelines, " if stages > 1 else "is "
+            who = "rank" if stages == 1 else "pipeline"
             raise ValueError(
-                f"ranks: {self.ranks} is more than clients ({self.clients}), and every rank needs "
-                f"a client; set ranks to at most {self.clients}, or raise clients"
+                f"ranks: {self.ranks} {what}more than clients ({self.clients}), and every {who} "
+                f"needs a client; set ranks to at most {self.clients * stages}, or raise clients"
             )
         return self
 

@@ -4,12 +4,12 @@ The class that implements a choice is named at the choice itself (trainer/config
 path.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer.algorithms.algorithm import Algorithm
 from trainer.algorithms.optimizer import LocalOptimizer
@@ -22,8 +22,9 @@ from trainer.engine.cohort import Clients
 from trainer.engine.ledger import Ledger
 from trainer.engine.parts import Parts, RankState, refuse
 from trainer.engine.store import Store
-from trainer.exchange.books import Books
 from trainer.exchange.group import Group
+from trainer.exchange.mesh import Mesh
+from trainer.exchange.mesh import mesh as make_mesh
 from trainer.exchange.policies.policy import Policy
 from trainer.exchange.reductions.reduction import Reduction
 from trainer.exchange.transforms.error_feedback import ErrorFeedback
@@ -31,28 +32,32 @@ from trainer.exchange.transforms.transform import Transform
 from trainer.layout import Layout
 from trainer.models import weights
 from trainer.tasks.images import Images
+from trainer.tasks.task import Task
 from trainer.turn import Server
+from trainer.workers.cut import cut, seconds
 from trainer.workers.single import Single
+from trainer.workers.worker import Worker
 
 DOWNLOAD = timedelta(hours=6)  # time limit for rank 0 to download and load the data
 MEBIBYTE = 2**20
 
 
-def build(experiment: Experiment, device: torch.device, out: Path | None = None) -> RankState:
+def build(
+    experiment: Experiment,
+    device: torch.device,
+    out: Path | None = None,
+    edges: Sequence[int] = (),
+) -> RankState:
     """Load the data, create the model, assemble a rank; all ranks start from the same weights.
 
-    out: the run folder, for the records of clients beyond experiment.client_memory.
+    out: the run folder, for the records of clients beyond experiment.client_memory; edges: where
+    rank 0's checkpoint says that the model was cut into stages; empty: to be decided.
     """
-    group = Group(Books(), device)
-    task = _load_in_turn(experiment, group)
-    torch.manual_seed(experiment.seed)
-    model = task.model()
-    if experiment.model.weights is not None:
-        weights.load(model, experiment.model.weights)
-    worker = Single(model.to(device).train(), task, bf16=experiment.model.precision == "bf16")
+    mesh = make_mesh(device, experiment.parallel.pipeline, experiment.cluster.timeout)
+    group = mesh.group
+    task = _load_in_turn(experiment, mesh)
+    worker = _worker(experiment, task, mesh, edges)
     anchor = worker.params.clone()
-    if experiment.model.weights is not None and not group.all_equal(anchor, worker.buffers):
-        raise ConfigError("model.weights", "ranks read different files; give all the same file")
     algorithm = _algorithm(experiment, worker.layout, anchor)
     chain, policy = _selection(experiment, algorithm, len(anchor), device)
     code: Callable[..., Reduction] = resolve(experiment.codec.implementation)
@@ -65,7 +70,7 @@ def build(experiment: Experiment, device: torch.device, out: Path | None = None)
         chain=chain,
         reduction=code(experiment.codec, anchor.dtype, sparse=thin),
         once=code(experiment.codec, anchor.dtype, sparse=False),
-        group=group,
+        mesh=mesh,
     )
     refuse(parts)
     samples = task.split()
@@ -73,12 +78,17 @@ def build(experiment: Experiment, device: torch.device, out: Path | None = None)
     if experiment.placement == "fixed":
         owned = range(group.rank, experiment.clients, group.size)
     samples = task.hold(samples, owned)
-    folder = out and out / "clients" / f"rank-{group.rank}"
+    folder = out and out / "clients" / f"rank-{mesh.world.rank}"
     budget = experiment.client_memory
     return RankState(
         experiment=experiment,
         parts=parts,
-        server=Server(anchor, algorithm.server_state(anchor), worker.buffers.clone()),
+        server=Server(
+            anchor,
+            algorithm.server_state(anchor),
+            worker.buffers.clone(),
+            total=worker.total if mesh.pipelined else None,
+        ),
         clients=Clients(experiment, samples, algorithm.weight, group.size, task.home),
         store=Store(
             group,
@@ -87,8 +97,47 @@ def build(experiment: Experiment, device: torch.device, out: Path | None = None)
             empty=not parts.keep and experiment.model.buffers == "mean",
         ),
         clock=Clock(device),
-        ledger=Ledger(group),
+        ledger=Ledger(mesh),
     )
+
+
+def _worker(experiment: Experiment, task: Task, mesh: Mesh, edges: Sequence[int]) -> Worker:
+    """Create the whole model on the CPU, as every rank does, and the worker of this rank's part."""
+    torch.manual_seed(experiment.seed)
+    model = task.model()
+    if experiment.model.weights is not None:
+        weights.load(model, experiment.model.weights)
+        values = [t.detach().flatten() for t in model.state_dict().values() if t.numel()]
+        if not mesh.world.all_equal(*values):
+            raise ConfigError("model.weights", "ranks read different files; give all the same file")
+    bf16 = experiment.model.precision == "bf16"
+    if not mesh.pipelined:
+        return Single(model.to(mesh.world.device).train(), task, bf16=bf16)
+    settings = experiment.parallel
+    edges = _edges(experiment, task, model, mesh.world, edges)
+    kind: Callable[..., Worker] = resolve(settings.implementation)
+    return kind(model, edges, task, mesh.line, settings, bf16=bf16)
+
+
+def _edges(
+    experiment: Experiment, task: Task, model: nn.Module, world: Group, edges: Sequence[int]
+) -> list[int]:
+    """Return rank 0's cut of the model into stages: the checkpoint's, or a new one."""
+    settings = experiment.parallel
+    if not isinstance(model, nn.Sequential):
+        raise ConfigError(
+            "parallel.pipeline", f"{experiment.model.name} is no sequence of layers; set it to 1"
+        )
+    found = cut(model, settings)
+    if len(edges) == len(found) and edges[-1] == len(model):
+        found = list(edges)
+    elif settings.split == "cost" and world.rank == 0:
+        whole = experiment.schedule.batch_size or len(task.split()[0])
+        places = task.split()[0][: max(1, whole // settings.microbatches)]
+        ((x, _),) = task.batches([places], None, training=False)
+        found = cut(model, settings, seconds(model, task.inputs(x.to(world.device))))
+    told = [float(edge) * (world.rank == 0) for edge in found]
+    return [int(edge) for edge in world.sum_numbers(told, "control")]
 
 
 def _algorithm(experiment: Experiment, layout: Layout, anchor: Tensor) -> Algorithm:
@@ -123,15 +172,16 @@ def _selection(
     return tuple(chain), policy
 
 
-def _load_in_turn(experiment: Experiment, group: Group) -> Images:
+def _load_in_turn(experiment: Experiment, mesh: Mesh) -> Images:
     """Load the data on rank 0 first, since it may have to download what the others then find."""
+    world, group = mesh.world, mesh.group
 
     def loaded(*, download: bool) -> Images:
         return Images(experiment, group.device, group.rank, group.size, download=download)
 
-    if group.rank == 0:
+    if world.rank == 0:
         task = loaded(download=True)
-        group.barrier(DOWNLOAD)
+        world.barrier(DOWNLOAD)
         return task
-    group.barrier(DOWNLOAD)
+    world.barrier(DOWNLOAD)
     return loaded(download=False)

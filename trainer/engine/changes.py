@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from trainer import manifest
 from trainer.config.errors import ConfigError, EnvironmentFault
 from trainer.config.load import validate
 from trainer.config.schema import covers
@@ -38,9 +39,9 @@ def refuse(rank: RankState, content: Manifest, allowed: tuple[str, ...]) -> None
             f"{rank.experiment.rounds} is less than the {content.round} that the run has done; "
             "set it to at least that",
         )
-    group = rank.parts.group
-    other_data = group.rank == 0 and content.data != rank.parts.task.fingerprint
-    if any(group.sum_numbers([float(other_data)], "control")) and "data" not in allowed:
+    world = rank.parts.world
+    other_data = world.rank == 0 and content.data != rank.parts.task.fingerprint
+    if any(world.sum_numbers([float(other_data)], "control")) and "data" not in allowed:
         raise ConfigError(
             "data",
             "the samples are not those that the run began with; give the same data, or resume with "
@@ -48,16 +49,29 @@ def refuse(rank: RankState, content: Manifest, allowed: tuple[str, ...]) -> None
         )
 
 
+def refuse_other_stages(rank: RankState, content: Manifest) -> None:
+    """Raise a ConfigError, on every rank, if the model is cut into other stages than then."""
+    then, now = content.edges, list(rank.parts.worker.edges)
+    if then != now:
+        stages = max(1, len(then) - 1)
+        raise ConfigError(
+            "parallel.pipeline",
+            f"the checkpoint has the state of {stages} {'stages' if stages > 1 else 'stage'}, and "
+            f"the run now has {max(1, len(now) - 1)}; resume with parallel as it was, or start a "
+            f"new run from its model (model.weights=.../{manifest.MODEL})",
+        )
+
+
 def fitting(rank: RankState, path: Path) -> state_file.Tensors:
     """Read the model; raise a ConfigError if other samples have given this run a different one."""
     saved, own = state_file.read_tensors(path), rank.parts.worker.tensors()
     there, here = ({k: tuple(t.shape) for k, t in side.items()} for side in (saved, own))
-    for name in sorted({*there, *here}):
-        if there.get(name) != here.get(name):
+    for name in here:  # of a pipeline, this rank's stages; the file has all
+        if there.get(name) != here[name]:
             raise ConfigError(
                 "data",
                 f"the saved model does not fit these samples: its {name} is {there.get(name)}, and "
-                f"would be {here.get(name)}; give samples and classes of the same form, or start "
+                f"would be {here[name]}; give samples and classes of the same form, or start "
                 "a new run",
             )
     return saved

@@ -24,7 +24,7 @@ from trainer.manifest import METRICS, Damaged, Manifest, Seal
 from trainer.storage.place import CLIENTS, Place
 
 AGREED = "agreed.safetensors"
-RECORD = re.compile(rf"{CLIENTS}/([0-9]{{1,7}})\.safetensors")  # of a client
+RECORD = re.compile(rf"{CLIENTS}/([0-9]{{1,7}})(\.stage-[0-9]+)?\.safetensors")  # of a client
 
 
 def save(rank: RankState, number: int, place: Place, metrics: Seal | None = None) -> None:
@@ -32,57 +32,66 @@ def save(rank: RankState, number: int, place: Place, metrics: Seal | None = None
 
     metrics: how far rank 0 has written metrics.jsonl.
     """
-    group = rank.parts.group
+    world = rank.parts.world
     rank.check_agreement()
-    if group.rank == 0:
+    if world.rank == 0:
         place.begin(number)
-    group.barrier()
-    folder = place.workspace(group.rank)
+    world.barrier()
+    folder = place.workspace(world.rank)
     try:
         names = _write(rank, folder)
         place.deliver(number, names)
         tables = _tables(rank, place, folder, names)
-        if group.rank == 0:
+        if world.rank == 0:
             _complete(rank, number, place, folder, tables, metrics)
     except FileNotFoundError as error:
         # Rank 0 has failed, and removed the folder for others to have room: it says why.
-        if group.rank and place.shared and folder.parent.exists() and not folder.exists():
+        if world.rank and place.shared and folder.parent.exists() and not folder.exists():
             raise PeerLost("lost another rank: rank 0 gave this checkpoint up") from error
         raise
     finally:
-        place.leave(group.rank)  # also if another rank has failed: it may be for want of room
-    group.barrier()
+        place.leave(world.rank)  # also if another rank has failed: it may be for want of room
+    world.barrier()
 
 
 def _write(rank: RankState, folder: Path) -> list[str]:
     """Write this rank's files, and return their names."""
-    names = [f"rank-{rank.parts.group.rank}.safetensors"]
+    names = [f"rank-{rank.parts.world.rank}.safetensors"]
     state_file.write(folder / names[0], state.own(rank))
-    if rank.parts.group.rank == 0:
-        names += [manifest.MODEL, AGREED]
+    if rank.parts.group.rank == 0:  # one replica is enough
+        names.append(_of_stage(rank, AGREED))
+        state_file.write(folder / names[-1], state.agreed(rank))
         rank.parts.worker.enter(rank.server.anchor, rank.server.buffers)
-        state_file.write_tensors(folder / manifest.MODEL, dict(rank.parts.worker.tensors()))
-        state_file.write(folder / AGREED, state.agreed(rank))
+        model = state.whole_tensors(rank)
+        if rank.parts.world.rank == 0:
+            names.append(manifest.MODEL)
+            state_file.write_tensors(folder / manifest.MODEL, dict(model))
     for client in rank.store.clients:
-        names.append(_record(client))
+        names.append(_record(rank, client))
         rank.store.write(client, folder / names[-1])
     return names
 
 
-def _record(client: int) -> str:
-    return f"{CLIENTS}/{client}.safetensors"
+def _record(rank: RankState, client: int) -> str:
+    return _of_stage(rank, f"{CLIENTS}/{client}.safetensors")
+
+
+def _of_stage(rank: RankState, name: str) -> str:
+    """Return the name of a file that each stage of a pipeline has one of."""
+    stage, (stem, _, kind) = rank.parts.line.rank, name.rpartition(".")
+    return f"{stem}.stage-{stage}.{kind}" if rank.parts.mesh.pipelined else name
 
 
 def _tables(rank: RankState, place: Place, folder: Path, names: Iterable[str]) -> list[str]:
     """Return on rank 0 what each rank has written, as JSON; on the others nothing."""
-    group = rank.parts.group
+    world = rank.parts.world
     table = as_json({name: asdict(manifest.seal(folder / name)) for name in names})
     if not place.shared:
-        return [text.decode() for text in group.to_first(table.encode(), "control")]
-    paths = [folder / f"rank-{other}.json" for other in range(group.size)]
-    paths[group.rank].write_text(table)
-    group.barrier()
-    if group.rank:
+        return [text.decode() for text in world.to_first(table.encode(), "control")]
+    paths = [folder / f"rank-{other}.json" for other in range(world.size)]
+    paths[world.rank].write_text(table)
+    world.barrier()
+    if world.rank:
         return []
     tables = [path.read_text() for path in paths]
     for path in paths:
@@ -104,12 +113,13 @@ def _complete(
         files |= {name: Seal(**seal) for name, seal in json.loads(table).items()}
     content = Manifest(
         round=number,
-        ranks=rank.parts.group.size,
+        ranks=rank.parts.world.size,
         experiment=rank.experiment.model_dump(mode="json"),
         data=rank.parts.task.fingerprint,
         metrics=metrics,
         files=files,
         versions={"fedctl": pod.version(), "torch": torch.__version__},
+        edges=list(rank.parts.worker.edges),
     )
     state_file.write_text(folder / manifest.NAME, content.text())
     finished, lasting = place.finish(number, files), plan.boundaries(rank.experiment)
@@ -134,9 +144,9 @@ def restore(
     changed, settings by key, and "data". Returns the round, 0 if there is no checkpoint, and how
     far metrics.jsonl had been written.
     """
-    group = rank.parts.group
+    world = rank.parts.world
     passed: list[int] = []
-    numbers = [] if group.rank else place.numbers()
+    numbers = [] if world.rank else place.numbers()
     while number := int(_from_first(rank, max(numbers, default=0))):
         numbers = [other for other in numbers if other < number]
         content, checkpoint, problem = _examined(rank, place, number, metrics, allowed)
@@ -145,8 +155,8 @@ def restore(
             assert content is not None
             changes.refuse(rank, content, allowed)
             _load(rank, place, checkpoint, content)
-            place.leave(group.rank)
-            if group.rank == 0:
+            place.leave(world.rank)
+            if world.rank == 0:
                 for other in passed:
                     place.set_aside(other)
             return number, None if "metrics" in allowed else content.metrics
@@ -166,20 +176,30 @@ def restore(
 
 def _from_first(rank: RankState, value: float) -> float:
     """Return rank 0's number on every rank."""
-    group = rank.parts.group
-    return group.sum_numbers([value if group.rank == 0 else 0.0], "control")[0]
+    world = rank.parts.world
+    return world.sum_numbers([value if world.rank == 0 else 0.0], "control")[0]
 
 
 def _of_all(rank: RankState, flag: bool) -> list[bool]:
     """Return every rank's flag."""
-    group = rank.parts.group
-    flags = [float(flag and at == group.rank) for at in range(group.size)]
-    return [bool(value) for value in group.sum_numbers(flags, "control")]
+    world = rank.parts.world
+    flags = [float(flag and at == world.rank) for at in range(world.size)]
+    return [bool(value) for value in world.sum_numbers(flags, "control")]
+
+
+def edges(where: Place) -> list[int]:
+    """Return on rank 0 how the newest checkpoint's model is cut into stages; empty: it is not."""
+    for number in where.numbers():
+        try:
+            return manifest.read(where.opened(number)).edges
+        except Damaged:
+            continue
+    return []
 
 
 def _mine(rank: RankState, content: Manifest) -> list[int]:
     """Return the ranks of then whose state this rank takes over: its own, and those now missing."""
-    return list(range(rank.parts.group.rank, content.ranks, rank.parts.group.size))
+    return list(range(rank.parts.world.rank, content.ranks, rank.parts.world.size))
 
 
 def _examined(
@@ -193,13 +213,14 @@ def _examined(
     checkpoint = place.opened(number)
     try:
         content = manifest.read(checkpoint)
-        names = [manifest.MODEL, AGREED]
+        changes.refuse_other_stages(rank, content)
+        names = [manifest.MODEL, _of_stage(rank, AGREED)]
         names += [f"rank-{at}.safetensors" for at in _mine(rank, content)]
         names += [name for name in content.files if _is_for(rank, name)]
         place.bring(number, names)
         for name in names:
             manifest.check(checkpoint / name, content.files.get(name), name)
-        if rank.parts.group.rank == 0 and metrics and content.metrics and "metrics" not in allowed:
+        if rank.parts.world.rank == 0 and metrics and content.metrics and "metrics" not in allowed:
             manifest.begins_with(metrics, content.metrics)
     except Damaged as error:
         return None, checkpoint, str(error)
@@ -214,8 +235,10 @@ def _examined(
 
 def _is_for(rank: RankState, name: str) -> bool:
     """Return whether this rank checks a file: each record is checked by one rank."""
-    found, group = RECORD.fullmatch(name), rank.parts.group
-    return found is not None and int(found[1]) % group.size == group.rank
+    found = RECORD.fullmatch(name)
+    if found is None or name != _record(rank, int(found[1])):
+        return False
+    return int(found[1]) % rank.parts.group.size == rank.parts.group.rank
 
 
 def _load(rank: RankState, place: Place, checkpoint: Path, content: Manifest) -> None:
@@ -223,14 +246,14 @@ def _load(rank: RankState, place: Place, checkpoint: Path, content: Manifest) ->
     rank.parts.worker.load_tensors(changes.fitting(rank, checkpoint / manifest.MODEL))
     server.anchor.copy_(rank.parts.worker.params)
     server.buffers.copy_(rank.parts.worker.buffers)
-    state.load_agreed(rank, state_file.read(checkpoint / AGREED, device))
+    state.load_agreed(rank, state_file.read(checkpoint / _of_stage(rank, AGREED), device))
     paths = [checkpoint / f"rank-{at}.safetensors" for at in _mine(rank, content)]
     state.load_own(rank, [state_file.read(path, device) for path in paths])
-    kept = [client for client in rank.store.home if _record(client) in content.files]
+    kept = [client for client in rank.store.home if _record(rank, client) in content.files]
     mine = [client for client in kept if rank.store.home[client] == rank.parts.group.rank]
-    place.bring(content.round, map(_record, mine))
+    place.bring(content.round, (_record(rank, client) for client in mine))
     for client in mine:
-        name = _record(client)
+        name = _record(rank, client)
         if not place.shared:  # another rank checked its own download, not this one
             _check_again(checkpoint / name, content.files[name], place)
         rank.store.read(client, checkpoint / name)

@@ -60,14 +60,14 @@ class Judge:
 
     def saves(self, number: int) -> None:
         """Check the final model, which is in the network, with the statistics to be saved."""
-        if tensor := first_not_finite(self.rank.parts.worker.tensors()):
+        if tensor := self._told(first_not_finite(self.rank.parts.worker.tensors())):
             self._diverged(number, f"tensor {tensor} of the final model")
 
     def _diverged(self, number: int, what: str) -> None:
         experiment = self.rank.experiment
         found = f"diverged in round {number}: {what} is not finite"
         if experiment.divergence == "warn":
-            if self.rank.parts.group.rank == 0:
+            if self.rank.parts.world.rank == 0:
                 log.warning("%s; divergence=warn continues", found)
             return
         kept = ""
@@ -80,12 +80,12 @@ class Judge:
 
     def _found(self) -> str | None:
         """Return what the ranks found in the round, the same on every rank."""
-        group, mine = self.rank.parts.group, self.rank.watch.client
-        told = [0.0] * (2 * group.size)
+        world, mine = self.rank.parts.world, self.rank.watch.client
+        told = [0.0] * (2 * world.size)
         if mine is not None:
             client, what = mine
-            told[2 * group.rank], told[2 * group.rank + 1] = client, 1 + what
-        told = group.sum_numbers(told, "control")
+            told[2 * world.rank], told[2 * world.rank + 1] = client, 1 + what
+        told = world.sum_numbers(told, "control")
         clients = [
             (int(client), int(what) - 1)
             for client, what in zip(told[::2], told[1::2], strict=True)
@@ -97,7 +97,15 @@ class Judge:
         return self._tensor()
 
     def _tensor(self) -> str | None:
-        """Return the first tensor of the agreed state that is not finite."""
+        """Return the first tensor of the agreed state that is not finite, on any stage."""
+        return self._told(self._own_tensor())
+
+    def _told(self, name: str | None) -> str | None:
+        """Return the name that the first stage with one has found."""
+        told = self.rank.parts.line.to_all((name or "").encode(), "control")
+        return next((text.decode() for text in told if text), None)
+
+    def _own_tensor(self) -> str | None:
         worker, server = self.rank.parts.worker, self.rank.server
         if name := first_not_finite(worker.layout.views(server.anchor)):
             return f"tensor {name} of the agreed model"

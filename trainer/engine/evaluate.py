@@ -71,7 +71,7 @@ def estimate_buffers(rank: RankState) -> None:
     """
     batches = rank.experiment.evaluation.bn_batches
     worker, group = rank.parts.worker, rank.parts.group
-    if not batches or not len(worker.buffers):
+    if not batches or not worker.whole.buffers:
         return
     passes = max(1, batches // group.size)
     draws = stream(rank.experiment.seed, Purpose.ESTIMATE, group.rank, rank.server.number)

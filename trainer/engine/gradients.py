@@ -85,4 +85,7 @@ def _alignment(rank: RankState, cohort: Cohort, own: dict[int, Tensor], mean: Te
     # not far ** 2, which is an error where the product is infinite
     variance = sum(m.weight * far[m.client] * far[m.client] for m in cohort.at(group.rank))
     (variance,) = group.sum_numbers([variance], "evaluation")
-    return Alignment(variance, float(mean.norm()))
+    # over the model's stages, squares of norms add up
+    parts = [variance, float(mean.norm()) ** 2]
+    variance, square = rank.parts.line.sum_numbers(parts, "evaluation")
+    return Alignment(variance, square**0.5)

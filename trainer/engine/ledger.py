@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from trainer.exchange.books import none
-from trainer.exchange.group import Group
+from trainer.exchange.mesh import Mesh
 from trainer.exchange.message import Cohort, Participant
-from trainer.metrics.catalog import TRAFFIC, Row
+from trainer.metrics.catalog import Row
 
 FLOAT32 = 4  # bytes of a value in the dense equivalent
 
@@ -53,12 +53,13 @@ class Tally:
 class Ledger:
     """Totals since the start of the run.
 
-    tally: over all ranks; own: of this rank. By rank: samples, and idle, the seconds by which a
-    rank's rounds were shorter than the longest rank's. federated: simulated parallel time, the
-    seconds of training if a round's clients had run side by side.
+    tally: over all ranks; own: of this rank. By rank, or by pipeline of ranks: samples, and idle,
+    the seconds by which its rounds were shorter than the longest one's. federated: simulated
+    parallel time, the seconds of training if a round's clients had run side by side. waited: in the
+    last round, the share of the gradients' time in which a rank did not compute.
     """
 
-    group: Group
+    mesh: Mesh
     tally: Tally = field(default_factory=Tally)
     own: Tally = field(default_factory=Tally)
     formed: int = 0
@@ -71,15 +72,19 @@ class Ledger:
     wrong: bool = False  # whether this rank did, in the round that is not settled yet
     busy: float = 0.0  # this rank's seconds in the round that is not settled yet
     slowest: float = 0.0  # in that round, the longest turn of a client plus the server's step
+    computing: float = 0.0  # and this rank's own seconds of its gradients
+    passing: float = 0.0  # of so many, in which the other ranks of its pipeline computed as well
+    waited: float | None = None  # mean over all ranks; None: there are no pipelines
+    own_waited: float | None = None  # of this rank
 
     def __post_init__(self) -> None:
-        self.rank_samples = self.rank_samples or [0] * self.group.size
-        self.idle = self.idle or [0.0] * self.group.size
+        self.rank_samples = self.rank_samples or [0] * self.mesh.group.size
+        self.idle = self.idle or [0.0] * self.mesh.group.size
 
     def round(self, cohort: Cohort, parameters: int, messages: int) -> None:
         """Count a round of `cohort`, as Tally.add does."""
         self.tally.add(cohort.members, parameters, messages)
-        self.own.add(cohort.at(self.group.rank), parameters, messages)
+        self.own.add(cohort.at(self.mesh.group.rank), parameters, messages)
         for member in cohort.members:
             self.rank_samples[member.rank] += member.samples
 
@@ -88,29 +93,47 @@ class Ledger:
         self.busy = sum(turns)
         self.slowest = max(turns, default=0.0) + server
 
+    def passes(self, computing: float, passing: float) -> None:
+        """Record the seconds of a round's gradients in a pipeline: this rank's own, and all."""
+        self.computing, self.passing = computing, passing
+
     def settle(self, numbers: Sequence[float] = ()) -> list[float]:
         """Add up the books of all ranks, and `numbers`; return the sums of the latter.
 
         Every rank calls it once a round. It is one collective, whose bytes are counted first, so
         that they are part of the sums.
         """
-        books, size, rank = self.group.books, self.group.size, self.group.rank
+        world, books = self.mesh.world, self.mesh.world.books
+        size, rank = self.mesh.group.size, self.mesh.group.rank
         times = [0.0] * (2 * size)
-        times[rank], times[size + rank] = self.busy, self.slowest
-        kinds = len(TRAFFIC)
-        self.group.count_ring({"control": 8 * (len(numbers) + 2 * kinds + 2 + len(times))})
-        counts = [*books.payload.values(), *books.wire.values(), books.formed, self.wrong]
-        sums = self.group.sum_numbers([*numbers, *counts, *times], None)
-        counts = [round(count) for count in sums[len(numbers) : -2 * size]]
-        self.payload = dict(zip(TRAFFIC, counts[:kinds], strict=True))
-        self.wire = dict(zip(TRAFFIC, counts[kinds : 2 * kinds], strict=True))
+        formed = 0
+        if self.mesh.line.rank == 0:  # the first stage speaks for its pipeline
+            times[rank], times[size + rank] = self.busy, self.slowest
+            formed = books.formed
+        passes = [self.computing, self.passing] if self.mesh.pipelined else []
+        length = len(books.payload) + len(books.wire) + 2
+        world.count_ring({"control": 8 * (len(numbers) + len(passes) + length + len(times))})
+        counts = [*books.payload.values(), *books.wire.values(), formed, self.wrong]
+        sums = world.sum_numbers([*numbers, *passes, *counts, *times], None)
+        counts = [round(count) for count in sums[-2 * size - length : -2 * size]]
+        kinds = len(books.payload)
+        self.payload = dict(zip(books.payload, counts[:kinds], strict=True))
+        self.wire = dict(zip(books.wire, counts[kinds:-2], strict=True))
         self.formed, self.found = counts[-2:]
+        self._wait(sums[len(numbers) : len(numbers) + len(passes)])
         busy, slowest = sums[-2 * size : -size], sums[-size:]
         self.idle = [idle + max(busy) - own for idle, own in zip(self.idle, busy, strict=True)]
         self.federated += max(slowest)
         self.busy = self.slowest = 0.0
         self.wrong = False
         return sums[: len(numbers)]
+
+    def _wait(self, passes: Sequence[float]) -> None:
+        """Note the idle share from the sums over all ranks, and that of this rank."""
+        if passes and passes[1] and self.passing:
+            self.waited = 1 - passes[0] / passes[1]
+            self.own_waited = 1 - self.computing / self.passing
+        self.computing = self.passing = 0.0
 
     def fill(self, row: Row) -> None:
         """Write the totals of the run into a row, as of the last `settle`."""
@@ -120,15 +143,17 @@ class Ledger:
         row.payload_bytes_total, row.wire_bytes_total = dict(self.payload), dict(self.wire)
         row.rank_samples_total = {str(rank): n for rank, n in enumerate(self.rank_samples)}
         row.rank_idle_seconds_total = {str(rank): s for rank, s in enumerate(self.idle)}
+        row.pipeline_idle_ratio = self.waited
 
     def fill_own(self, row: Row) -> None:
         """Write the counts of this rank alone into a row."""
-        rank, books = self.group.rank, self.group.books
+        rank, books = self.mesh.group.rank, self.mesh.world.books
         self.own.fill(row)
         row.messages_formed_total = books.formed
         row.payload_bytes_total, row.wire_bytes_total = dict(books.payload), dict(books.wire)
         row.rank_samples_total = {str(rank): self.rank_samples[rank]}
         row.rank_idle_seconds_total = {str(rank): self.idle[rank]}
+        row.pipeline_idle_ratio = self.own_waited
 
     def state(self) -> dict[str, Any]:
         """Return the part of a checkpoint that is the same on all ranks; `own` is this rank's."""

@@ -4,12 +4,14 @@ What happens within a round is in round.py.
 """
 
 import signal
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from math import isfinite
 from pathlib import Path
 
 from safetensors.torch import save
+from torch import Tensor
 
 from trainer import manifest
 from trainer.engine import checkpoint, plan
@@ -20,6 +22,7 @@ from trainer.engine.mirror import Mirror
 from trainer.engine.parts import RankState
 from trainer.engine.pod import Deadline
 from trainer.engine.round import RoundResult, run_round
+from trainer.engine.state import whole_tensors
 from trainer.engine.status import Status, final, log
 from trainer.exchange.message import Places
 from trainer.files import write_atomically
@@ -58,9 +61,10 @@ class Loop:
         experiment = self.rank.experiment
         self.judge.starts(self.done)
         patience = timedelta(seconds=experiment.cluster.start_timeout)
-        self.rank.parts.group.barrier(patience)  # else round 1 includes the others' loading of data
+        self.rank.parts.world.barrier(patience)  # else round 1 includes the others' loading of data
         if experiment.evaluation.at_start and not self.done:
-            untrained = RoundResult(Places(len(self.rank.server.anchor)))
+            places = Places(len(self.rank.server.anchor))
+            untrained = RoundResult(places, self.rank.parts.worker.whole.parameters)
             result = evaluate(self.rank)
             self._record(self._row(untrained, result), result)
             self.judge.passes(0, result)
@@ -104,14 +108,14 @@ class Loop:
             self.mirror.metrics()
             checkpoint.save(self.rank, self.done, self.mirror.place, reached)
             self.judge.saved = self.done
-        elif self.rank.parts.group.rank == 0:
+        elif self.rank.parts.world.rank == 0:
             log.warning("no checkpoint of round %d, which is not finite", self.done)
         self._report()
         self.mirror.logs()
 
     def _report(self) -> None:
         """Write this rank's progress, and how evenly it was loaded, to its status record."""
-        ledger, rank = self.rank.ledger, self.rank.parts.group.rank
+        ledger, rank = self.rank.ledger, self.rank.parts.group.rank  # a pipeline's trains together
         own, all_ranks = ledger.rank_samples[rank], sum(ledger.rank_samples)
         self.status.write(
             round=self.done,
@@ -142,23 +146,25 @@ class Loop:
         rank.check_agreement()
         load_agreed(rank)  # on every rank, since it may have to average the clients' buffers
         estimate_buffers(rank)
-        if group.rank == 0:
-            self.recorder.reached()  # the final row is on the disk before the model that needs it
-            save_model(rank, self.mirror.out / manifest.MODEL)
-            self.mirror.result()
+        if group.rank == 0:  # one replica is enough
+            model = whole_tensors(rank)
+            if rank.parts.line.rank == 0:
+                self.recorder.reached()  # the final row is on the disk before the model
+                save_model(model, self.mirror.out / manifest.MODEL)
+                self.mirror.result()
         rank.store.close()
-        group.barrier()
+        rank.parts.world.barrier()
 
     def _row(self, outcome: RoundResult, result: Result | None) -> Row:
         """Return the metrics of the round over all ranks (phases: this rank's)."""
-        places = outcome.places
+        size = self.rank.parts.worker.whole.parameters
         row = Row(
             round=self.done,
-            frozen_parameters_ratio=1 - places.count / places.size,
-            labelled_frozen_ratio=outcome.labelled / places.size,
+            frozen_parameters_ratio=1 - outcome.sent / size,
+            labelled_frozen_ratio=outcome.labelled / size,
             thawed_parameters=outcome.thawed,
             clients_sampled=outcome.clients,
-            parameters=places.size,
+            parameters=size,
         )
         if outcome.alignment is not None:
             variance, norm = outcome.alignment.variance, outcome.alignment.norm
@@ -178,12 +184,14 @@ class Loop:
             if result.train_loss is not None:
                 row.train_loss = result.train_loss
         rank.ledger.fill(row)
+        if rank.parts.mesh.pipelined:
+            row.pipeline_ideal_idle_ratio = rank.experiment.parallel.idle
 
     def _record(self, row: Row, result: Result | None) -> None:
         own = Row(round=row.round, device_memory_bytes=held_bytes(self.rank.clock.device))
         self.rank.ledger.fill_own(own)
         self.recorder.record(row, own)
-        if result and self.rank.parts.group.rank == 0:
+        if result and self.rank.parts.world.rank == 0:
             ledger = self.rank.ledger
             sent, dense = uploaded(ledger.payload), ledger.tally.dense
             log.info(
@@ -200,10 +208,10 @@ class Loop:
             )
 
 
-def save_model(rank: RankState, path: Path) -> None:
-    """Save the network as it is loaded, as safetensors, with its own names."""
+def save_model(model: Mapping[str, Tensor], path: Path) -> None:
+    """Save a network's tensors as safetensors, with their own names."""
     tensors = {
         name: tensor.detach().cpu().clone()  # not a view of the flat vector: one storage each
-        for name, tensor in rank.parts.worker.tensors().items()
+        for name, tensor in model.items()
     }
     write_atomically(path, save(tensors))

@@ -173,7 +173,8 @@ class Outbox:
 
     def _stay_silent(self, message: Message) -> None:
         """Count the one byte by which a client reports that it sends nothing."""
-        self.parts.group.books.upload({"control": 1})
+        if self.parts.line.rank == 0:  # one of a model's stages reports it
+            self.parts.group.books.upload({"control": 1})
         if self.report:
             nothing = {v.name: torch.zeros_like(message.vectors[v.name]) for v in self.vectors}
             self._delivered(message, nothing)

@@ -18,6 +18,7 @@ from trainer.engine.status import log
 from trainer.engine.store import Store
 from trainer.engine.watch import Watch
 from trainer.exchange.group import Group
+from trainer.exchange.mesh import Mesh
 from trainer.exchange.message import BUFFERS, Vector
 from trainer.exchange.policies.policy import Policy
 from trainer.exchange.reductions.reduction import Reduction
@@ -38,7 +39,22 @@ class Parts:
     chain: tuple[Transform, ...]
     reduction: Reduction
     once: Reduction  # for full gradients, which are exchanged before clients train
-    group: Group
+    mesh: Mesh
+
+    @property
+    def group(self) -> Group:
+        """The ranks that exchange what clients send: those with this rank's part of the model."""
+        return self.mesh.group
+
+    @property
+    def world(self) -> Group:
+        """All ranks, which must agree on when a run ends and on what a checkpoint is."""
+        return self.mesh.world
+
+    @property
+    def line(self) -> Group:
+        """The ranks that hold one model together: this one alone, or the stages of its pipeline."""
+        return self.mesh.line
 
     @property
     def keep(self) -> bool:
@@ -49,13 +65,19 @@ class Parts:
 
 @dataclass
 class Loss:
-    """The training loss of this rank's samples since the last evaluation."""
+    """The training loss of this rank's samples since the last evaluation.
+
+    known: whether it is known on this rank, which in a pipeline the last stage is.
+    """
 
     sum: Tensor  # (), on the device, so that adding to it does not wait
     samples: int = 0
+    known: bool = True
 
     def add(self, mean: Tensor, samples: int) -> None:
         """Add a batch's mean loss over so many samples."""
+        if not self.known:
+            return
         self.sum.add_(mean, alpha=samples)
         self.samples += samples
 
@@ -87,7 +109,7 @@ class RankState:
     watch: Watch = field(default_factory=Watch)
 
     def __post_init__(self) -> None:
-        self.loss = Loss(self.server.anchor.new_zeros(()))
+        self.loss = Loss(self.server.anchor.new_zeros(()), known=self.parts.worker.scores)
 
     def notice(self, text: str) -> None:
         """Have a person told, by the log and by the status record."""

@@ -18,18 +18,19 @@ from trainer.exchange.message import BUFFERS, Cohort, Delivery, Places
 
 @dataclass(frozen=True)
 class RoundResult:
-    """The result of a round; labelled: how many parameters the policy called frozen in it."""
+    """The result of a round, places being those of this rank's part of the model.
+
+    Of the whole model: sent, how many of its parameters were exchanged, labelled, how many the
+    policy called frozen, and thawed, how many of these were exchanged.
+    """
 
     places: Places
+    sent: int
     labelled: int = 0
+    thawed: int = 0
     clients: int = 0
     stop: bool = False  # whether any rank was asked to stop
     alignment: Alignment | None = None  # None: not measured
-
-    @property
-    def thawed(self) -> int:
-        """Number of parameters that the policy calls frozen but that were exchanged."""
-        return max(0, self.places.count - (self.places.size - self.labelled))
 
 
 def run_round(
@@ -59,9 +60,26 @@ def run_round(
         _apply(rank, senders, delivery)
         rank.watch.close(rank.server)
     _end(rank, cohort)
-    return RoundResult(
-        delivery.places, labelled, len(cohort.members), delivery.stop, gradients.alignment
-    )
+    return _result(rank, labelled, cohort, delivery, gradients.alignment)
+
+
+def _result(
+    rank: RankState,
+    labelled: int,
+    cohort: Cohort,
+    delivery: Delivery,
+    alignment: Alignment | None,
+) -> RoundResult:
+    """Add up what concerns the whole model, over its stages.
+
+    A delivery says whether any rank of the same stage was asked to stop, so the line says whether
+    any rank at all was: it has a rank of each stage.
+    """
+    places = delivery.places
+    thawed = max(0, places.count - (places.size - labelled))
+    own = [float(delivery.stop), places.count, labelled, thawed]
+    stop, sent, labelled, thawed = map(int, rank.parts.line.sum_numbers(own, "control"))
+    return RoundResult(places, sent, labelled, thawed, len(cohort.members), bool(stop), alignment)
 
 
 def _begin(rank: RankState, number: int) -> None:
@@ -89,15 +107,17 @@ def _apply(rank: RankState, senders: Cohort, delivery: Delivery) -> None:
     if before is not server.anchor:
         change = before.sub_(server.anchor)
         for transform in watched:
-            transform.applied(change)
+            transform.applied(change, parts.worker.total)
         parts.policy.applied(change, server, delivery.places)
 
 
 def _end(rank: RankState, cohort: Cohort) -> None:
     """Count the round, and record how long it took."""
     rank.clients.advance(cohort)
-    values = len(rank.server.anchor) + len(rank.server.buffers)
+    whole = rank.parts.worker.whole
+    values = whole.parameters + whole.buffers
     messages = 4 if rank.parts.algorithm.needs == "mean gradient" else 2  # up and down
     rank.ledger.round(cohort, values, messages)
     rank.ledger.wrong = not rank.watch.finite
     rank.ledger.time(list(rank.clock.turns.values()), rank.clock.since_begin("apply"))
+    rank.ledger.passes(*rank.parts.worker.times())

@@ -5,9 +5,12 @@ the store writes). Random streams need no saving: each is a function of its key,
 sampler's position in its data.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
+
+from safetensors.torch import load, save
+from torch import Tensor
 
 from trainer.engine.parts import RankState
 
@@ -28,12 +31,24 @@ def agreed(rank: RankState) -> State:
     }
 
 
+def whole_tensors(rank: RankState) -> Mapping[str, Tensor]:
+    """Return all stages' tensors of the network that is loaded, by name, on the line's first rank.
+
+    Every rank of the line calls it; on the others there is nothing.
+    """
+    tensors, line = rank.parts.worker.tensors(), rank.parts.line
+    if line.size == 1:
+        return tensors
+    own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return {k: v for data in line.to_first(save(own), "moves") for k, v in load(data).items()}
+
+
 def own(rank: RankState) -> State:
     """Return the state that only this rank has."""
     return {
         "worker": rank.parts.worker.state(),
         "reductions": [rank.parts.reduction.state(), rank.parts.once.state()],
-        "books": rank.parts.group.books.state(),
+        "books": rank.parts.world.books.state(),
         "tally": asdict(rank.ledger.own),
         "seconds": rank.clock.seconds,
         "loss": rank.loss.sum,

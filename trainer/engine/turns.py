@@ -98,6 +98,8 @@ def _draws(rank: RankState, client: int, purpose: Purpose) -> torch.Generator | 
     """Return the random stream of a client's turn, if it needs one, and seed dropout with it."""
     if not rank.parts.worker.random:
         return None
-    draws = stream(rank.experiment.seed, purpose, client, rank.server.number)
-    torch.manual_seed(draws.initial_seed())
+    seed, number, stage = rank.experiment.seed, rank.server.number, rank.parts.worker.stage
+    draws = stream(seed, purpose, client, number)
+    own = stream(seed, Purpose.DROPOUT, purpose, client, number, stage) if stage else draws
+    torch.manual_seed(own.initial_seed())
     return draws

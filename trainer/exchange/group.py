@@ -1,7 +1,8 @@
 """The ranks that exchange; each collective is counted from its tensors.
 
-No other module calls a collective. A group of one exchanges nothing. Bytes that one of W ranks
-sends:
+No other module calls a collective; torch's pipelines send by themselves, and the worker that runs
+them counts that (trainer/workers/pipeline.py). A group of one exchanges nothing. Bytes that one of
+W ranks sends:
 
     all-reduce (ring)    2 (W - 1) / W B    of a tensor of B bytes
     all-to-all           its pieces for the other ranks
@@ -10,8 +11,8 @@ sends:
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from typing import Protocol
 
@@ -65,13 +66,21 @@ class Work:
 
 
 class Group:
-    """The ranks of the default process group; `rank` is this one's place among `size`."""
+    """Ranks that exchange: those of a process group; `rank` is this one's place among `size`."""
 
-    def __init__(self, books: Books, device: torch.device) -> None:
-        self.books, self.device = books, device
-        alone = not dist.is_initialized()
-        self.rank = 0 if alone else dist.get_rank()
-        self.size = 1 if alone else dist.get_world_size()
+    def __init__(
+        self,
+        books: Books,
+        device: torch.device,
+        ranks: dist.ProcessGroup | None = None,
+        *,
+        alone: bool = False,
+    ) -> None:
+        """Take `ranks`, None: all there are; alone: only this one."""
+        self.books, self.device, self.ranks = books, device, ranks
+        alone = alone or not dist.is_initialized()
+        self.rank = 0 if alone else dist.get_rank(ranks)
+        self.size = 1 if alone else dist.get_world_size(ranks)
 
     # ------------------------------------------------------------------ tensors, under way
 
@@ -87,7 +96,7 @@ class Group:
         if self.size == 1:
             return Work()
         with _together():
-            return Work(dist.all_reduce(tensor, async_op=True))
+            return Work(dist.all_reduce(tensor, group=self.ranks, async_op=True))
 
     def all_to_all(
         self, boxes: Sequence[Sequence[Tensor]], sizes: Sequence[int], kinds: Mapping[str, int]
@@ -106,7 +115,9 @@ class Group:
             self.books.wire[kind] += count
         received = torch.empty(sum(sizes), dtype=torch.uint8, device=self.device)
         with _together():
-            work = dist.all_to_all_single(received, sent, list(sizes), lengths, async_op=True)
+            work = dist.all_to_all_single(
+                received, sent, list(sizes), lengths, group=self.ranks, async_op=True
+            )
         return Work(work), list(received.split(list(sizes)))
 
     def gather(
@@ -125,10 +136,21 @@ class Group:
         """Start to send tensors to ranks and to receive others: the records of clients."""
         for tensor, _ in outgoing:
             self.books.wire["moves"] += tensor.numel() * tensor.element_size()
-        ops = [dist.P2POp(dist.isend, tensor, rank) for tensor, rank in outgoing]
-        ops += [dist.P2POp(dist.irecv, tensor, rank) for tensor, rank in incoming]
+        ops = [self._between(dist.isend, tensor, rank) for tensor, rank in outgoing]
+        ops += [self._between(dist.irecv, tensor, rank) for tensor, rank in incoming]
         with _together():
             return Work(*(dist.batch_isend_irecv(ops) if ops else ()))
+
+    def passed(self, kind: str, count: int) -> None:
+        """Count bytes that this rank has handed to torch's pipelines, which call no group."""
+        self.books.wire[kind] += count
+
+    def together(self) -> AbstractContextManager[None]:
+        """Raise PeerLost for what fails in what is entered: only others' failures may."""
+        return _together()
+
+    def _between(self, way: Callable[..., object], tensor: Tensor, rank: int) -> dist.P2POp:
+        return dist.P2POp(way, tensor, group=self.ranks, group_peer=rank)
 
     def count_ring(self, kinds: Mapping[str, int]) -> None:
         """Count this rank's part of what a ring all-reduce of these bytes by kind sends.
@@ -182,6 +204,13 @@ class Group:
 
     def to_first(self, data: bytes, kind: str) -> list[bytes]:
         """Return every rank's bytes on rank 0, and nothing on the others."""
+        return self._brought(data, kind, [0])
+
+    def to_all(self, data: bytes, kind: str) -> list[bytes]:
+        """Return every rank's bytes on every rank."""
+        return self._brought(data, kind, range(self.size))
+
+    def _brought(self, data: bytes, kind: str, readers: Sequence[int]) -> list[bytes]:
         if self.size == 1:
             return [data]
         lengths = [0.0] * self.size
@@ -191,11 +220,12 @@ class Group:
         if data:  # torch takes no empty buffer
             piece = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         piece = piece.to(self.device)
-        boxes = [[piece]] + [[piece[:0]]] * (self.size - 1)
-        sizes = told if self.rank == 0 else [0] * self.size
-        work, pieces = self.all_to_all(boxes, sizes, {kind: len(data) if self.rank else 0})
+        boxes = [[piece if rank in readers else piece[:0]] for rank in range(self.size)]
+        sizes = told if self.rank in readers else [0] * self.size
+        others = len(readers) - (self.rank in readers)
+        work, pieces = self.all_to_all(boxes, sizes, {kind: others * len(data)})
         work.wait()
-        return [bytes(piece.cpu().numpy()) for piece in pieces] if self.rank == 0 else []
+        return [bytes(piece.cpu().numpy()) for piece in pieces] if self.rank in readers else []
 
     def all_equal(self, *vectors: Tensor) -> bool:
         """Return whether these vectors are bit-identical on every rank (by a 62-bit digest)."""
@@ -208,7 +238,7 @@ class Group:
         extremes = torch.tensor([mine, -mine], device=self.device)
         self.count_ring({"control": extremes.numel() * extremes.element_size()})
         with _together():
-            dist.all_reduce(extremes, op=dist.ReduceOp.MAX)
+            dist.all_reduce(extremes, op=dist.ReduceOp.MAX, group=self.ranks)
         return bool(extremes[0] == -extremes[1])
 
     def barrier(self, patience: timedelta | None = None) -> None:
@@ -216,7 +246,10 @@ class Group:
         if self.size == 1:
             return
         with _together():
-            group = dist.new_group(backend="gloo", timeout=patience) if patience else None
+            if patience is None:
+                dist.barrier(group=self.ranks)
+                return
+            assert self.ranks is None, "only all ranks together wait for longer"
+            group = dist.new_group(backend="gloo", timeout=patience)
             dist.barrier(group=group)
-            if group is not None:
-                dist.destroy_process_group(group)
+            dist.destroy_process_group(group)

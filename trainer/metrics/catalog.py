@@ -13,10 +13,11 @@ from typing import Any, Literal
 
 PREFIX = "fedctl_"
 PHASES = ("local", "select", "reduce", "apply", "evaluate")
-TRAFFIC = ("values", "votes", "buffers", "control", "moves", "reconcile", "evaluation")
+PIPELINE = "pipeline"  # activations and their gradients; only runs with pipelines have it
+TRAFFIC = ("values", "votes", "buffers", "control", "moves", "reconcile", "evaluation", PIPELINE)
 
 # Traffic that training does not need of a client: measurements, and what ranks move among them.
-NOT_UPLOADED = ("evaluation", "moves")
+NOT_UPLOADED = ("evaluation", "moves", PIPELINE)
 
 
 def uploaded(payload: Mapping[str, int]) -> int:
@@ -136,6 +137,19 @@ class Row:
         "seconds",
         "Seconds by which a rank's clients finished before those of the longest rank",
         ("trained_by",),
+    )
+    pipeline_idle_ratio: float | None = _measure(
+        "gauge",
+        "ratio",
+        "Share of the time of the last round's gradients in which a rank of a pipeline did not "
+        "compute but waited for others; in rows the mean over the ranks",
+        optional=True,
+    )
+    pipeline_ideal_idle_ratio: float | None = _measure(
+        "gauge",
+        "ratio",
+        "The same if all stages took equally long and messages no time: (S - 1) / (M + S - 1)",
+        optional=True,
     )
     phase_seconds_total: dict[str, float] | None = _measure(
         "counter", "seconds", "Time spent in a phase of the round", ("phase",)

@@ -3,24 +3,29 @@
 Which batches it is given, and what is done with gradients, is decided by others.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from trainer.layout import Flat
 from trainer.tasks.task import Batch, Task
+from trainer.workers.worker import Whole
 
 
 class Single:
     """Forward and backward pass of the unmodified network, optionally under bf16 autocast."""
 
+    stage = 0
+    scores = True
+    edges: Sequence[int] = ()
+
     def __init__(self, model: nn.Module, task: Task, *, bf16: bool = False) -> None:
         self.flat, self.task, self.bf16 = Flat(model), task, bf16
         self.model, self.layout = model, self.flat.layout
         self.params, self.grads, self.buffers = self.flat.params, self.flat.grads, self.flat.buffers
-        dropout = any(isinstance(m, nn.Dropout) for m in model.modules())
-        self.random = dropout or task.random
+        self.whole = Whole.of(model)
+        self.random = self.whole.dropout or task.random
 
     def enter(self, anchor: Tensor, buffers: Tensor) -> None:
         """Load a model (P,) and its buffers (B,) into the network."""
@@ -37,6 +42,10 @@ class Single:
     def total(self, value: Tensor) -> Tensor:
         """Return the value itself, since no other rank holds a part of the model."""
         return value
+
+    def times(self) -> tuple[float, float]:
+        """Return zeros: no other rank has a part in a gradient."""
+        return 0.0, 0.0
 
     @torch.no_grad()
     def score(self, batches: Iterable[Batch]) -> tuple[float, float, int]:

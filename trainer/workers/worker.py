@@ -3,18 +3,41 @@
 A worker knows neither clients nor rounds.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer.layout import Layout
 from trainer.tasks.task import Batch
 
 
+@dataclass(frozen=True)
+class Whole:
+    """What of the whole model all ranks must know, whichever part they have."""
+
+    parameters: int
+    buffers: int  # float values in buffers: BatchNorm's running means and variances
+    dropout: bool  # it draws random numbers in training
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "Whole":
+        """Count a network."""
+        return cls(
+            sum(parameter.numel() for parameter in model.parameters()),
+            sum(buffer.numel() for buffer in model.buffers() if buffer.is_floating_point()),
+            any(isinstance(module, nn.Dropout) for module in model.modules()),
+        )
+
+
 class Worker(Protocol):
     """The live network: P parameters and B float buffers of this rank's part of the model."""
 
+    whole: Whole
+    stage: int  # which part of the model it is; of one device: 0
+    edges: Sequence[int]  # first layer of each stage, and their number; empty: it is not cut
+    scores: bool  # losses and scores are known here; on the other ranks of a pipeline they are 0
     layout: Layout
     params: Tensor  # (P,) which the network's parameters are views of
     grads: Tensor  # (P,) of the latest batch
@@ -25,10 +48,19 @@ class Worker(Protocol):
         """Load a model (P,) and its buffers (B,) into the network."""
 
     def gradient(self, x: Tensor, y: Tensor) -> Tensor:
-        """Fill `grads` with the gradient on (x, y); return the mean loss (), on the device."""
+        """Fill `grads` with the gradient on (x, y); return the mean loss (), on the device.
+
+        All ranks of a pipeline are given the same batch.
+        """
 
     def total(self, value: Tensor) -> Tensor:
         """Return the sum of a value over all parts of the model, also those on other ranks."""
+
+    def times(self) -> tuple[float, float]:
+        """Return the seconds of gradients since the last call: this rank's own work, and all.
+
+        Both are 0 if no other rank has a part in them.
+        """
 
     def score(self, batches: Iterable[Batch]) -> tuple[float, float, int]:
         """Return, for test batches: correct predictions, sum of the losses, predictions."""

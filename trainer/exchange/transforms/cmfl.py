@@ -7,7 +7,7 @@ discards u, and the mean is over the other clients. u_bar replaces the global up
 round, which no client knows yet.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -47,9 +47,10 @@ class CMFL(Transform):
         threshold = decayed(self.settings.relevance, self.settings.decay_rounds, context.number)
         message.silent = int(context.total(agree)) < threshold * int(size)
 
-    def applied(self, change: Tensor) -> None:
+    def applied(self, change: Tensor, total: Callable[[Tensor], Tensor]) -> None:
         direction = change.sign().to(torch.int8)
-        self.direction = direction if bool(direction.any()) else None
+        moved = total(direction.count_nonzero().view(1))  # of the whole model, not of a stage
+        self.direction = direction if bool(moved) else None
 
     def state(self) -> dict[str, Any]:
         return {"direction": self.direction}

@@ -63,8 +63,11 @@ class Transform:
         """Whether clients continue from their own values instead of the agreed ones."""
         return False
 
-    def applied(self, change: Tensor) -> None:
-        """Learn that the agreed model moved by -change (P,); called on every rank alike."""
+    def applied(self, change: Tensor, total: Callable[[Tensor], Tensor]) -> None:
+        """Learn that the agreed model moved by -change (P,); called on every rank alike.
+
+        total: the sum of a value over the stages of a pipeline, as in `Context`.
+        """
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint must hold of the state that all ranks agree on."""

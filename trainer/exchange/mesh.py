@@ -1,0 +1,59 @@
+"""The ranks as a mesh of replicas x stages: which of them exchange what with each other.
+
+A replica is S ranks that hold one model, a stage each; rank r is stage r mod S of replica r div S.
+With S = 1 every rank is a replica, and no further process group exists.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
+
+from trainer.exchange.books import Books
+from trainer.exchange.group import Group
+from trainer.metrics.catalog import PIPELINE
+
+REPLICA, STAGE = "replica", "stage"  # names of the mesh's axes
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """This rank's groups, which count into the same books.
+
+    world: all ranks; group: those that hold the same stage, one of each replica, which exchange
+    what clients send; line: the stages of this rank's replica, in order. Every rank runs the same
+    program, so all members of a group come to its next collective after the same earlier ones.
+    """
+
+    world: Group
+    group: Group
+    line: Group
+
+    @property
+    def pipelined(self) -> bool:
+        """Whether a model is spread over several ranks."""
+        return self.line.size > 1
+
+
+def mesh(device: torch.device, stages: int, timeout: float) -> Mesh:
+    """Create this rank's groups; timeout: of a collective, in seconds."""
+    world = Group(Books(), device)
+    if stages == 1:
+        return Mesh(world, world, Group(world.books, device, alone=True))
+    world.books.wire[PIPELINE] = 0
+    numbers = torch.arange(world.size).view(-1, stages)  # (replicas, stages)
+    own = [_own(rows, world.rank, timeout) for rows in (numbers.T.tolist(), numbers.tolist())]
+    axes = DeviceMesh.from_group(own, device.type, numbers, mesh_dim_names=(REPLICA, STAGE))
+    group, line = (Group(world.books, device, axes.get_group(axis)) for axis in (REPLICA, STAGE))
+    return Mesh(world, group, line)
+
+
+def _own(groups: Sequence[Sequence[int]], rank: int, timeout: float) -> dist.ProcessGroup:
+    """Create all groups of an axis, as every rank must in the same order; return this rank's."""
+    created: list[dist.ProcessGroup] = [
+        dist.new_group(ranks, timeout=timedelta(seconds=timeout)) for ranks in groups
+    ]
+    return next(own for own, ranks in zip(created, groups, strict=True) if rank in ranks)

@@ -1,0 +1,109 @@
+"""Where a network is cut into the stages of a pipeline.
+
+Every network is an nn.Sequential, so a stage is a contiguous part of its layers. It begins with a
+layer that has parameters: what follows such a layer without any, such as an activation or a
+pooling, stays with it, which also makes most of what stages send to each other smaller.
+"""
+
+import copy
+import time
+from collections.abc import Sequence
+from functools import cache
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from trainer.config.errors import ConfigError
+from trainer.config.parallel import Parallel
+
+KEY = "parallel.pipeline"
+
+
+def cut(
+    model: nn.Sequential, settings: Parallel, costs: Sequence[float] | None = None
+) -> list[int]:
+    """Return the first layer of each stage, and the number of layers; costs: of each layer."""
+    layers, sizes = list(model), [_size(layer) for layer in model]
+    starts = [at for at, size in enumerate(sizes) if size]
+    if len(starts) < settings.stages:
+        most = len(starts) // (settings.stages // settings.pipeline)
+        raise ConfigError(
+            KEY,
+            f"{settings.stages} stages, but the model has {len(starts)} layers with parameters; "
+            f"set it to at most {most}, or choose a deeper model",
+        )
+    starts[0] = 0
+    if costs is None:
+        costs = [size if settings.split == "parameters" else bool(size) for size in sizes]
+    units = [sum(costs[a:b]) for a, b in pairwise([*starts, len(layers)])]
+    found = [*(starts[unit] for unit in evenly(units, settings.stages)), len(layers)]
+    _refuse_shared(layers, found)
+    return found
+
+
+def evenly(costs: Sequence[float], parts: int) -> list[int]:
+    """Return the first item of each of `parts` contiguous parts, whose largest sum is least.
+
+    Of the equally good, the one whose sums' squares add up to less.
+    """
+    sums = [0.0]
+    for cost in costs:
+        sums.append(sums[-1] + cost)
+
+    @cache
+    def best(end: int, count: int) -> tuple[float, float, int]:
+        """Return largest sum, sum of squares, and the last part's start, for the first `end`."""
+        if count == 1:
+            return sums[end], sums[end] ** 2, 0
+        return min(
+            (max(most, part), squares + part**2, start)
+            for start in range(count - 1, end)
+            for most, squares, _ in [best(start, count - 1)]
+            for part in [sums[end] - sums[start]]
+        )
+
+    found, end = [], len(costs)
+    for count in range(parts, 0, -1):
+        end = best(end, count)[2]
+        found.append(end)
+    return found[::-1]
+
+
+def seconds(model: nn.Sequential, x: Tensor) -> list[float]:
+    """Measure each layer's forward and backward pass on inputs x (B, ...), on x's device."""
+    layers = copy.deepcopy(model).to(x.device).train()
+    with torch.random.fork_rng(), torch.enable_grad():
+        for _ in range(2):  # the first pass only warms up
+            measured, values = [], x
+            for layer in layers:
+                values = values.detach()
+                start = _now(x.device)
+                values = layer(values.requires_grad_(values.is_floating_point()))
+                if values.requires_grad:
+                    values.backward(torch.ones_like(values))
+                measured.append(_now(x.device) - start)
+    return measured
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _size(layer: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in layer.parameters())
+
+
+def _refuse_shared(layers: Sequence[nn.Module], edges: Sequence[int]) -> None:
+    seen: set[nn.Parameter] = set()
+    for start, end in pairwise(edges):
+        own = {p for layer in layers[start:end] for p in layer.parameters()}
+        if own & seen:
+            raise ConfigError(
+                KEY,
+                "two of the stages would share parameters; set it to 1, or choose a model "
+                "whose layers share none",
+            )
+        seen |= own
