@@ -15,7 +15,7 @@ from typing import Any
 from tests import patience
 
 MP = mp.get_context("forkserver")
-MP.set_forkserver_preload(["tests.jobs", "sklearn.datasets"])
+MP.set_forkserver_preload(["tests.jobs", "tests.pipeline_jobs", "sklearn.datasets"])
 
 
 class Ranks:

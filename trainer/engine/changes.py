@@ -1,4 +1,4 @@
-"""What has changed since a checkpoint was saved: settings and samples, allowed or refused."""
+"""What has changed since a checkpoint was saved: settings, samples, stages; allowed or refused."""
 
 from pathlib import Path
 

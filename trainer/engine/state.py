@@ -40,7 +40,7 @@ def whole_tensors(rank: RankState) -> Mapping[str, Tensor]:
     if line.size == 1:
         return tensors
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return {k: v for data in line.to_first(save(own), "moves") for k, v in load(data).items()}
+    return {k: v for data in line.to_first(save(own), "control") for k, v in load(data).items()}
 
 
 def own(rank: RankState) -> State:

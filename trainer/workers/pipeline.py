@@ -162,7 +162,7 @@ class Pipeline(Single):
         ]
         forward = [_bytes(tensors[at + 1]) for at in self.numbers if at < self.count - 1]
         backward = [_bytes(tensors[at]) for at in self.numbers if at and train]
-        self.line.passed("pipeline", VOTE * (len(forward) + sum(at > 0 for at in self.numbers)))
+        self.line.passed("control", VOTE * (len(forward) + sum(at > 0 for at in self.numbers)))
         loss = self._loss if train else None
         order = schedule(self.settings, stages, count, loss)
         return Flow(order, stages, count * (sum(forward) + sum(backward)))

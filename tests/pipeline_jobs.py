@@ -1,0 +1,305 @@
+"""What tests ask the ranks of pipelines to do: gradients, whole runs, and what they send."""
+
+import pickle
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from tests.jobs import CPU, experiment_run
+from trainer.config.errors import ConfigError
+from trainer.config.models import MODELS, Network
+from trainer.config.parallel import Parallel
+from trainer.engine import checkpoint
+from trainer.engine.evaluate import evaluate, load_agreed, reconcile
+from trainer.engine.parts import RankState
+from trainer.engine.round import run_round
+from trainer.engine.state import whole_tensors
+from trainer.exchange.mesh import Mesh, mesh
+from trainer.workers.cut import cut
+from trainer.workers.pipeline import Pipeline
+from trainer.workers.single import Single
+
+IGNORED = -100  # a target that is no prediction
+LAST: dict[int, Mesh] = {}  # by stages: process groups are created once per process
+
+
+class Toy:
+    """A task without data: the mean cross-entropy of the last dimension."""
+
+    random = False
+
+    def inputs(self, x: Tensor) -> Tensor:
+        return x
+
+    def loss(self, output: Tensor, y: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(output.flatten(0, -2), y.flatten(), ignore_index=IGNORED)
+
+    def units(self, y: Tensor) -> int:
+        return int((y != IGNORED).sum())
+
+    def score(self, output: Tensor, y: Tensor) -> Tensor:
+        right = (output.argmax(-1) == y).sum()
+        return torch.stack([right.double(), self.loss(output, y).double() * self.units(y)])
+
+
+def network(name: str) -> nn.Sequential:
+    """Networks with many layers of different kinds, and of different sizes."""
+    if name == "mlp":
+        widths = [8, 16, 8, 12, 8, 8, 6, 16, 5]
+        pairs = pairwise(widths)
+        return nn.Sequential(*(m for a, b in pairs for m in (nn.Linear(a, b), nn.Tanh())))
+    if name == "cnn":
+        convolutions = [m for _ in range(5) for m in (nn.Conv2d(3, 3, 3, padding=1), nn.SiLU())]
+        norms = [nn.GroupNorm(1, 3), nn.AvgPool2d(2), nn.Flatten()]
+        return nn.Sequential(*convolutions, *norms, nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, 5))
+    blocks = [m for _ in range(3) for m in (nn.Linear(8, 8), nn.LayerNorm(8), Turned())]
+    return nn.Sequential(nn.Embedding(11, 8), *blocks, nn.Linear(8, 5))
+
+
+class Turned(nn.Module):
+    """A layer whose output, and whose input's gradient, are not contiguous."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.transpose(0, 1).flip(0).transpose(0, 1)
+
+
+def batch(name: str, rows: int) -> tuple[Tensor, Tensor]:
+    """Inputs and targets, of tokens with an uneven number of predictions in each row."""
+    draws = torch.Generator().manual_seed(rows)
+    if name == "mlp":
+        return torch.randn(rows, 8, generator=draws), torch.randint(5, (rows,), generator=draws)
+    if name == "cnn":
+        x = torch.randn(rows, 3, 4, 4, generator=draws)
+        return x, torch.randint(5, (rows,), generator=draws)
+    x = torch.randint(11, (rows, 7), generator=draws)
+    y = torch.randint(5, (rows, 7), generator=draws)
+    for row in range(rows):
+        y[row, : row % 6] = IGNORED
+    return x, y
+
+
+def groups(stages: int) -> Mesh:
+    """This process's mesh with so many stages."""
+    if stages not in LAST:
+        LAST[stages] = mesh(CPU, stages, 30)
+    return LAST[stages]
+
+
+def workers(name: str, parallel: dict[str, Any]) -> tuple[Pipeline, Single]:
+    """A stage of a network, and the whole of it."""
+    settings = Parallel(**parallel)
+    torch.manual_seed(3)
+    whole = network(name)
+    torch.manual_seed(3)
+    model = network(name)
+    line = groups(settings.pipeline).line
+    return (
+        Pipeline(model, cut(model, settings), Toy(), line, settings),
+        Single(whole.train(), Toy()),
+    )
+
+
+def gradients(name: str, cases: list[tuple[dict[str, Any], int]]) -> list[dict[str, Any]]:
+    """For each case, settings and rows of a batch: how far a stage is from the whole network."""
+    found = []
+    for parallel, rows in cases:
+        staged, single = workers(name, parallel)
+        x, y = batch(name, rows)
+        for _ in range(2):  # buffers are used again
+            loss = staged.gradient(x, y)
+            whole = single.gradient(x, y)
+        own = staged.layout.views(staged.grads)
+        all_of_it = single.layout.views(single.grads)
+        scores = staged.score([(x, y), (x[:1], y[:1])])
+        found.append(
+            {
+                "apart": max(float((own[n] - all_of_it[n]).abs().max()) for n in own),
+                "names": list(own),
+                "parameters": len(all_of_it),
+                "loss": abs(float(loss) - float(whole)) if staged.scores else float(loss),
+                "scores": scores,
+                "single": single.score([(x, y), (x[:1], y[:1])]),
+                "last": staged.scores,
+                "total": float(staged.total(staged.grads.square().sum())),
+                "square": float(single.grads.square().sum()),
+            }
+        )
+    return found
+
+
+def many_steps(parallel: dict[str, Any], steps: int) -> float:
+    """So many steps of gradient descent; the loss of the last one."""
+    staged, _ = workers("mlp", parallel)
+    x, y = batch("mlp", 12)
+    for _ in range(steps):
+        loss = staged.gradient(x, y)
+        staged.params.sub_(staged.grads, alpha=0.05)
+    return float(loss)
+
+
+@contextmanager
+def nothing_is_unpickled() -> Iterator[None]:
+    """Objects that ranks send each other are pickled."""
+    names = ("dumps", "loads", "Pickler", "Unpickler")
+    kept = {name: getattr(pickle, name) for name in names}
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("something is pickled")
+
+    for name in names:
+        setattr(pickle, name, refuse)
+    lists = {name: getattr(dist, name) for name in ("send_object_list", "recv_object_list")}
+    for name in lists:
+        setattr(dist, name, refuse)
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(pickle, name, value)
+        for name, value in lists.items():
+            setattr(dist, name, value)
+
+
+@contextmanager
+def handed() -> Iterator[dict[str, int]]:
+    """Counts what is handed to torch.distributed for another rank: tensors, and their bytes."""
+    counted = {"bytes": 0, "messages": 0}
+    isend = dist.isend
+
+    def counting(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+        counted["bytes"] += tensor.numel() * tensor.element_size()
+        counted["messages"] += 1
+        return isend(tensor, *args, **kwargs)
+
+    # torch compares an operation with the function that it knows by this name
+    dist.isend = dist.distributed_c10d.isend = counting
+    try:
+        yield counted
+    finally:
+        dist.isend = dist.distributed_c10d.isend = isend
+
+
+def sent(parallel: dict[str, Any], steps: int) -> dict[str, int]:
+    """What a stage hands over in so many steps, and in an evaluation, and what it has counted."""
+    staged, _ = workers("mlp", parallel)
+    wire = groups(parallel["pipeline"]).world.books.wire
+    x, y = batch("mlp", 12)
+    before = wire["pipeline"]
+    with handed() as counted, nothing_is_unpickled():
+        for _ in range(steps):
+            staged.gradient(x, y)
+        trained = dict(counted)
+        staged.score([(x, y)])
+    # For each schedule that is new, torch's stages send a vote of 4 bytes to each neighbour.
+    neighbours = sum((at > 0) + (at < staged.count - 1) for at in staged.numbers)
+    return {
+        "counted": wire["pipeline"] - before,
+        "handed": counted["bytes"] - 2 * 4 * neighbours,  # two schedules: with a loss, and without
+        "messages": trained["messages"] - neighbours,
+    }
+
+
+# ------------------------------------------------------------------ runs
+
+
+def with_network(tree: Mapping[str, Any], out: Path | None = None) -> RankState:
+    """A run of a network without kinks, and with enough layers for stages."""
+    listed, MODELS["digits-cnn"] = MODELS["digits-cnn"], Network("tests.pipeline_jobs:for_digits")
+    try:
+        return experiment_run(dict(tree), out)
+    finally:
+        MODELS["digits-cnn"] = listed
+
+
+def for_digits(classes: int, in_shape: tuple[int, int, int]) -> nn.Sequential:
+    """A small network for 8x8 images."""
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.SiLU(), nn.AvgPool2d(2), nn.GroupNorm(2, 4),
+        nn.Conv2d(4, 4, 3, padding=1), nn.SiLU(), nn.Flatten(), nn.Linear(64, 16), nn.Tanh(),
+        nn.Linear(16, classes),
+    )  # fmt: skip
+
+
+def trained(tree: dict[str, Any], rounds: int) -> dict[str, Any]:
+    """Train; the whole model where it is assembled, and what this rank's part of it came to."""
+    rank = with_network(tree)
+    stops = [run_round(rank, number).stop for number in range(1, rounds + 1)]
+    mean = evaluate(rank)
+    own = rank.server.anchor.numpy().copy()
+    controls = rank.server.state.get("control")
+    kept = [r.get("algorithm", {}).get("control") for _, r in rank.store.mine()]
+    frozen = getattr(rank.parts.policy, "frozen", torch.zeros(0, dtype=torch.bool))
+    reconcile(rank)
+    load_agreed(rank)
+    model = whole_tensors(rank) if rank.parts.group.rank == 0 else {}
+    rank.ledger.settle()
+    return {
+        "model": {name: tensor.numpy().copy() for name, tensor in model.items()},
+        "own": own,
+        "stage": rank.parts.line.rank,
+        "stops": stops,
+        "accuracy": mean.accuracy,
+        "loss": mean.loss,
+        "train_loss": mean.train_loss,
+        "control": None if controls is None else controls.double().numpy().copy(),
+        "controls": [c.double().numpy().copy() for c in kept if c is not None],
+        "frozen": frozen.numpy().copy(),
+        "payload": dict(rank.ledger.payload),
+        "wire": dict(rank.ledger.wire),
+        "formed": rank.ledger.formed,
+        "dense": rank.ledger.tally.dense,
+        "samples": list(rank.ledger.rank_samples),
+        "idle": rank.ledger.waited,
+    }
+
+
+def told_to_stop(tree: dict[str, Any], which: int) -> list[bool]:
+    """In which of three rounds a rank knows that one was told to stop, in the second."""
+    rank = with_network(tree)
+    asked = rank.parts.world.rank == which
+    return [run_round(rank, n, lambda n=n: asked and n == 2).stop for n in (1, 2, 3)]
+
+
+def resumed(tree: dict[str, Any], folder: str) -> list[str]:
+    """Save after 3 rounds of 6, resume there in a fresh run; what differs at the end."""
+    from tests.jobs import compare, everything
+
+    saved = with_network(tree, Path(folder) / "one")
+    for number in range(1, 7):
+        run_round(saved, number)
+        saved.ledger.settle()
+        if number == 3:
+            checkpoint.save(saved, number, Path(folder))
+    again = with_network(tree, Path(folder) / "other")
+    assert checkpoint.restore(again, Path(folder))[0] == 3
+    for number in range(4, 7):
+        run_round(again, number)
+        again.ledger.settle()
+    evaluate(saved), evaluate(again)
+    differing: list[str] = []
+    compare(everything(saved), everything(again), "", differing)
+    return differing
+
+
+def saved_then_resumed(before: dict[str, Any] | None, after: dict[str, Any], folder: str) -> str:
+    """Save after a round of `before`, if this rank is part of it; how resuming `after` ends."""
+    if before is not None:
+        rank = with_network(before)
+        run_round(rank, 1)
+        rank.ledger.settle()
+        checkpoint.save(rank, 1, Path(folder))
+        return ""
+    rank = with_network(after)
+    try:
+        done, _ = checkpoint.restore(rank, Path(folder))
+    except ConfigError as error:
+        return str(error)
+    run_round(rank, done + 1)
+    return f"round {done + 1}, {np.isfinite(rank.server.anchor.numpy()).all()}"

@@ -1,0 +1,79 @@
+"""A pipeline's stages compute what one device does, whatever the schedule; on gloo processes."""
+
+import math
+
+import pytest
+
+from tests import pipeline_jobs as jobs
+from tests.products import sampled
+from tests.ranks import ranks
+from trainer.config.parallel import Parallel
+from trainer.workers.pipeline import microbatches
+
+SCHEDULES = ("gpipe", "1f1b", "interleaved")
+NEAR = 1e-6  # the homework's own bound
+
+
+def settings(stages: int, count: int, schedule: str) -> dict[str, object]:
+    return {"pipeline": stages, "microbatches": count, "schedule": schedule}
+
+
+def fitting(stages: int, schedule: str) -> list[int]:
+    """The numbers of microbatches from 1 to 4 that a schedule takes."""
+    shape = Parallel(pipeline=stages, schedule=schedule)
+    return [count for count in range(1, 5) if shape.fits(count)]
+
+
+@pytest.mark.parametrize(
+    "name,stages,schedule", sampled(["mlp", "cnn", "tokens"], [2, 3, 4], SCHEDULES)
+)
+def test_gradients_of_microbatches_are_those_of_the_batch(name, stages, schedule):
+    """For 1 to 4 microbatches, batches that divide into them, and batches that do not."""
+    counts = fitting(stages, schedule)
+    cases = [(settings(stages, count, schedule), rows) for count in counts for rows in (12, 7)]
+    results = ranks(stages).run(jobs.gradients, name, cases)
+    for case in zip(*results, strict=True):
+        assert max(stage["apart"] for stage in case) < NEAR
+        assert [stage["loss"] < NEAR for stage in case] == [True] * stages
+        assert sum(stage["last"] for stage in case) == 1
+        assert sum(len(stage["names"]) for stage in case) == len(
+            {n for s in case for n in s["names"]}
+        )
+        for stage in case:
+            right, loss, count = stage["scores"]
+            if stage["last"]:
+                assert (right, count) == stage["single"][::2]
+                assert math.isclose(loss, stage["single"][1], rel_tol=1e-5)
+            else:
+                assert (right, loss, count) == (0, 0, 0)
+            assert math.isclose(stage["total"], stage["square"], rel_tol=1e-5)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("stages", [2, 3])
+def test_what_is_counted_is_what_is_handed_over_and_nothing_is_pickled(stages, schedule):
+    count, steps = (2 * stages, 3)
+    parallel = settings(stages, count, schedule)
+    results = ranks(stages).run(jobs.sent, parallel, steps)
+    for result in results:
+        assert result["counted"] == result["handed"] > 0
+    between = Parallel(**parallel).stages - 1
+    # (S - 1) M activations, and as many gradients (the homework's B1: 12 for S = M = 3)
+    assert sum(result["messages"] for result in results) == 2 * steps * between * count
+
+
+def test_a_batch_has_as_many_microbatches_as_it_divides_into():
+    plain = Parallel(pipeline=3, microbatches=4)
+    assert [microbatches(rows, plain) for rows in (1, 2, 3, 4, 6, 7, 8, 9)] == [
+        1, 2, 3, 4, 3, 1, 4, 3,
+    ]  # fmt: skip
+    looped = Parallel(pipeline=2, microbatches=6, schedule="interleaved")
+    assert [microbatches(rows, looped) for rows in (5, 10, 12)] == [1, 2, 6]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("stages,count", [(2, 2), (2, 4), (3, 3), (3, 6), (4, 4)])
+def test_many_steps_do_not_end_in_a_deadlock(stages, count, schedule):
+    losses = ranks(stages).run(jobs.many_steps, settings(stages, count, schedule), 500)
+    assert 0 < max(losses) < 1.5
