@@ -1,6 +1,7 @@
 """What tests ask the ranks of pipelines to do: gradients, whole runs, and what they send."""
 
 import pickle
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
@@ -13,15 +14,18 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from tests.jobs import CPU, experiment_run
-from trainer.config.errors import ConfigError
+from trainer.config.errors import ConfigError, Diverged
 from trainer.config.models import MODELS, Network
 from trainer.config.parallel import Parallel
 from trainer.engine import checkpoint
 from trainer.engine.evaluate import evaluate, load_agreed, reconcile
+from trainer.engine.loop import Loop
 from trainer.engine.parts import RankState
 from trainer.engine.round import run_round
 from trainer.engine.state import whole_tensors
+from trainer.engine.status import Status
 from trainer.exchange.mesh import Mesh, mesh
+from trainer.metrics.recorder import Recorder
 from trainer.workers.cut import cut
 from trainer.workers.pipeline import Pipeline
 from trainer.workers.single import Single
@@ -209,9 +213,11 @@ def sent(parallel: dict[str, Any], steps: int) -> dict[str, int]:
 # ------------------------------------------------------------------ runs
 
 
-def with_network(tree: Mapping[str, Any], out: Path | None = None) -> RankState:
+def with_network(
+    tree: Mapping[str, Any], out: Path | None = None, name: str = "for_digits"
+) -> RankState:
     """A run of a network without kinks, and with enough layers for stages."""
-    listed, MODELS["digits-cnn"] = MODELS["digits-cnn"], Network("tests.pipeline_jobs:for_digits")
+    listed, MODELS["digits-cnn"] = MODELS["digits-cnn"], Network(f"tests.pipeline_jobs:{name}")
     try:
         return experiment_run(dict(tree), out)
     finally:
@@ -225,6 +231,64 @@ def for_digits(classes: int, in_shape: tuple[int, int, int]) -> nn.Sequential:
         nn.Conv2d(4, 4, 3, padding=1), nn.SiLU(), nn.Flatten(), nn.Linear(64, 16), nn.Tanh(),
         nn.Linear(16, classes),
     )  # fmt: skip
+
+
+def with_norm(classes: int, in_shape: tuple[int, int, int]) -> nn.Sequential:
+    """The same with batch statistics, of the first stage only."""
+    layers = for_digits(classes, in_shape)
+    layers[3] = nn.BatchNorm2d(4)
+    return layers
+
+
+def with_dropout(classes: int, in_shape: tuple[int, int, int]) -> nn.Sequential:
+    """The same, with dropout on several stages."""
+    layers = for_digits(classes, in_shape)
+    layers[2], layers[8] = nn.Sequential(nn.AvgPool2d(2), nn.Dropout(0.3)), nn.Dropout(0.3)
+    return layers
+
+
+def normalised(tree: dict[str, Any], rounds: int) -> dict[str, Any]:
+    """Train with BatchNorm; the whole network as it is evaluated, with its statistics."""
+    rank = with_network(tree, name="with_norm")
+    for number in range(1, rounds + 1):
+        run_round(rank, number)
+    result = evaluate(rank)
+    model = whole_tensors(rank)
+    return {
+        "model": {name: tensor.double().numpy().copy() for name, tensor in model.items()},
+        "accuracy": result.accuracy,
+        "loss": result.loss,
+        "dense": rank.ledger.tally.dense,
+    }
+
+
+def dropped(tree: dict[str, Any], rounds: int) -> Any:
+    """Train with dropout on all stages; the end of this rank's part of the model."""
+    rank = with_network(tree, name="with_dropout")
+    for number in range(1, rounds + 1):
+        run_round(rank, number)
+    return rank.server.anchor.numpy().copy()
+
+
+def how_it_ends(tree: dict[str, Any], folder: str) -> str:
+    """The whole life of a run, in this process, of which something is wrong; what it says."""
+    out = Path(folder)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        rank = with_network(tree, out, tree.pop("network", "for_digits"))
+        status, recorder = Status(out, rank.parts.world.rank), Recorder(None, {}, 0)
+        Loop(rank, out, status, recorder, 0).train()
+    except (ConfigError, Diverged) as error:
+        return str(error)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return ""
+
+
+def scored(tree: dict[str, Any]) -> tuple[float, float]:
+    """Accuracy and loss of a run's first model."""
+    result = evaluate(experiment_run(tree))
+    return result.accuracy, result.loss
 
 
 def trained(tree: dict[str, Any], rounds: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from fedctl import terminal
-from fedctl.report.rows import Row, frozen, saved, tested, uploaded, wire
+from fedctl.report.rows import Row, frozen, idle, saved, tested, uploaded, wire
 from fedctl.report.summary import loss, megabytes, percent, seconds
 from trainer.config.schema import Experiment
 
@@ -77,7 +77,7 @@ class Plain(View):
             f"round {row['round']}/{self._rounds}  accuracy {percent(row['test_accuracy_ratio'])}  "
             f"loss {loss(row['test_loss'])}  frozen {percent(frozen(row))}  "
             f"sent {megabytes(uploaded(row))} MB  wire {megabytes(wire(row))} MB  "
-            f"saved {percent(saved(row))}  left {self._eta.text()}"
+            f"saved {percent(saved(row))}  {_idle(row)}left {self._eta.text()}"
         )
 
     def notice(self, text: str) -> None:
@@ -130,8 +130,7 @@ class Live(View):
 
         title = Text.assemble(
             (self._experiment.name, "bold"),
-            f"  {self._experiment.clients} clients on {self._experiment.ranks} "
-            f"{'ranks' if self._experiment.ranks > 1 else 'rank'}",
+            f"  {self._experiment.clients} clients on {_places(self._experiment)}",
         )
         parts: list[RenderableType] = [title]
         if self._last is None:
@@ -167,9 +166,24 @@ class Live(View):
             "wire": f"{megabytes(wire(row))} MB",
             "saved": percent(saved(row)),
         }
+        if shares := idle(row):
+            pairs["idle"] = "{} (ideal {})".format(*map(percent, shares))
         return Text("  ").join(
             Text.assemble((f"{name} ", "dim"), (value, "bold")) for name, value in pairs.items()
         )
+
+
+def _places(experiment: Experiment) -> str:
+    """Return where clients are trained: on how many ranks, or pipelines of ranks."""
+    ranks, stages, replicas = experiment.ranks, experiment.parallel.pipeline, experiment.replicas
+    if stages == 1:
+        return f"{ranks} {'ranks' if ranks > 1 else 'rank'}"
+    return f"{replicas} {'pipelines' if replicas > 1 else 'pipeline'} of {stages} ranks"
+
+
+def _idle(row: Row) -> str:
+    shares = idle(row)
+    return "idle {} (ideal {})  ".format(*map(percent, shares)) if shares else ""
 
 
 class Eta:

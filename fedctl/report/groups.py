@@ -111,7 +111,7 @@ def numbers(group: Group, base_bytes: float | None) -> dict[str, Any]:
     """Return the numbers of a run's summary as a Spread each."""
     rows = [summary(run, base_bytes) for run in group.runs]
     # without a number that was not finite in one of the runs
-    keys = [key for key in rows[0] if all(_number(row[key]) for row in rows)]
+    keys = [key for key in rows[0] if all(_number(row.get(key)) for row in rows)]
     return {key: Spread.of([row[key] for row in rows]) for key in keys}
 
 

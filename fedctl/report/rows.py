@@ -82,6 +82,12 @@ def frozen(row: Row) -> float:
     return row.get("frozen_parameters_ratio") or 0.0
 
 
+def idle(row: Row) -> tuple[float, float] | None:
+    """Return the idle share of a pipeline's ranks, and the ideal one; None: it has no pipeline."""
+    measured, ideal = row.get("pipeline_idle_ratio"), row.get("pipeline_ideal_idle_ratio")
+    return None if measured is None or ideal is None else (measured, ideal)
+
+
 def tested(row: Row) -> bool:
     """Return whether the model was evaluated in this row."""
     return row.get("test_accuracy_ratio") is not None

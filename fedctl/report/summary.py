@@ -3,7 +3,7 @@
 from math import isfinite
 from typing import Any
 
-from fedctl.report.rows import frozen, saved, uploaded, wire
+from fedctl.report.rows import frozen, idle, saved, uploaded, wire
 from fedctl.report.runs import Run
 
 
@@ -56,6 +56,8 @@ def summary(run: Run, base_bytes: float | None = None) -> dict[str, Any]:
         "payload_bytes_total": run.final["payload_bytes_total"],
         "wire_bytes_total": run.final["wire_bytes_total"],
     }
+    if shares := idle(last):
+        numbers["pipeline_idle_ratio"] = shares[0]
     if base_bytes is not None:
         ratio = 1 - uploaded(run.final) / base_bytes if base_bytes else 0.0
         numbers["saved_against_first_ratio"] = ratio

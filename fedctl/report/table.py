@@ -46,6 +46,7 @@ RESULTS = {
     "votes": Result("votes MB", "votes_bytes", megabytes),
     "saved": Result("saved", "saved_ratio", _share, " %"),
     "frozen": Result("frozen", "frozen_parameters_ratio", _share, " %"),
+    "idle": Result("idle", "pipeline_idle_ratio", _share, " %"),
     "versus": Result("vs first", "saved_against_first_ratio", _share, " %"),
 }
 RUN, SEEDS = "run", "seeds"

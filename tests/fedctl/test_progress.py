@@ -102,3 +102,18 @@ def test_plain_lines_are_spread_over_time_and_end_with_the_last_round(
         plain.row(row(number, 0.9))
     lines = [line.split()[1] for line in stream.getvalue().splitlines()]
     assert lines == ["1/120", "3/120", "120/120"]
+
+
+def test_pipelines_are_named_and_their_idle_share_is_shown(experiment: Experiment) -> None:
+    settings = ["ranks=6", "parallel.pipeline=3", "parallel.microbatches=3"]
+    pipelines = load("gwpf-digits", sets=settings, presets=bundled.PRESETS)[0]
+    shown = row(2, 0.5) | {"pipeline_idle_ratio": 0.512, "pipeline_ideal_idle_ratio": 0.4}
+    live, stream = Live(pipelines), io.StringIO()
+    plain = Plain(pipelines, stream)
+    plain.row(shown)
+    live.row(shown)
+    assert "saved 47.5 %  idle 51.2 % (ideal 40.0 %)  left " in stream.getvalue()
+    assert picture(live)[0] == "gwpf-digits  10 clients on 2 pipelines of 3 ranks"
+    assert " ".join(picture(live)[2:]).endswith("saved 47.5 %  idle 51.2 % (ideal 40.0 %)")
+    one = load("gwpf-digits", sets=["ranks=3", "parallel.pipeline=3"], presets=bundled.PRESETS)[0]
+    assert picture(Live(one))[0] == "gwpf-digits  10 clients on 1 pipeline of 3 ranks"

@@ -22,7 +22,6 @@ from trainer.engine.cohort import Clients
 from trainer.engine.ledger import Ledger
 from trainer.engine.parts import Parts, RankState, refuse
 from trainer.engine.store import Store
-from trainer.exchange.group import Group
 from trainer.exchange.mesh import Mesh
 from trainer.exchange.mesh import mesh as make_mesh
 from trainer.exchange.policies.policy import Policy
@@ -56,7 +55,11 @@ def build(
     mesh = make_mesh(device, experiment.parallel.pipeline, experiment.cluster.timeout)
     group = mesh.group
     task = _load_in_turn(experiment, mesh)
-    worker = _worker(experiment, task, mesh, edges)
+    owned = range(experiment.clients)
+    if experiment.placement == "fixed":
+        owned = range(group.rank, experiment.clients, group.size)
+    samples = task.hold(task.split(), owned)
+    worker = _worker(experiment, task, mesh, edges, samples[owned[0]])
     anchor = worker.params.clone()
     algorithm = _algorithm(experiment, worker.layout, anchor)
     chain, policy = _selection(experiment, algorithm, len(anchor), device)
@@ -73,11 +76,6 @@ def build(
         mesh=mesh,
     )
     refuse(parts)
-    samples = task.split()
-    owned = range(experiment.clients)
-    if experiment.placement == "fixed":
-        owned = range(group.rank, experiment.clients, group.size)
-    samples = task.hold(samples, owned)
     folder = out and out / "clients" / f"rank-{mesh.world.rank}"
     budget = experiment.client_memory
     return RankState(
@@ -101,8 +99,13 @@ def build(
     )
 
 
-def _worker(experiment: Experiment, task: Task, mesh: Mesh, edges: Sequence[int]) -> Worker:
-    """Create the whole model on the CPU, as every rank does, and the worker of this rank's part."""
+def _worker(
+    experiment: Experiment, task: Task, mesh: Mesh, edges: Sequence[int], places: Tensor
+) -> Worker:
+    """Create the whole model on the CPU, as every rank does, and the worker of this rank's part.
+
+    places: samples on which the costs of layers may be measured.
+    """
     torch.manual_seed(experiment.seed)
     model = task.model()
     if experiment.model.weights is not None:
@@ -114,16 +117,6 @@ def _worker(experiment: Experiment, task: Task, mesh: Mesh, edges: Sequence[int]
     if not mesh.pipelined:
         return Single(model.to(mesh.world.device).train(), task, bf16=bf16)
     settings = experiment.parallel
-    edges = _edges(experiment, task, model, mesh.world, edges)
-    kind: Callable[..., Worker] = resolve(settings.implementation)
-    return kind(model, edges, task, mesh.line, settings, bf16=bf16)
-
-
-def _edges(
-    experiment: Experiment, task: Task, model: nn.Module, world: Group, edges: Sequence[int]
-) -> list[int]:
-    """Return rank 0's cut of the model into stages: the checkpoint's, or a new one."""
-    settings = experiment.parallel
     if not isinstance(model, nn.Sequential):
         raise ConfigError(
             "parallel.pipeline", f"{experiment.model.name} is no sequence of layers; set it to 1"
@@ -131,13 +124,14 @@ def _edges(
     found = cut(model, settings)
     if len(edges) == len(found) and edges[-1] == len(model):
         found = list(edges)
-    elif settings.split == "cost" and world.rank == 0:
-        whole = experiment.schedule.batch_size or len(task.split()[0])
-        places = task.split()[0][: max(1, whole // settings.microbatches)]
-        ((x, _),) = task.batches([places], None, training=False)
-        found = cut(model, settings, seconds(model, task.inputs(x.to(world.device))))
-    told = [float(edge) * (world.rank == 0) for edge in found]
-    return [int(edge) for edge in world.sum_numbers(told, "control")]
+    elif settings.split == "cost" and mesh.world.rank == 0:
+        rows = (experiment.schedule.batch_size or len(places)) // settings.microbatches
+        ((x, _),) = task.batches([places[: max(1, rows)]], None, training=False)
+        found = cut(model, settings, seconds(model, task.inputs(x)))
+    told = [float(edge) * (mesh.world.rank == 0) for edge in found]
+    edges = [int(edge) for edge in mesh.world.sum_numbers(told, "control")]
+    kind: Callable[..., Worker] = resolve(settings.implementation)
+    return kind(model, edges, task, mesh.line, settings, bf16=bf16)
 
 
 def _algorithm(experiment: Experiment, layout: Layout, anchor: Tensor) -> Algorithm:

@@ -81,10 +81,16 @@ class Ledger:
         self.rank_samples = self.rank_samples or [0] * self.mesh.group.size
         self.idle = self.idle or [0.0] * self.mesh.group.size
 
+    @property
+    def speaks(self) -> bool:
+        """Whether this rank counts what its model's stages do together: the first one does."""
+        return self.mesh.line.rank == 0
+
     def round(self, cohort: Cohort, parameters: int, messages: int) -> None:
         """Count a round of `cohort`, as Tally.add does."""
         self.tally.add(cohort.members, parameters, messages)
-        self.own.add(cohort.at(self.mesh.group.rank), parameters, messages)
+        if self.speaks:
+            self.own.add(cohort.at(self.mesh.group.rank), parameters, messages)
         for member in cohort.members:
             self.rank_samples[member.rank] += member.samples
 
@@ -106,10 +112,9 @@ class Ledger:
         world, books = self.mesh.world, self.mesh.world.books
         size, rank = self.mesh.group.size, self.mesh.group.rank
         times = [0.0] * (2 * size)
-        formed = 0
-        if self.mesh.line.rank == 0:  # the first stage speaks for its pipeline
+        if self.speaks:
             times[rank], times[size + rank] = self.busy, self.slowest
-            formed = books.formed
+        formed = books.formed if self.speaks else 0
         passes = [self.computing, self.passing] if self.mesh.pipelined else []
         length = len(books.payload) + len(books.wire) + 2
         world.count_ring({"control": 8 * (len(numbers) + len(passes) + length + len(times))})
@@ -130,8 +135,9 @@ class Ledger:
 
     def _wait(self, passes: Sequence[float]) -> None:
         """Note the idle share from the sums over all ranks, and that of this rank."""
-        if passes and passes[1] and self.passing:
+        if passes and passes[1]:
             self.waited = 1 - passes[0] / passes[1]
+        if self.passing:  # else no client of the round was this rank's
             self.own_waited = 1 - self.computing / self.passing
         self.computing = self.passing = 0.0
 
@@ -149,10 +155,10 @@ class Ledger:
         """Write the counts of this rank alone into a row."""
         rank, books = self.mesh.group.rank, self.mesh.world.books
         self.own.fill(row)
-        row.messages_formed_total = books.formed
+        row.messages_formed_total = books.formed if self.speaks else 0
         row.payload_bytes_total, row.wire_bytes_total = dict(books.payload), dict(books.wire)
-        row.rank_samples_total = {str(rank): self.rank_samples[rank]}
-        row.rank_idle_seconds_total = {str(rank): self.idle[rank]}
+        row.rank_samples_total = {str(rank): self.rank_samples[rank]} if self.speaks else {}
+        row.rank_idle_seconds_total = {str(rank): self.idle[rank]} if self.speaks else {}
         row.pipeline_idle_ratio = self.own_waited
 
     def state(self) -> dict[str, Any]:

@@ -196,7 +196,7 @@ class Loop:
             sent, dense = uploaded(ledger.payload), ledger.tally.dense
             log.info(
                 "round %d/%d  accuracy %.2f %%  loss %s  frozen %.1f %%  sent %.2f MB, "
-                "%.1f %% less than dense%s",
+                "%.1f %% less than dense%s%s",
                 self.done,
                 self.rank.experiment.rounds,
                 100 * result.accuracy,
@@ -204,8 +204,17 @@ class Loop:
                 100 * (row.frozen_parameters_ratio or 0.0),
                 sent / 1e6,
                 100 * (1 - sent / dense) if dense else 0.0,
+                _idle(row),
                 "  (final model)" if row.final else "",
             )
+
+
+def _idle(row: Row) -> str:
+    """Return how idle a pipeline's ranks were in a round, for the log."""
+    measured, ideal = row.pipeline_idle_ratio, row.pipeline_ideal_idle_ratio
+    if measured is None or ideal is None:
+        return ""
+    return f"  idle {100 * measured:.1f} % (ideal {100 * ideal:.1f} %)"
 
 
 def save_model(model: Mapping[str, Tensor], path: Path) -> None:
