@@ -180,7 +180,7 @@ def _presets() -> dict[str, dict[str, Any]]:
     trees = {}
     for path in sorted(PRESETS.glob("*.yaml")):
         experiment, _ = load(path.stem, presets=PRESETS)
-        if experiment.data.name == "digits":
+        if experiment.data.name == "digits" and experiment.parallel.pipeline == 1:
             tree = experiment.model_dump(mode="json") | HERE
             tree["rounds"] = min(tree["rounds"], PRESET_ROUNDS)
             for phase in tree["schedule"]["phases"][:-1]:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from fedctl import bundled
 from fedctl.chart import helm, values
+from trainer.config.load import load
 
-SETS = ["ranks=4"]
+SETS = ["ranks=4"]  # but a pipeline has the ranks that it has
 NAMESPACE = "team-a"
 KUEUE = {"queue.kind": "kueue", "queue.name": "gpus"}
 EXAMPLES = [
@@ -27,10 +28,16 @@ EXAMPLES = [
 ]
 
 
+def sets(preset: str) -> list[str]:
+    """Return the settings of a preset's examples."""
+    experiment, _ = load(preset, presets=bundled.PRESETS)
+    return [] if experiment.parallel.pipeline > 1 else SETS
+
+
 def main(folder: Path) -> None:
     def write(example: tuple[str, str, dict[str, str]]) -> None:
         path, preset, options = example
-        release = values.release(preset, SETS, namespace=NAMESPACE, options=options)
+        release = values.release(preset, sets(preset), namespace=NAMESPACE, options=options)
         file = folder / f"{path}.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(helm.template(release), "utf-8")

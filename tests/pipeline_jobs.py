@@ -320,7 +320,7 @@ def trained(tree: dict[str, Any], rounds: int) -> dict[str, Any]:
         "formed": rank.ledger.formed,
         "dense": rank.ledger.tally.dense,
         "samples": list(rank.ledger.rank_samples),
-        "idle": rank.ledger.waited,
+        "passes": rank.ledger.all_passes,
     }
 
 
@@ -340,9 +340,9 @@ def resumed(tree: dict[str, Any], folder: str) -> list[str]:
         run_round(saved, number)
         saved.ledger.settle()
         if number == 3:
-            checkpoint.save(saved, number, Path(folder))
+            checkpoint.save(saved, number, Folder(Path(folder)))
     again = with_network(tree, Path(folder) / "other")
-    assert checkpoint.restore(again, Path(folder))[0] == 3
+    assert checkpoint.restore(again, Folder(Path(folder)))[0] == 3
     for number in range(4, 7):
         run_round(again, number)
         again.ledger.settle()
@@ -358,11 +358,11 @@ def saved_then_resumed(before: dict[str, Any] | None, after: dict[str, Any], fol
         rank = with_network(before)
         run_round(rank, 1)
         rank.ledger.settle()
-        checkpoint.save(rank, 1, Path(folder))
+        checkpoint.save(rank, 1, Folder(Path(folder)))
         return ""
     rank = with_network(after)
     try:
-        done, _ = checkpoint.restore(rank, Path(folder))
+        done, _ = checkpoint.restore(rank, Folder(Path(folder)))
     except ConfigError as error:
         return str(error)
     run_round(rank, done + 1)

@@ -114,7 +114,9 @@ def test_a_pipeline_trains_as_one_device_does(changes):
     for result in results:
         assert result["loss"] == pytest.approx(alone["loss"], rel=1e-5)
         assert result["accuracy"] == alone["accuracy"]
-        assert 0 < result["idle"] < 1
+        passes = result["passes"]
+        assert 0 < passes.own < passes.all
+        assert 0 < passes.ideal < passes.steps
 
 
 def test_stages_freeze_by_themselves():

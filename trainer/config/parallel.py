@@ -60,15 +60,14 @@ class Parallel(Section):
         """Number of stages of the whole model."""
         return self.pipeline * (self.chunks if self.schedule == "interleaved" else 1)
 
-    @property
-    def idle(self) -> float:
+    def idle(self, microbatches: int) -> float:
         """Share of a step in which a rank is idle if all stages take equally long.
 
         (S - 1) / (M + S - 1) (Huang et al., GPipe, NeurIPS 2019), with M counted once for each of
         a rank's stages (Narayanan et al., SC 2021).
         """
         waits = self.pipeline - 1
-        return waits / (self.microbatches * self.stages // self.pipeline + waits)
+        return waits / (microbatches * self.stages // self.pipeline + waits)
 
     def fits(self, microbatches: int) -> bool:
         """Return whether the schedule takes so many microbatches, in rounds of equal length."""

@@ -14,6 +14,7 @@ from trainer.exchange.books import none
 from trainer.exchange.mesh import Mesh
 from trainer.exchange.message import Cohort, Participant
 from trainer.metrics.catalog import Row
+from trainer.workers.worker import Passes
 
 FLOAT32 = 4  # bytes of a value in the dense equivalent
 
@@ -55,8 +56,7 @@ class Ledger:
 
     tally: over all ranks; own: of this rank. By rank, or by pipeline of ranks: samples, and idle,
     the seconds by which its rounds were shorter than the longest one's. federated: simulated
-    parallel time, the seconds of training if a round's clients had run side by side. waited: in the
-    last round, the share of the gradients' time in which a rank did not compute.
+    parallel time, the seconds of training if a round's clients had run side by side.
     """
 
     mesh: Mesh
@@ -72,10 +72,9 @@ class Ledger:
     wrong: bool = False  # whether this rank did, in the round that is not settled yet
     busy: float = 0.0  # this rank's seconds in the round that is not settled yet
     slowest: float = 0.0  # in that round, the longest turn of a client plus the server's step
-    computing: float = 0.0  # and this rank's own seconds of its gradients
-    passing: float = 0.0  # of so many, in which the other ranks of its pipeline computed as well
-    waited: float | None = None  # mean over all ranks; None: there are no pipelines
-    own_waited: float | None = None  # of this rank
+    passes: Passes = Passes()  # of this rank's gradients in that round
+    all_passes: Passes = Passes()  # of all ranks in the last settled round that had any
+    own_passes: Passes = Passes()  # of this rank, likewise
 
     def __post_init__(self) -> None:
         self.rank_samples = self.rank_samples or [0] * self.mesh.group.size
@@ -99,10 +98,6 @@ class Ledger:
         self.busy = sum(turns)
         self.slowest = max(turns, default=0.0) + server
 
-    def passes(self, computing: float, passing: float) -> None:
-        """Record the seconds of a round's gradients in a pipeline: this rank's own, and all."""
-        self.computing, self.passing = computing, passing
-
     def settle(self, numbers: Sequence[float] = ()) -> list[float]:
         """Add up the books of all ranks, and `numbers`; return the sums of the latter.
 
@@ -115,7 +110,7 @@ class Ledger:
         if self.speaks:
             times[rank], times[size + rank] = self.busy, self.slowest
         formed = books.formed if self.speaks else 0
-        passes = [self.computing, self.passing] if self.mesh.pipelined else []
+        passes = self.passes if self.mesh.pipelined else ()
         length = len(books.payload) + len(books.wire) + 2
         world.count_ring({"control": 8 * (len(numbers) + len(passes) + length + len(times))})
         counts = [*books.payload.values(), *books.wire.values(), formed, self.wrong]
@@ -125,7 +120,8 @@ class Ledger:
         self.payload = dict(zip(books.payload, counts[:kinds], strict=True))
         self.wire = dict(zip(books.wire, counts[kinds:-2], strict=True))
         self.formed, self.found = counts[-2:]
-        self._wait(sums[len(numbers) : len(numbers) + len(passes)])
+        if passes:
+            self._pass(Passes(*sums[len(numbers) :][: len(passes)]))
         busy, slowest = sums[-2 * size : -size], sums[-size:]
         self.idle = [idle + max(busy) - own for idle, own in zip(self.idle, busy, strict=True)]
         self.federated += max(slowest)
@@ -133,13 +129,11 @@ class Ledger:
         self.wrong = False
         return sums[: len(numbers)]
 
-    def _wait(self, passes: Sequence[float]) -> None:
-        """Note the idle share from the sums over all ranks, and that of this rank."""
-        if passes and passes[1]:
-            self.waited = 1 - passes[0] / passes[1]
-        if self.passing:  # else no client of the round was this rank's
-            self.own_waited = 1 - self.computing / self.passing
-        self.computing = self.passing = 0.0
+    def _pass(self, total: Passes) -> None:
+        """Note what is known of a round's gradients, unless there were none."""
+        self.all_passes = total if total.steps else self.all_passes
+        self.own_passes = self.passes if self.passes.steps else self.own_passes
+        self.passes = Passes()
 
     def fill(self, row: Row) -> None:
         """Write the totals of the run into a row, as of the last `settle`."""
@@ -149,7 +143,9 @@ class Ledger:
         row.payload_bytes_total, row.wire_bytes_total = dict(self.payload), dict(self.wire)
         row.rank_samples_total = {str(rank): n for rank, n in enumerate(self.rank_samples)}
         row.rank_idle_seconds_total = {str(rank): s for rank, s in enumerate(self.idle)}
-        row.pipeline_idle_ratio = self.waited
+        if self.all_passes.steps:
+            row.pipeline_idle_ratio = 1 - self.all_passes.own / self.all_passes.all
+            row.pipeline_ideal_idle_ratio = self.all_passes.ideal / self.all_passes.steps
 
     def fill_own(self, row: Row) -> None:
         """Write the counts of this rank alone into a row."""
@@ -159,7 +155,8 @@ class Ledger:
         row.payload_bytes_total, row.wire_bytes_total = dict(books.payload), dict(books.wire)
         row.rank_samples_total = {str(rank): self.rank_samples[rank]} if self.speaks else {}
         row.rank_idle_seconds_total = {str(rank): self.idle[rank]} if self.speaks else {}
-        row.pipeline_idle_ratio = self.own_waited
+        if self.own_passes.steps:
+            row.pipeline_idle_ratio = 1 - self.own_passes.own / self.own_passes.all
 
     def state(self) -> dict[str, Any]:
         """Return the part of a checkpoint that is the same on all ranks; `own` is this rank's."""

@@ -184,8 +184,6 @@ class Loop:
             if result.train_loss is not None:
                 row.train_loss = result.train_loss
         rank.ledger.fill(row)
-        if rank.parts.mesh.pipelined:
-            row.pipeline_ideal_idle_ratio = rank.experiment.parallel.idle
 
     def _record(self, row: Row, result: Result | None) -> None:
         own = Row(round=row.round, device_memory_bytes=held_bytes(self.rank.clock.device))

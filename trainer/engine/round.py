@@ -120,4 +120,4 @@ def _end(rank: RankState, cohort: Cohort) -> None:
     rank.ledger.round(cohort, values, messages)
     rank.ledger.wrong = not rank.watch.finite
     rank.ledger.time(list(rank.clock.turns.values()), rank.clock.since_begin("apply"))
-    rank.ledger.passes(*rank.parts.worker.times())
+    rank.ledger.passes = rank.parts.worker.passes()

@@ -23,7 +23,7 @@ from trainer.tasks.task import Batch, Task
 from trainer.workers.single import Single
 from trainer.workers.stages import Section, described, like, schedule, stage
 from trainer.workers.stopwatch import Stopwatch
-from trainer.workers.worker import Whole
+from trainer.workers.worker import Passes, Whole
 
 VOTE = 4  # bytes by which torch's stages tell each other, once, that nothing is to be inferred
 MOST_SHAPES = 16  # of batches whose buffers are kept
@@ -94,6 +94,7 @@ class Pipeline(Single):
         self.flows: OrderedDict[Any, Flow] = OrderedDict()  # by shape, least recent first
         self.units = 1  # predictions of the batch
         self.own, self.all = Stopwatch(line.device), Stopwatch(line.device)
+        self.ideal: list[float] = []  # idle share of each gradient, if all stages were equal
 
     # ------------------------------------------------------------------ passes
 
@@ -104,6 +105,7 @@ class Pipeline(Single):
         losses: list[Tensor] = []
         with self.all.running():
             self._step(x, train=True, target=y, losses=losses)
+        self.ideal.append(self.settings.idle(microbatches(len(x), self.settings)))
         return torch.stack(losses).sum().detach() if losses else self.grads.new_zeros(())
 
     def _loss(self, output: Tensor, y: Tensor) -> Tensor:
@@ -192,9 +194,11 @@ class Pipeline(Single):
         self.line.all_reduce(total, {"control": total.numel()}).wait()
         return total
 
-    def times(self) -> tuple[float, float]:
-        """Return the seconds of gradients since the last call: this rank's own work, and all."""
-        return self.own.read(), self.all.read()
+    def passes(self) -> Passes:
+        """Return what was measured of gradients since the last call."""
+        found = Passes(self.own.read(), self.all.read(), sum(self.ideal), len(self.ideal))
+        self.ideal.clear()
+        return found
 
     @torch.no_grad()
     def score(self, batches: Iterable[Batch]) -> tuple[float, float, int]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trainer.layout import Flat
 from trainer.tasks.task import Batch, Task
-from trainer.workers.worker import Whole
+from trainer.workers.worker import Passes, Whole
 
 
 class Single:
@@ -43,9 +43,9 @@ class Single:
         """Return the value itself, since no other rank holds a part of the model."""
         return value
 
-    def times(self) -> tuple[float, float]:
+    def passes(self) -> Passes:
         """Return zeros: no other rank has a part in a gradient."""
-        return 0.0, 0.0
+        return Passes()
 
     @torch.no_grad()
     def score(self, batches: Iterable[Batch]) -> tuple[float, float, int]:

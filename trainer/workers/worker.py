@@ -5,7 +5,7 @@ A worker knows neither clients nor rounds.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -29,6 +29,15 @@ class Whole:
             sum(buffer.numel() for buffer in model.buffers() if buffer.is_floating_point()),
             any(isinstance(module, nn.Dropout) for module in model.modules()),
         )
+
+
+class Passes(NamedTuple):
+    """Gradients that a rank of a pipeline computed together with others; sums over them."""
+
+    own: float = 0.0  # seconds of this rank's own computation
+    all: float = 0.0  # seconds, with those in which it waited
+    ideal: float = 0.0  # shares that it would have waited if all stages took equally long
+    steps: float = 0.0
 
 
 class Worker(Protocol):
@@ -56,11 +65,8 @@ class Worker(Protocol):
     def total(self, value: Tensor) -> Tensor:
         """Return the sum of a value over all parts of the model, also those on other ranks."""
 
-    def times(self) -> tuple[float, float]:
-        """Return the seconds of gradients since the last call: this rank's own work, and all.
-
-        Both are 0 if no other rank has a part in them.
-        """
+    def passes(self) -> Passes:
+        """Return what was measured of gradients since the last call; zeros if none is shared."""
 
     def score(self, batches: Iterable[Batch]) -> tuple[float, float, int]:
         """Return, for test batches: correct predictions, sum of the losses, predictions."""
