@@ -12,6 +12,7 @@ FROZEN = of("run:fedctl_frozen_parameters_ratio:max")
 RELATIVE = of("rank:fedctl_local_seconds:relative5m")
 RANK = "{{run}} rank {{rank}}"
 NOT_MEASURED = "not measured: set evaluation.alignment"
+NO_PIPELINE = "no pipeline: set parallel.pipeline"
 
 
 def run() -> Dashboard:
@@ -99,4 +100,9 @@ def _details() -> Panels:
               {RANK: of("rank:fedctl_rank_samples:share")}, most=1),
         graph("Idle by rank", "Waiting for the rank that trained longest in a round, so far", "s",
               {RANK: of("rank:fedctl_rank_idle_seconds:sum")}),
+        graph("Idle in pipelines", "Share of a round's gradients in which a rank did not compute",
+              "percentunit",
+              {RANK: of("rank:fedctl_pipeline_idle_ratio:max"),
+               f"{LEGEND} if stages were even": of("run:fedctl_pipeline_ideal_idle_ratio:max")},
+              most=1).no_value(NO_PIPELINE),
     ]  # fmt: skip

@@ -26,6 +26,7 @@ from trainer.engine.state import whole_tensors
 from trainer.engine.status import Status
 from trainer.exchange.mesh import Mesh, mesh
 from trainer.metrics.recorder import Recorder
+from trainer.storage.folder import Folder
 from trainer.workers.cut import cut
 from trainer.workers.pipeline import Pipeline
 from trainer.workers.single import Single
