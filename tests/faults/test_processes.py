@@ -167,7 +167,7 @@ def test_after_ctrl_c_too_no_rank_is_waited_for_without_end(scene: Scene, fault:
 
 @fault("reader-gone")
 def test_a_pipe_that_is_closed(scene: Scene, fault: Fault) -> None:
-    process = scene.run()
+    process = scene.run(rounds=ROUNDS)
     assert process.stdout
     while not process.stdout.readline().startswith("round "):
         assert process.poll() is None
