@@ -334,7 +334,7 @@ def told_to_stop(tree: dict[str, Any], which: int) -> list[bool]:
 
 def resumed(tree: dict[str, Any], folder: str) -> list[str]:
     """Save after 3 rounds of 6, resume there in a fresh run; what differs at the end."""
-    from tests.jobs import compare, everything
+    from tests.checkpoint_jobs import compare, everything
 
     saved = with_network(tree, Path(folder) / "one")
     for number in range(1, 7):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests import jobs
+from tests import checkpoint_jobs, jobs
 from trainer import manifest
 from trainer.config.errors import EnvironmentFault
 from trainer.config.load import load
@@ -23,7 +23,7 @@ from trainer.storage import folder as folders
 from trainer.storage.folder import Folder
 from trainer.storage.place import CLIENTS
 
-TREE = jobs.KEEPING | {"checkpoint": {"keep": 1}}
+TREE = checkpoint_jobs.KEEPING | {"checkpoint": {"keep": 1}}
 
 
 @pytest.fixture

@@ -78,7 +78,7 @@ class LocalOptimizer:
         return turn.memory if self.keeps else turn.work
 
 
-def clip(g: Tensor, most: float, total: Callable[[Tensor], Tensor] | None) -> None:
+def clip(g: Tensor, most: float, total: Callable[[Tensor], Tensor] | None = None) -> None:
     """Scale g (P,) down to an L2 norm of at most `most`, over all stages of the model (`total`)."""
     norm = torch.linalg.vector_norm(g)
     if total is not None:  # the squares of the stages' norms add up
