@@ -20,7 +20,12 @@ SMALL: dict[str, Any] = {
     "model": {"name": "softmax"},
     "schedule": {"phases": [{"steps": 1}]},
 }
-MOMENTUM = {"optimizer": {"momentum": 0.9, "state": "keep"}, "algorithm": {"server_momentum": 0.5}}
+MOMENTUM = {
+    "optimizer": {"momentum": 0.9, "state": "keep"},
+    "algorithm": {"server": {"momentum": 0.5}},
+}
+ADAM = {"optimizer": {"name": "adam"}, "algorithm": {"server": {"name": "adam"}}}
+KEPT = {"optimizer": {"name": "adam", "state": "keep"}, "algorithm": {"server": {"name": "adam"}}}
 SCAFFOLD = {"algorithm": {"name": "scaffold"}}
 CODED = {"codec": {"name": "int8"}}
 UNFIT: list[tuple[dict[str, Any], dict[str, Any], str]] = [
@@ -33,6 +38,8 @@ UNFIT: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, CODED, "codec.name"),
     (CODED, {"codec": {"name": "int8", "error_feedback": False}}, "codec.error_feedback"),
     ({}, {"codec": {"name": "bf16", "error_feedback": True}}, "codec.name"),
+    ({}, {"optimizer": {"name": "adamw"}}, "optimizer.name"),
+    ({}, {"algorithm": {"server": {"name": "yogi"}}}, "algorithm.server.name"),
     (SCAFFOLD, {"algorithm": {"name": "fedavg"}}, "algorithm.name"),
     (SCAFFOLD, {"algorithm": {"name": "scaffold", "controls": "fresh"}}, "algorithm.controls"),
 ]
@@ -42,7 +49,9 @@ FIT: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, MOMENTUM),
     (MOMENTUM, {"optimizer": {}, "algorithm": {}}),
     ({}, {"optimizer": {"weight_decay": 0.1, "clip_norm": 1.0}}),
-    ({}, {"algorithm": {"weighting": "uniform", "server_lr": 0.5}}),
+    ({}, {"algorithm": {"weighting": "uniform", "server": {"lr": 0.5}}}),
+    (ADAM, KEPT),
+    (KEPT, ADAM),
     ({}, {"schedule": {"batch_size": 7, "phases": [{"rounds": 4, "epochs": 1}, {"steps": 2}]}}),
     ({}, {"stragglers": {"slow": 0.5, "unreachable": 0.3}}),
     ({}, {"model": {"name": "softmax", "precision": "bf16"}}),

@@ -100,7 +100,7 @@ def test_the_saved_model_loads_into_the_plain_network(tmp_path):
     rank = jobs.experiment_run(BASE)
     run_round(rank, 1)
     load_agreed(rank)
-    save_model(rank, tmp_path / "model.safetensors")
+    save_model(rank.parts.worker.tensors(), tmp_path / "model.safetensors")
     network = MODELS["digits-cnn"](classes=10, in_shape=(1, 8, 8))
     network.load_state_dict(load_file(tmp_path / "model.safetensors"))
     vector = torch.cat([p.detach().reshape(-1) for p in network.parameters()])
