@@ -163,7 +163,10 @@ def saved(write_run: WriteRun) -> Path:
             "or resume with --allow-changed seed",
         ),
         (["--set", "optimizer.lr=0.3"], "optimizer.lr: was "),
-        (["--set", "sync.name=apf"], "sync.name: was full, and would be apf, which makes it"),
+        (
+            ["--set", "sync.name=apf"],
+            "sync.name: was full, and would be apf, which the saved state does not fit",
+        ),
         (
             ["--allow-changed", "seed"],
             "--allow-changed seed: not a setting that --set changes",
