@@ -31,7 +31,8 @@ class Model(Section):
         help="softmax: softmax regression; digits-cnn: for 8x8 digits; lenet: FedGA's cnn_cifar; "
         "mnist-cnn, resnet18, vgg11: GWPF's; fedavg-cnn: McMahan's; fedga-cnn, fedga-resnet: "
         "FedGA's; dropout-cnn: the homework's; cifar-resnet*, cifar-vgg*: Local SGD's; resnet50: "
-        "torchvision's",
+        "torchvision's. For text: gwpf-transformer; llama-26m: a decoder like LLaMA's; "
+        "transformer-tiny, llama-tiny: the same for laptops",
         fixed=True,
     )
     norm: Literal["batch", "group", "none"] | None = setting(

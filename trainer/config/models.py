@@ -11,14 +11,22 @@ from trainer.config.parts import resolve
 
 @dataclass(frozen=True)
 class Network:
-    """A class by import path, its arguments, and the norms that it offers (default first)."""
+    """A class by import path, its arguments, and the norms that it offers (default first).
+
+    takes: the kind of samples that it is for (trainer/config/data.py).
+    """
 
     path: str
     arguments: dict[str, Any] = field(default_factory=dict)
     norms: tuple[str, ...] = ()
+    takes: str = "images"
 
     def __call__(self, **arguments: Any) -> Any:
-        """Create the network; `classes` and `in_shape` (C, H, W) are among the arguments."""
+        """Create the network.
+
+        Arguments include `classes` and `in_shape` (C, H, W) if it is for images, or `vocabulary`,
+        the number of tokens, if it is for text.
+        """
         return resolve(self.path)(**self.arguments, **arguments)
 
 
@@ -46,4 +54,12 @@ MODELS = {
         for depth in (11, 13, 16, 19)
     },
     "resnet50": Network("trainer.models.resnet:ResNet50"),
+    "gwpf-transformer": Network("trainer.models.transformer:Transformer", takes="text"),
+    "transformer-tiny": Network(
+        "trainer.models.transformer:Transformer", {"width": 64, "hidden": 64}, takes="text"
+    ),
+    "llama-26m": Network("trainer.models.llama:Llama", takes="text"),
+    "llama-tiny": Network(
+        "trainer.models.llama:Llama", {"width": 64, "heads": 4, "blocks": 2}, takes="text"
+    ),
 }
