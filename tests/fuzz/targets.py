@@ -21,14 +21,18 @@ from fedctl.cluster.transfer.folder import arriving, unpack
 from fedctl.report import groups, runs, summary, table
 from fedctl.sweep import file as sweeps
 from fedctl.sweep.variants import variants
+from tests import prose
 from tests.fuzz import inputs
 from tests.fuzz.inputs import documents, json_values, mutated, trees
 from trainer import manifest
+from trainer.config.data import SentencePiece
 from trainer.config.load import flatten, load
 from trainer.config.models import MODELS
-from trainer.data import arrays, npz
+from trainer.data import arrays, npz, tokenizers
+from trainer.data.text import Corpus
 from trainer.engine import state_file
 from trainer.models import weights
+from trainer.tasks.tokens import Tokens
 
 
 def experiment(content: bytes, folder: Path) -> None:
@@ -56,6 +60,21 @@ def read_npz(content: bytes, folder: Path) -> None:
     (folder / "x.npz").write_bytes(content)
     found = npz.read(folder / "x.npz")
     arrays.check(found, classes=10, channels=None)
+
+
+def read_text(content: bytes, folder: Path) -> None:
+    (folder / "x.txt").write_bytes(content)
+    tree = {"data.name": "text", "data.path": str(folder), "model.name": "transformer-tiny"}
+    experiment, _ = load({}, sets=[f"{key}={value}" for key, value in tree.items()])
+    Tokens(experiment, torch.device("cpu"), 0, 1, download=False).split()
+
+
+def read_tokenizer(content: bytes, folder: Path) -> None:
+    (folder / "x.model").write_bytes(content)
+    chosen = SentencePiece(model=str(folder / "x.model"))
+    found = tokenizers.tokenise(chosen, Corpus(["A text, and äöü 漢字\n"], [], ["another"]))
+    for ids in found.train + found.test:
+        assert len(ids) and ids.min() >= 0 and ids.max() < len(found.vocabulary)
 
 
 def read_weights(case: tuple[str, bytes], folder: Path) -> None:
@@ -111,6 +130,8 @@ RUN: dict[str, Callable[[Any, Path], Any]] = {
     "sweep": sweep,
     "values": chart_values,
     "npz": read_npz,
+    "text": read_text,
+    "tokenizer": read_tokenizer,
     "weights": read_weights,
     "manifest": read_manifest,
     "state": read_state,
@@ -139,6 +160,11 @@ def good_npz() -> bytes:
     x, y = np.zeros((4, 8, 8), np.uint8), np.arange(4)
     np.savez(file, x_train=x, y_train=y, x_test=x, y_test=y)
     return file.getvalue()
+
+
+@cache
+def good_tokenizer() -> bytes:
+    return tokenizers.trained([prose.prose()], 300).serialized_model_proto()
 
 
 @st.composite
@@ -272,6 +298,8 @@ def inputs_of(name: str, folder: Path) -> Any:
         "sweep": sweep_files,
         "values": chart_files,
         "npz": lambda: st.one_of(mutated(st.just(good_npz())), odd_npz()),
+        "text": lambda: st.one_of(mutated(st.just(prose.prose(60).encode())), st.binary()),
+        "tokenizer": lambda: st.one_of(mutated(st.just(good_tokenizer())), st.binary()),
         "weights": lambda: spoiled(good_weights()),
         "manifest": manifests,
         "state": lambda: states(folder),

@@ -9,8 +9,11 @@ import typing
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from trainer.config.models import MODELS
+
 if TYPE_CHECKING:
     from trainer.config.base import Section
+    from trainer.config.data import Division
     from trainer.config.schema import Experiment
 
 LOCAL = "local training"
@@ -50,6 +53,7 @@ def choose(experiment: "Experiment", section: str, *, needs: str = "", lacks: st
 
 def misfits(experiment: "Experiment") -> Iterator[str]:
     """Yield `key: problem; remedy` for each pair of parts that do not fit each other."""
+    yield from _of_another_kind(experiment)
     for capability, why, remedy in lacking(experiment):
         for section in ("sync", "codec"):
             part: Section = getattr(experiment, section)
@@ -59,6 +63,25 @@ def misfits(experiment: "Experiment") -> Iterator[str]:
                     f"{section}.name: {part.name} {part.needs[capability]}, and {why}; "  # type: ignore[attr-defined]
                     f"set {other}, or {remedy}"
                 )
+
+
+def _of_another_kind(experiment: "Experiment") -> Iterator[str]:
+    """Yield a model and a partition that are for other samples than the experiment's."""
+    data, model = experiment.data, experiment.model.name
+    if MODELS[model].takes != data.kind:
+        fitting = [name for name, network in MODELS.items() if network.takes == data.kind]
+        yield (
+            f"model.name: {model} takes {MODELS[model].takes}, and data.name={data.name} is "
+            f"{data.kind}; set model.name to {', '.join(fitting[:3])} or another model for it"
+        )
+    if data.kind not in data.partition.divides:
+        field = type(data).model_fields["partition"]
+        kinds: tuple[type[Division], ...] = typing.get_args(field.annotation)
+        names = [kind.model_fields["name"].default for kind in kinds if data.kind in kind.divides]
+        yield (
+            f"data.partition.name: {data.partition.name} divides {data.partition.divides[0]}, and "
+            f"data.name={data.name} is {data.kind}; set it to {', '.join(names)}"
+        )
 
 
 def ineffective(section: "Section", prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -17,7 +17,7 @@ from trainer.config import documents
 from trainer.config.errors import ConfigError
 from trainer.config.fit import ineffective
 from trainer.config.keys import suggestion, unions
-from trainer.config.schema import Experiment
+from trainer.config.schema import Experiment, covers
 
 Tree = dict[str, Any]
 
@@ -82,7 +82,7 @@ def _refuse_ineffective(experiment: Experiment, origins: Mapping[str, str], file
     # A file with every setting was printed by fedctl, and tells nothing of what its author meant.
     asked = ("--set",) if all(origins.get(key) == file for key in every) else ("--set", file)
     for key, problem in ineffective(experiment):
-        if origins.get(key) in asked:
+        if any(origins[name] in asked for name in origins if covers(key, name)):
             raise ConfigError(key, problem)
 
 

@@ -1,14 +1,17 @@
 """The fingerprint of a data set: whether a run that resumes has the data that it began with.
 
-It depends on the samples and their order, not on the path or the format of the files.
+It depends on the samples and their order, not on the path or the format of the files. The
+vocabulary of a text is a part of its data.
 """
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 from torch import Tensor
 
 from trainer.data.load import Dataset
+from trainer.data.text import Corpus
 
 
 def fingerprint(data: Dataset) -> str:
@@ -25,4 +28,14 @@ def fingerprint(data: Dataset) -> str:
             digest.update(repr(part.files.classes).encode())
             digest.update(np.ascontiguousarray(part.files.labels).data)
             digest.update(part.files.names)
+    return digest.hexdigest()
+
+
+def of_text(corpus: Corpus, vocabulary: Sequence[str]) -> str:
+    """Return the SHA-256 of all documents, and of what each token stands for."""
+    digest = hashlib.sha256()
+    for part in (*corpus, vocabulary):
+        for text in (str(len(part)), *part):
+            content = text.encode(errors="surrogatepass")
+            digest.update(b"%d " % len(content) + content)
     return digest.hexdigest()

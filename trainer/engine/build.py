@@ -30,7 +30,6 @@ from trainer.exchange.transforms.error_feedback import ErrorFeedback
 from trainer.exchange.transforms.transform import Transform
 from trainer.layout import Layout
 from trainer.models import weights
-from trainer.tasks.images import Images
 from trainer.tasks.task import Task
 from trainer.turn import Server
 from trainer.workers.cut import cut, seconds
@@ -166,16 +165,28 @@ def _selection(
     return tuple(chain), policy
 
 
-def _load_in_turn(experiment: Experiment, mesh: Mesh) -> Images:
+def _load_in_turn(experiment: Experiment, mesh: Mesh) -> Task:
     """Load the data on rank 0 first, since it may have to download what the others then find."""
     world, group = mesh.world, mesh.group
+    kind: Callable[..., Task] = resolve(experiment.data.task)
 
-    def loaded(*, download: bool) -> Images:
-        return Images(experiment, group.device, group.rank, group.size, download=download)
+    def loaded(*, download: bool) -> Task:
+        return kind(experiment, group.device, group.rank, group.size, download=download)
 
     if world.rank == 0:
         task = loaded(download=True)
         world.barrier(DOWNLOAD)
-        return task
-    world.barrier(DOWNLOAD)
-    return loaded(download=False)
+    else:
+        world.barrier(DOWNLOAD)
+        task = loaded(download=False)
+    if task.alike and not world.all_equal(_digits(task.fingerprint)):
+        raise ConfigError(
+            "data.name",
+            f"ranks read different data for {experiment.data.name}; give all the same files, and "
+            "the same versions of Python and of the trainer",
+        )
+    return task
+
+
+def _digits(fingerprint: str) -> Tensor:
+    return torch.tensor(list(bytes.fromhex(fingerprint)))

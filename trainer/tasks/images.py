@@ -1,4 +1,4 @@
-"""Image classification, so far the only task.
+"""Image classification.
 
 No other module above data/ knows pixels.
 """
@@ -26,6 +26,8 @@ MOST_READY = 1 << 22
 
 class Images:
     """Labelled images, in memory or in their files; the loss is the mean cross-entropy."""
+
+    alike = perplexed = False
 
     def __init__(
         self, experiment: Experiment, device: torch.device, rank: int, ranks: int, *, download: bool

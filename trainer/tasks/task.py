@@ -16,7 +16,10 @@ class Task(Protocol):
     """A data set, and the problem to learn from it."""
 
     random: bool  # a visit to a batch draws random numbers (augmentation, label noise)
-    fingerprint: str  # of all samples, whatever their path; rank 0's, empty on the others
+    fingerprint: str  # of all samples, whatever their path; rank 0's, on the others maybe empty
+    alike: bool  # every rank has the fingerprint, and it must be the same
+    home: torch.device  # where the places of samples are
+    perplexed: bool  # predictions are of tokens, so that exp(mean loss) is a perplexity
 
     def model(self) -> nn.Module:
         """Create a network for this data, on the CPU, with weights from torch's default stream."""

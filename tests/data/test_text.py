@@ -1,0 +1,211 @@
+"""Text and its tokens: what is read, what is refused in a line, and what a tokenizer keeps."""
+
+import os
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainer.config.data import Data, SentencePiece, Words
+from trainer.config.errors import ConfigError
+from trainer.data import text, tokenizers
+from trainer.data.fingerprint import of_text
+from trainer.data.text import Corpus
+
+PROSE = "The cat sat on the mat .\nThe dog did not .\n\n" * 40 + "A zebra came .\n"
+MODEL = tokenizers.trained([PROSE], 300)
+
+
+def own(path, **more) -> Data:
+    return Data(**{"name": "text", "path": str(path), **more})
+
+
+def refusal(data: Data) -> str:
+    with pytest.raises(ConfigError) as caught:
+        text.read(data)
+    message = str(caught.value)
+    assert "\n" not in message and message.startswith("data.path: ")
+    return message
+
+
+def test_python_has_a_text_of_its_own():
+    corpus = text.read(Data(name="python-topics"))
+    assert len(corpus.train) > 50 and corpus.test
+    every = corpus.train + corpus.test
+    assert 300_000 < sum(map(len, every)) < 2_000_000
+    share = sum(map(len, corpus.test)) / sum(map(len, every))
+    assert share == pytest.approx(0.1, abs=0.001)
+
+
+@given(
+    documents=st.lists(st.text("ab\n", max_size=30), min_size=1, max_size=8),
+    share=st.floats(0.01, 0.99),
+)
+def test_dividing_loses_nothing(documents, share):
+    corpus = text._divided(documents, share)
+    assert "".join(corpus.train + corpus.test) == "".join(documents)
+
+
+def test_the_test_text_begins_with_a_line(tmp_path):
+    (tmp_path / "a.txt").write_text(PROSE)
+    corpus = text.read(own(tmp_path / "a.txt", test_share=0.3))
+    assert corpus.train[0].endswith("\n") and corpus.train[0] + corpus.test[0] == PROSE
+
+
+def test_a_folder_is_its_files_in_order(tmp_path):
+    for name, content in (("b.txt", "two"), ("a.txt", "one"), ("c/d.txt", "three"), ("e.md", "no")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    corpus = text.read(own(tmp_path, test_share=0.01))
+    assert "".join(corpus.train + corpus.test) == "onetwothree"
+    assert len(corpus.train) == 3
+
+
+def test_a_folder_may_be_divided_already(tmp_path):
+    for part, content in (("train", "learn"), ("test", "judge")):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "a.txt").write_text(content)
+    assert text.read(own(tmp_path)) == Corpus(["learn"], [], ["judge"])
+
+
+@pytest.mark.parametrize("names", text.WIKITEXT)
+def test_wikitext_is_read_under_both_names(tmp_path, names):
+    train = " \n = Title = \n \n words \n = = Part = = \n more \n = Other = \n end \n"
+    for name, content in zip(names, (train, "valid \n", "test \n"), strict=True):
+        (tmp_path / name).write_text(content)
+    corpus = text.read(Data(name="wikitext2", path=str(tmp_path)))
+    assert [len(corpus.train), corpus.validation, corpus.test] == [3, ["valid \n"], ["test \n"]]
+    assert "".join(corpus.train) == train and corpus.train[2].startswith(" = Other = ")
+
+
+def test_wikitext_is_never_downloaded(tmp_path):
+    message = refusal(Data(name="wikitext2", path=str(tmp_path)))
+    assert "wiki.train.tokens" in message and "train.txt" in message and "nothing is" in message
+
+
+def test_what_is_no_text_is_refused_in_a_line(tmp_path):
+    assert "cannot be read (No such file" in refusal(own(tmp_path / "none.txt"))
+    assert "has no .txt file" in refusal(own(tmp_path))
+    (tmp_path / "image.txt").write_bytes(b"fine\n\xff\xd8\xff\xe0 not")
+    assert "image.txt is not UTF-8 text (byte 5" in refusal(own(tmp_path))
+    (tmp_path / "image.txt").unlink()
+    os.mkfifo(tmp_path / "pipe.txt")
+    assert "is not a regular file" in refusal(own(tmp_path))
+
+
+def test_a_file_without_permission_is_refused_in_a_line(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("x")
+
+    def denied(path):  # root may read everything
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(text.Path, "read_bytes", denied)
+    assert "a.txt cannot be read (Permission denied)" in refusal(own(tmp_path))
+
+
+def test_a_text_beyond_memory_is_refused_before_it_is_read(tmp_path):
+    with open(tmp_path / "a.txt", "wb") as file:
+        file.truncate(1 << 40)  # a hole
+    assert "give a smaller text" in refusal(own(tmp_path))
+
+
+# ---------------------------------------------------------------------------------------------
+# tokens
+
+
+def words_of(corpus: Corpus, size: int | None = None) -> tokenizers.Tokens:
+    return tokenizers.tokenise(Words(size=size), corpus)
+
+
+def test_words_are_numbered_as_in_the_papers_code(tmp_path):
+    corpus = Corpus(["the cat\n\nthe dog\n"], ["a mouse"], ["the end\n"])
+    found = words_of(corpus)
+    expected: dict[str, int] = {}  # its dictionary: line by line, <eos> at the end of each
+    ids = []
+    for part in (*corpus.train, *corpus.validation, *corpus.test):
+        path = tmp_path / "part"
+        path.write_text(part)
+        with path.open(encoding="utf8") as file:
+            for line in file:
+                ids += [expected.setdefault(w, len(expected)) for w in [*line.split(), "<eos>"]]
+    assert found.vocabulary == list(expected)
+    assert found.train[0].tolist() == ids[:7] and found.test[0].tolist() == ids[-3:]
+
+
+@given(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=80), st.integers(3, 12))
+def test_a_limited_vocabulary_keeps_the_most_frequent_words(words, size):
+    found = words_of(Corpus([" ".join(words)], [], ["a z"]), size)
+    kept = found.vocabulary[2:]
+    counts = Counter(words)
+    assert found.vocabulary[:2] == ["<eos>", "<unk>"] and len(kept) == min(size - 2, len(counts))
+    assert all(counts[k] >= counts[o] for k in kept for o in counts if o not in kept)
+    back = [found.vocabulary[token] for token in found.train[0]]
+    assert back == [word if word in kept else "<unk>" for word in words] + ["<eos>"]
+    assert found.vocabulary[found.test[0][1]] == "<unk>"
+
+
+def test_pieces_give_back_every_text():
+    for sample in (PROSE, "  two  blanks", "tab\tand\n\nlines", "äöü 漢字 🙂", "\x00 zero"):
+        assert MODEL.decode(MODEL.encode(sample)) == sample
+    assert MODEL.get_piece_size() == 300
+
+
+@settings(max_examples=25)
+@given(st.text(st.characters(exclude_characters="▁", exclude_categories=("Cs",)), max_size=60))
+def test_pieces_lose_nothing(sample):
+    # ▁ is the library's own sign for a blank
+    assert MODEL.decode(MODEL.encode(sample)) == sample
+
+
+def test_training_pieces_twice_gives_the_same_model():
+    assert tokenizers.trained([PROSE], 310).serialized_model_proto() == (
+        tokenizers.trained([PROSE], 310).serialized_model_proto()
+    )
+
+
+def test_documents_begin_with_the_sign_for_it(tmp_path):
+    path = tmp_path / "own.model"
+    path.write_bytes(MODEL.serialized_model_proto())
+    found = tokenizers.tokenise(SentencePiece(model=str(path)), Corpus(["The cat"], [], ["A dog"]))
+    assert found.vocabulary[found.train[0][0]] == found.vocabulary[found.test[0][0]] == "<s>"
+    assert found.vocabulary == [MODEL.id_to_piece(n) for n in range(300)]
+
+
+def test_a_vocabulary_larger_than_the_text_is_refused_in_a_line():
+    with pytest.raises(ConfigError, match=r"data.tokenizer.size: 5000 tokens cannot be trained"):
+        tokenizers.tokenise(SentencePiece(size=5000), Corpus(["one line"], [], ["x"]))
+
+
+@pytest.mark.parametrize("content", ["", "\n", "\0\0\n"])
+def test_a_text_of_nothing_is_refused_in_a_line(content):
+    with pytest.raises(ConfigError, match=r"data.tokenizer.size: 300 tokens cannot be trained"):
+        tokenizers.tokenise(SentencePiece(size=300), Corpus([content], [], ["x"]))
+
+
+def test_a_line_of_any_length_is_learned_from():
+    line = PROSE.replace("\n", " ")
+    model = tokenizers.trained([line * 50], 300)
+    assert len(model.encode("the mat . The dog")) < 10
+
+
+def test_what_is_no_model_is_refused_in_a_line(tmp_path):
+    for name, content in (("absent", None), ("text", b"no model"), ("empty", b"")):
+        path = tmp_path / name
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(ConfigError, match=r"^data.tokenizer.model: .*\.model file$"):
+            tokenizers.tokenise(SentencePiece(model=str(path)), Corpus(["a"], [], ["b"]))
+
+
+def test_the_fingerprint_sees_each_byte_and_each_token():
+    corpus = Corpus(["one\n", "two"], [], ["three"])
+    seen = {
+        of_text(corpus, ["a", "b"]),
+        of_text(corpus, ["a", "c"]),
+        of_text(Corpus(["one ", "two"], [], ["three"]), ["a", "b"]),
+        of_text(Corpus(["one", "\ntwo"], [], ["three"]), ["a", "b"]),
+        of_text(Corpus(["one\n", "two", "three"], [], []), ["a", "b"]),
+    }
+    assert len(seen) == 5
+    assert of_text(corpus, ["a", "b"]) in seen
