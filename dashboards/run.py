@@ -11,6 +11,7 @@ ACCURACY = of("run:fedctl_test_accuracy_ratio:max")
 FROZEN = of("run:fedctl_frozen_parameters_ratio:max")
 RELATIVE = of("rank:fedctl_local_seconds:relative5m")
 RANK = "{{run}} rank {{rank}}"
+NO_LANGUAGE = "no language model"
 NOT_MEASURED = "not measured: set evaluation.alignment"
 NO_PIPELINE = "no pipeline: set parallel.pipeline"
 
@@ -50,6 +51,8 @@ def _learning() -> Panels:
         graph("Loss", "Test: of the mean model; train: mean since the last evaluation", "short",
               {f"{LEGEND} test": of("run:fedctl_test_loss:max"),
                f"{LEGEND} train": of("run:fedctl_train_loss:max")}),
+        graph("Perplexity", "exp(test loss) of a language model", "short",
+              {LEGEND: of("run:fedctl_test_perplexity:max")}).no_value(NO_LANGUAGE),
         graph("Round", "Finished, and planned", "short",
               {f"{LEGEND} finished": ROUND, f"{LEGEND} planned": PLANNED}),
     ]  # fmt: skip

@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from fedctl import terminal
-from fedctl.report.rows import Row, frozen, idle, saved, tested, uploaded, wire
-from fedctl.report.summary import loss, megabytes, percent, seconds
+from fedctl.report.rows import Row, frozen, idle, perplexity, saved, tested, uploaded, wire
+from fedctl.report.summary import loss, megabytes, percent, seconds, unsure
 from trainer.config.schema import Experiment
 
 if TYPE_CHECKING:
@@ -75,13 +75,18 @@ class Plain(View):
         self._printed, self._unprinted = time.monotonic(), None
         self.notice(
             f"round {row['round']}/{self._rounds}  accuracy {percent(row['test_accuracy_ratio'])}  "
-            f"loss {loss(row['test_loss'])}  frozen {percent(frozen(row))}  "
+            f"loss {loss(row['test_loss'])}  {_perplexity(row)}frozen {percent(frozen(row))}  "
             f"sent {megabytes(uploaded(row))} MB  wire {megabytes(wire(row))} MB  "
             f"saved {percent(saved(row))}  {_idle(row)}left {self._eta.text()}"
         )
 
     def notice(self, text: str) -> None:
         terminal.tell(text, self._stream)
+
+
+def _perplexity(row: Row) -> str:
+    found = perplexity(row)
+    return "" if found is None else f"perplexity {unsure(found)}  "
 
 
 class Live(View):
@@ -158,9 +163,11 @@ class Live(View):
         if self._tests:
             accuracy = percent(self._tests[-1]["test_accuracy_ratio"])
             tested_loss = loss(self._tests[-1]["test_loss"])
+        found = perplexity(self._tests[-1]) if self._tests else None
         pairs = {
             "accuracy": accuracy,
             "loss": tested_loss,
+            **({} if found is None else {"perplexity": unsure(found)}),
             "frozen": percent(frozen(row)),
             "sent": f"{megabytes(uploaded(row))} MB",
             "wire": f"{megabytes(wire(row))} MB",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fedctl.report.groups import Group, Point
-from fedctl.report.rows import Row, frozen, uploaded
+from fedctl.report.rows import Row, frozen, perplexity, uploaded
 from fedctl.report.table import RESULTS
 from trainer.metrics.catalog import NOT_UPLOADED, TRAFFIC
 
@@ -22,7 +22,7 @@ logging.getLogger("matplotlib").setLevel(logging.ERROR)
 import matplotlib  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
-from matplotlib.ticker import MaxNLocator, PercentFormatter  # noqa: E402
+from matplotlib.ticker import LogFormatter, MaxNLocator, PercentFormatter  # noqa: E402
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#777777")
 STYLES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1, 1, 1)))
@@ -74,18 +74,40 @@ def _style(index: int) -> Any:
 # panels
 
 
-def _accuracy(x_of: Callable[[Row], float], label: str, title: str) -> Panel:
+def _score(x_of: Callable[[Row], float], label: str, by: str) -> Panel:
+    """Return a panel of accuracy, or of perplexity if all runs are of language models."""
+
     def draw(axes: Axes, groups: list[Group]) -> None:
+        language = of_language(groups)
         for index, group in enumerate(groups):
-            points = group.curve(x_of, lambda row: row["test_accuracy_ratio"])
+            points = group.curve(x_of, _perplexity if language else _accuracy)
             _line(axes, index, group, points)
             x, last = points[-1]
             axes.plot(x, last.mean, "o", color=colour(index), markersize=5)
-        axes.set(title=title, xlabel=label)
+        axes.set(title=f"{'Perplexity' if language else 'Accuracy'}, by {by}", xlabel=label)
         axes.set_xlim(left=0)
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        if language:  # which falls from the size of the vocabulary
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+            axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+        else:
+            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
 
     return draw
+
+
+def of_language(groups: Sequence[Group]) -> bool:
+    """Return whether all runs are of language models, which are compared by perplexity."""
+    return all(group.language for group in groups)
+
+
+def _accuracy(row: Row) -> float:
+    return float(row["test_accuracy_ratio"])
+
+
+def _perplexity(row: Row) -> float:
+    found = perplexity(row)
+    return math.nan if found is None else found  # of a round that diverged: a gap in the line
 
 
 def _line(axes: Axes, index: int, group: Group, points: list[Point]) -> None:
@@ -135,9 +157,9 @@ def _traffic(axes: Axes, groups: list[Group]) -> None:
 
 
 PANELS: dict[str, Panel] = {
-    "rounds": _accuracy(lambda row: row["round"], "round", "Accuracy, by round"),
-    "bytes": _accuracy(lambda row: uploaded(row) / 1e6, "MB", "Accuracy, by MB uploaded"),
-    "time": _accuracy(lambda row: row["time_seconds"], "seconds", "Accuracy, by time"),
+    "rounds": _score(lambda row: row["round"], "round", "round"),
+    "bytes": _score(lambda row: uploaded(row) / 1e6, "MB", "MB uploaded"),
+    "time": _score(lambda row: row["time_seconds"], "seconds", "time"),
     "frozen": _frozen,
     "traffic": _traffic,
 }
@@ -150,7 +172,8 @@ PANELS: dict[str, Panel] = {
 def _panel(axes: Axes, name: str, groups: list[Group], marks: Sequence[float]) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=name in ("rounds", "frozen")))
     PANELS[name](axes, groups)
-    for mark in marks if name in ("rounds", "bytes", "time") else ():
+    marked = name in ("rounds", "bytes", "time") and not of_language(groups)  # marks: accuracies
+    for mark in marks if marked else ():
         axes.axhline(mark, color=INK, linestyle=":", linewidth=1)
         axes.annotate(
             f"{100 * mark:g} %",
@@ -200,13 +223,16 @@ def png(groups: list[Group], names: Sequence[str], marks: Sequence[float] = ()) 
 
 def _legend(axes: Axes, groups: list[Group]) -> None:
     """Draw the legend in the field after the panels: which line is which run, and how it ended."""
+    language = of_language(groups)
+    name = "perplexity " if language else ""
     for index, group in enumerate(groups):
-        accuracy = group.final(lambda row: row["test_accuracy_ratio"])
+        result = RESULTS["perplexity" if language else "accuracy"]
+        reached = group.final(_perplexity if language else _accuracy)
         rounds = group.final(lambda row: row["round"])
         seeds = f" ({len(group.runs)} seeds)" if len(group.runs) > 1 else ""
         state = "" if group.finished else ", unfinished"
         label = (
-            f"{group.label}{seeds}\n{RESULTS['accuracy'].cell(accuracy)} after "
+            f"{group.label}{seeds}\n{name}{result.cell(reached)} after "
             f"{RESULTS['rounds'].cell(rounds)} rounds, "
             f"{group.final(uploaded).mean / 1e6:,.2f} MB{state}"
         )

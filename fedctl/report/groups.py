@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedctl.report.rows import Row, tested, uploaded
+from fedctl.report.rows import Row, perplexity, tested, uploaded
 from fedctl.report.runs import Run
 from fedctl.report.summary import leaves, summary
 
@@ -44,6 +44,11 @@ class Group:
     def finished(self) -> bool:
         """Whether all of its runs are finished."""
         return all(run.finished for run in self.runs)
+
+    @property
+    def language(self) -> bool:
+        """Whether all of its runs are of language models, and their perplexities are finite."""
+        return all(perplexity(run.final) is not None for run in self.runs)
 
     @property
     def seeds(self) -> list[int]:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from fedctl.errors import RunError
 from fedctl.report import figures
-from fedctl.report.groups import Group, base_bytes
+from fedctl.report.groups import Group, base_bytes, numbers
 from fedctl.report.rows import uploaded
 from fedctl.report.runs import REPORT_PAGE, REPORT_PICTURE, TABLE_CSV, TABLE_MARKDOWN, Run
 from fedctl.report.summary import differing, leaves, percent, summary
-from fedctl.report.table import Columns, Table
+from fedctl.report.table import RESULTS, Columns, Result, Table
 from trainer.files import write_atomically
 
 CAPTIONS = {
@@ -23,12 +23,12 @@ CAPTIONS = {
 }
 
 
-X = ("bytes", "rounds", "time")  # possible x axes for accuracy
+X = ("bytes", "rounds", "time")  # possible x axes for accuracy or perplexity
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a report shows: accuracy against each of `x`, and the table's columns."""
+    """What a report shows: accuracy (or perplexity) against each of `x`, the table's columns."""
 
     x: Sequence[str] = X
     columns: Columns = ()
@@ -91,10 +91,11 @@ def html(groups: list[Group], table: Table, layout: Layout) -> str:
             for index, (group, cells) in enumerate(zip(groups, table.cells(), strict=True))
         ],
         headline=_headline(groups),
+        perplexity=figures.of_language(groups),
         figures=[
             {
                 "name": name,
-                "caption": CAPTIONS[name],
+                "caption": _caption(name, groups),
                 "svg": figures.svg(name, groups, layout.marks),
             }
             for name in layout.panels
@@ -109,11 +110,19 @@ def html(groups: list[Group], table: Table, layout: Layout) -> str:
     )
 
 
+def _caption(name: str, groups: list[Group]) -> str:
+    caption = CAPTIONS[name]
+    return caption.replace("Accuracy", "Perplexity") if figures.of_language(groups) else caption
+
+
 def _members(group: Group, groups: list[Group]) -> list[tuple[Run, dict[str, str]]]:
     """Return each run of a report on groups, with its own numbers."""
     if all(len(group.runs) == 1 for group in groups):
         return []
-    columns = [("", name) for name in ("seed", "accuracy", "loss", "rounds", "sent", "saved")]
+    names = ["seed", "accuracy", "loss", "rounds", "sent", "saved"]
+    if group.language:
+        names.insert(names.index("loss") + 1, "perplexity")
+    columns = [("", name) for name in names]
     cells = Table([Group(run.label, [run]) for run in group.runs], columns).cells()
     return list(zip(group.runs, cells, strict=True))
 
@@ -127,28 +136,35 @@ def _differing(groups: list[Group]) -> list[tuple[str, list[str]]]:
 
 def _headline(groups: list[Group]) -> str:
     """Return the page's first sentence: the result of the comparison, or of the run."""
+    result = RESULTS["perplexity" if figures.of_language(groups) else "accuracy"]
+    found = [numbers(group, None)[result.key] for group in groups]
+    means = [result.text(spread.mean) + result.unit for spread in found]
     if len(groups) == len(groups[0].runs) == 1:
         first = summary(groups[0].runs[0])
         return (
-            f"{percent(first['test_accuracy_ratio'])} accuracy after {first['rounds']} rounds; "
+            f"{_named(means[0], result)} after {first['rounds']} rounds; "
             f"{_less(first['saved_ratio'])} uploaded than FedAvg in fp32 would have."
         )
-    accuracies = [group.final(lambda row: row["test_accuracy_ratio"]) for group in groups]
     if len(groups) == 1:
-        found = accuracies[0]
+        ends = [result.text(end) + result.unit for end in (found[0].least, found[0].most)]
         return (
-            f"{percent(found.mean)} accuracy on average over {found.n} seeds, from "
-            f"{percent(found.least)} to {percent(found.most)}."
+            f"{_named(means[0], result)} on average over {found[0].n} seeds, from "
+            f"{ends[0]} to {ends[1]}."
         )
     base = base_bytes(groups)
     less = 1 - groups[-1].final(uploaded).mean / base if base else 0.0
-    gap = 100 * (accuracies[-1].mean - accuracies[0].mean)
-    seeds = max(found.n for found in accuracies)
+    gap = found[-1].mean - found[0].mean
+    far = f"{100 * abs(gap):.1f} points" if result.unit else percent(abs(gap) / found[0].mean)
+    seeds = max(spread.n for spread in found)
     return (
         f"{groups[-1].label} uploaded {_less(less)} than {groups[0].label} "
-        f"and ended {abs(gap):.1f} points {'above' if gap >= 0 else 'below'} its accuracy"
+        f"and ended {far} {'above' if gap >= 0 else 'below'} its {result.heading}"
         f"{f', on average over up to {seeds} seeds' if seeds > 1 else ''}."
     )
+
+
+def _named(value: str, result: Result) -> str:
+    return f"{value} {result.heading}" if result.unit else f"{result.heading.capitalize()} {value}"
 
 
 def _less(share: float) -> str:

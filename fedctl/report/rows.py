@@ -91,3 +91,8 @@ def idle(row: Row) -> tuple[float, float] | None:
 def tested(row: Row) -> bool:
     """Return whether the model was evaluated in this row."""
     return row.get("test_accuracy_ratio") is not None
+
+
+def perplexity(row: Row) -> float | None:
+    """Return the perplexity of a language model; None for other models, or if it diverged."""
+    return row.get("test_perplexity")

@@ -3,8 +3,10 @@
 from math import isfinite
 from typing import Any
 
-from fedctl.report.rows import frozen, idle, saved, uploaded, wire
+from fedctl.report.rows import Row, frozen, idle, perplexity, saved, uploaded, wire
 from fedctl.report.runs import Run
+
+MOST_WRITTEN = 1e9  # a perplexity from which on only the size of the number is shown
 
 
 def megabytes(count: float) -> str:
@@ -25,6 +27,19 @@ def loss(value: float | None) -> str:
     return f"{value:.3f}" if value is not None and isfinite(value) else "not finite"
 
 
+def unsure(value: float) -> str:
+    """Format a perplexity with about four digits: 9.123, 91.23, 912.3, 9,123."""
+    digits = 3 if value < 10 else 2 if value < 100 else 1 if value < 1000 else 0
+    return f"{value:,.{digits}f}" if value < MOST_WRITTEN else f"{value:.3g}"
+
+
+def score(row: Row) -> str:
+    """Return the first number of an evaluation: perplexity if it is of language, or accuracy."""
+    if (found := perplexity(row)) is not None:
+        return f"perplexity {unsure(found)}"
+    return f"accuracy {percent(row['test_accuracy_ratio'])}"
+
+
 def seconds(value: float) -> str:
     """Format a duration: 4.2 s, 3:05 or 1:02:03."""
     if value < 60:
@@ -43,6 +58,7 @@ def summary(run: Run, base_bytes: float | None = None) -> dict[str, Any]:
         "finished": run.finished,
         "test_accuracy_ratio": run.final["test_accuracy_ratio"],
         "test_loss": run.final["test_loss"],
+        "test_perplexity": perplexity(run.final),
         "rounds": last["round"],
         "time_seconds": run.final["time_seconds"],
         "federated_time_seconds": run.final["federated_time_seconds"],

@@ -8,7 +8,7 @@ from typing import Any
 
 from fedctl import terminal
 from fedctl.report.groups import Group, Spread, base_bytes, numbers
-from fedctl.report.summary import megabytes, percent, seconds, text_of
+from fedctl.report.summary import megabytes, percent, seconds, text_of, unsure
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ def _count(value: float) -> str:
 RESULTS = {
     "accuracy": Result("accuracy", "test_accuracy_ratio", _share, " %"),
     "loss": Result("loss", "test_loss", "{:.3f}".format),
+    "perplexity": Result("perplexity", "test_perplexity", unsure),
     "rounds": Result("rounds", "rounds", _count),
     "time": Result("time", "time_seconds", seconds),
     "messages": Result("messages", "messages_total", _count),
@@ -65,6 +66,8 @@ class Table:
 
     def _columns(self) -> list[tuple[str, str]]:
         names = list(DEFAULT)
+        if any(group.language for group in self.groups):
+            names.insert(names.index("loss") + 1, "perplexity")
         if any(len(group.runs) > 1 for group in self.groups):
             names.insert(1, SEEDS)
         if len(self.groups) > 1:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 from fedctl import terminal
 from fedctl.local.progress import PREPARING, STARTING, View
 from fedctl.report.rows import Row, tested, uploaded
-from fedctl.report.summary import megabytes, percent, seconds
+from fedctl.report.summary import megabytes, score, seconds
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -39,9 +39,9 @@ class Line(View):
             self.last_test = row
 
     @property
-    def accuracy(self) -> str:
-        """The newest accuracy, for people."""
-        return percent(self.last_test["test_accuracy_ratio"]) if self.last_test else "–"
+    def score(self) -> str:
+        """The newest accuracy or perplexity, for people."""
+        return score(self.last_test) if self.last_test else "accuracy –"
 
 
 class Overview(AbstractContextManager["Overview"]):
@@ -66,7 +66,7 @@ class Overview(AbstractContextManager["Overview"]):
         outcome = problem
         if not problem and line.last_test:
             sent = megabytes(uploaded(line.last_test))
-            outcome = f"accuracy {line.accuracy} after {line.round} rounds, sent {sent} MB"
+            outcome = f"{line.score} after {line.round} rounds, sent {sent} MB"
         self.notice(f"{self.ended}/{self.runs}  {line.name}: {outcome}")
 
     def notice(self, text: str) -> None:
@@ -113,7 +113,7 @@ class Plain(Overview):
         if time.monotonic() - self._printed < STATUS_SECONDS:
             return
         lines = [
-            f"{line.name} " + (line.doing or f"{line.round}/{line.rounds} {line.accuracy}")
+            f"{line.name} " + (line.doing or f"{line.round}/{line.rounds} {line.score}")
             for line in self.active
         ]
         self.notice(f"{self.ended}/{self.runs}  {self.times()}  {'; '.join(lines)}")
@@ -163,7 +163,7 @@ class Live(Overview):
         )
         for line in self.active:
             width = len(str(line.rounds))
-            doing = line.doing or f"{line.round:>{width}}/{line.rounds}  accuracy {line.accuracy}"
+            doing = line.doing or f"{line.round:>{width}}/{line.rounds}  {line.score}"
             grid.add_row(
                 Text(terminal.plain(line.name)),
                 ProgressBar(total=line.rounds, completed=line.round, width=30),

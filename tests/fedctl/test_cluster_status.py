@@ -309,8 +309,9 @@ def test_a_deadline_and_a_used_up_limit_are_said():
 # --- what is shown --------------------------------------------------------------------------------
 
 
-def finished():
+def finished(**more):
     final = {"test_accuracy_ratio": 0.9744, "uploaded_bytes": 2e6, "dense_equivalent_bytes": 8e6}
+    final |= more
     ends = [message(k, "finished", "", 0, **({"final": final} if k == 0 else {})) for k in (0, 1)]
     found = [objects.pod(rank=k, state="done", **end) for k, end in enumerate(ends)]
     for pod in found:
@@ -324,6 +325,11 @@ def test_a_run_that_has_finished_says_what_it_came_to():
         "  namespace lab  backend pytorchjob  experiment 80e9865219ff",
         "  accuracy 97.4 %  7 rounds  sent 2.00 MB  of 8.00 MB, saved 75.0 %",
     ]
+
+
+def test_a_language_model_says_its_perplexity():
+    line = render.status_text(finished(test_perplexity=91.234)).splitlines()[2]
+    assert line.startswith("  accuracy 97.4 %  perplexity 91.23  7 rounds")
 
 
 def test_the_state_as_json_has_all_of_it():

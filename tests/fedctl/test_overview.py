@@ -65,7 +65,14 @@ def test_plain_lines_say_how_each_run_ended_and_now_and_then_how_far_all_are(
     plain.finished(first)
     plain.finished(second, "rank 0 was killed")
     assert stream.getvalue().splitlines() == [
-        "0/2  5.0 s, left 15.0 s  a 5/10 50.0 %; b starting the ranks ...",
+        "0/2  5.0 s, left 15.0 s  a 5/10 accuracy 50.0 %; b starting the ranks ...",
         "1/2  a: accuracy 50.0 % after 5 rounds, sent 2.00 MB",
         "2/2  b: rank 0 was killed",
     ]
+
+
+def test_a_language_model_goes_by_its_perplexity() -> None:
+    live = Live(runs=1, rounds=10)
+    line = live.started("a", rounds=10, start=0)
+    line.row(row(3, 0.1) | {"test_perplexity": 91.23})
+    assert picture(live)[1].endswith("3/10  perplexity 91.23")

@@ -117,3 +117,11 @@ def test_pipelines_are_named_and_their_idle_share_is_shown(experiment: Experimen
     assert " ".join(picture(live)[2:]).endswith("saved 47.5 %  idle 51.2 % (ideal 40.0 %)")
     one = load("gwpf-digits", sets=["ranks=3", "parallel.pipeline=3"], presets=bundled.PRESETS)[0]
     assert picture(Live(one))[0] == "gwpf-digits  10 clients on 1 pipeline of 3 ranks"
+
+
+def test_a_language_model_shows_its_perplexity(experiment: Experiment) -> None:
+    stream, live = io.StringIO(), Live(experiment)
+    for shown in (Plain(experiment, stream), live):
+        shown.row(row(2, 0.1) | {"test_perplexity": 1234.5})
+    assert "accuracy 10.0 %  loss 0.250  perplexity 1,234  frozen 40.0 %" in stream.getvalue()
+    assert "loss 0.250  perplexity 1,234  frozen" in picture(live)[2]

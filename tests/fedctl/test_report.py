@@ -11,7 +11,7 @@ import pytest
 from click.testing import Result
 
 from fedctl.report import figures, rows, runs
-from fedctl.report.summary import megabytes, percent, seconds
+from fedctl.report.summary import megabytes, percent, seconds, unsure
 
 Invoke = Callable[..., Result]
 WriteRun = Callable[..., Path]
@@ -205,3 +205,52 @@ def test_a_damaged_line_costs_its_own_row_and_is_told_once(
         *[1, 2, 3, 5, 7, 8, 9, 10],
         10,
     ]
+
+
+def with_perplexity(folder: Path) -> Path:
+    """Make the run one of a language model."""
+    path = folder / "metrics.jsonl"
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in found:
+        if row["test_loss"] is not None:
+            row["test_perplexity"] = 100 / row["round"]
+    path.write_text("".join(json.dumps(row) + "\n" for row in found))
+    return folder
+
+
+def test_language_models_are_compared_by_perplexity(
+    fedctl: Invoke, write_run: WriteRun, tmp_path: Path
+) -> None:
+    one = with_perplexity(write_run("a", "fedavg-text"))
+    other = with_perplexity(write_run("b", "gwpf-text", frozen=0.5))
+    result = fedctl("report", one, other, "--out", tmp_path / "report", "--mark", "0.5")
+    assert result.exit_code == 0, result.output
+    assert "perplexity" in result.stdout and "10.00" in result.stdout
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "Perplexity by megabytes uploaded" in page and "Accuracy by" not in page
+    assert "gwpf-text uploaded" in page and "above its perplexity" in page
+    assert "50 %" not in re.sub(r"<table.*?</table>|<p.*?</p>", "", page, flags=re.S)
+    table = (tmp_path / "report" / "table.csv").read_text()
+    assert "test_perplexity" in table.splitlines()[0]
+
+
+def test_the_page_of_a_language_model(fedctl: Invoke, write_run: WriteRun) -> None:
+    folder = with_perplexity(write_run("a", "gwpf-text", frozen=0.5))
+    fedctl("report", folder)
+    page = (folder / "report.html").read_text()
+    assert "Perplexity 10.00 after 10 rounds" in page and "Perplexity is exp(test loss)" in page
+
+
+def test_a_language_model_beside_an_image_model_is_compared_by_accuracy(
+    fedctl: Invoke, write_run: WriteRun, tmp_path: Path
+) -> None:
+    one, other = with_perplexity(write_run("a", "fedavg-text")), write_run("b")
+    result = fedctl("report", one, other, "--out", tmp_path / "report")
+    assert result.exit_code == 0, result.output
+    assert "Accuracy by megabytes" in (tmp_path / "report" / "report.html").read_text()
+    assert "perplexity" in result.stdout
+
+
+def test_perplexities_for_people() -> None:
+    shown = [unsure(value) for value in (1.0, 9.1234, 91.234, 912.34, 9123.4, 1e12)]
+    assert shown == ["1.000", "9.123", "91.23", "912.3", "9,123", "1e+12"]

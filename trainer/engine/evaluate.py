@@ -5,12 +5,15 @@ When a round is evaluated is decided in plan.py; losses and scores are the task'
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import exp, log
 
 import torch
 from torch import Tensor
 
 from trainer.engine.parts import RankState
 from trainer.keys import Purpose, stream
+
+MOST = 1e300  # a perplexity above it would overflow in the statistics of several runs
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,7 @@ class Result:
     accuracy: float
     loss: float
     train_loss: float | None
+    perplexity: float | None = None  # None: not of tokens, or not finite
 
 
 def evaluate(rank: RankState) -> Result:
@@ -42,7 +46,17 @@ def evaluate(rank: RankState) -> Result:
             [*numbers, float(rank.loss.sum), rank.loss.samples]
         )
         rank.loss.clear()
-    return Result(right / count, loss / count, train_loss / trained if trained else None)
+    return Result(
+        right / count,
+        loss / count,
+        train_loss / trained if trained else None,
+        perplexity(loss / count) if rank.parts.task.perplexed else None,
+    )
+
+
+def perplexity(loss: float) -> float | None:
+    """Return exp(loss), the loss in nats; None if it is not finite, or no use as a number."""
+    return exp(loss) if loss < log(MOST) else None  # false for NaN as well
 
 
 def load_agreed(rank: RankState) -> None:

@@ -181,6 +181,7 @@ class Loop:
         row.phase_seconds_total = dict(rank.clock.seconds)
         if result is not None:
             row.test_accuracy_ratio, row.test_loss = result.accuracy, result.loss
+            row.test_perplexity = result.perplexity
             if result.train_loss is not None:
                 row.train_loss = result.train_loss
         rank.ledger.fill(row)
@@ -193,12 +194,13 @@ class Loop:
             ledger = self.rank.ledger
             sent, dense = uploaded(ledger.payload), ledger.tally.dense
             log.info(
-                "round %d/%d  accuracy %.2f %%  loss %s  frozen %.1f %%  sent %.2f MB, "
+                "round %d/%d  accuracy %.2f %%  loss %s%s  frozen %.1f %%  sent %.2f MB, "
                 "%.1f %% less than dense%s%s",
                 self.done,
                 self.rank.experiment.rounds,
                 100 * result.accuracy,
                 f"{result.loss:.4f}" if isfinite(result.loss) else "not finite",
+                "" if result.perplexity is None else f"  perplexity {result.perplexity:.2f}",
                 100 * (row.frozen_parameters_ratio or 0.0),
                 sent / 1e6,
                 100 * (1 - sent / dense) if dense else 0.0,

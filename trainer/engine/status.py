@@ -55,8 +55,10 @@ class Status:
 
 def final(row: Row) -> dict[str, float]:
     """Return the result of a run from its last row, for readers without access to metrics."""
+    perplexity = row.test_perplexity
     return {
         "test_accuracy_ratio": row.test_accuracy_ratio or 0.0,
+        **({} if perplexity is None else {"test_perplexity": perplexity}),
         "uploaded_bytes": uploaded(row.payload_bytes_total or {}),
         "wire_bytes": sum((row.wire_bytes_total or {}).values()),
         "dense_equivalent_bytes": row.dense_equivalent_bytes_total or 0,

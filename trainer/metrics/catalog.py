@@ -68,7 +68,9 @@ class Row:
         "gauge", "clients", "Clients that trained in the last round"
     )
     local_steps_total: int | None = _measure("counter", "steps", "Gradient steps taken by clients")
-    samples_total: int | None = _measure("counter", "samples", "Training samples processed")
+    samples_total: int | None = _measure(
+        "counter", "samples", "Training samples processed; of text, windows"
+    )
     messages_total: int | None = _measure(
         "counter",
         "messages",
@@ -87,7 +89,16 @@ class Row:
         "gauge", "nats", "Loss of the mean model on the whole test set"
     )
     test_accuracy_ratio: float | None = _measure(
-        "gauge", "ratio", "Accuracy of the mean model on the whole test set"
+        "gauge",
+        "ratio",
+        "Accuracy of the mean model on the whole test set; of a language model: share of next "
+        "tokens that come first",
+    )
+    test_perplexity: float | None = _measure(
+        "gauge",
+        "",
+        "exp(test loss) of a language model: it is as unsure as between so many tokens",
+        optional=True,
     )
     gradient_variance: float | None = _measure(
         "gauge",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedctl import terminal
 from fedctl.cluster.status import problems, state
-from fedctl.report.summary import megabytes, percent, seconds
+from fedctl.report.summary import megabytes, percent, seconds, unsure
 
 if TYPE_CHECKING:
     from fedctl.cluster.status.listing import Listed
@@ -72,6 +72,8 @@ def result_line(seen: "Snapshot") -> str:
     parts = []
     if (accuracy := found.get("test_accuracy_ratio")) is not None:
         parts.append(f"accuracy {percent(accuracy)}")
+    if (perplexity := found.get("test_perplexity")) is not None:
+        parts.append(f"perplexity {unsure(perplexity)}")
     if found.get("rounds"):
         parts.append(f"{found['rounds']} rounds")
     sent, dense = found.get("uploaded_bytes"), found.get("dense_equivalent_bytes")

@@ -15,7 +15,7 @@ from fedctl.cluster.status.snapshot import Snapshot
 from fedctl.cluster.watch import metrics
 from fedctl.errors import FedctlError
 from fedctl.report import summary
-from fedctl.report.rows import saved, uploaded, wire
+from fedctl.report.rows import perplexity, saved, uploaded, wire
 
 if TYPE_CHECKING:
     from fedctl.cluster.api.client import Cluster
@@ -193,13 +193,18 @@ def _numbers(row: metrics.Row) -> dict[str, str]:
     return {
         "round": f"{row['round']:.0f}{planned}" if "round" in row else NOTHING,
         "accuracy": _text(row, "test_accuracy_ratio", summary.percent),
-        "loss": _text(row, "test_loss", summary.loss),
+        "loss": _text(row, "test_loss", summary.loss) + _perplexity(row),
         "sent MB": summary.megabytes(uploaded(row)) if _counted(row) else NOTHING,
         "wire MB": summary.megabytes(wire(row)) if "wire_bytes_total" in row else NOTHING,
         "saved": summary.percent(saved(row)) if _counted(row) else NOTHING,
         "frozen": _text(row, "frozen_parameters_ratio", summary.percent),
         "memory MB": _text(row, "device_memory_bytes", summary.megabytes),
     }
+
+
+def _perplexity(row: metrics.Row) -> str:
+    found = perplexity(row)
+    return "" if found is None else f" (perplexity {summary.unsure(found)})"
 
 
 def _text(row: metrics.Row, name: str, write: Any) -> str:
