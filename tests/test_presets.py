@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedctl import bundled
-from trainer.config.data import Data
+from trainer.config.data import TEXT, Data
 from trainer.config.fit import ineffective
 from trainer.config.load import load
 from trainer.config.models import MODELS
@@ -13,6 +13,7 @@ from trainer.config.schema import Experiment
 from trainer.data.load import CUSTOMS, IMAGENET_MEAN, IMAGENET_SIDE
 from trainer.data.partition import partition
 from trainer.models import norm
+from trainer.tasks.tokens import Tokens
 
 SIDES = {"digits": 8, "cifar10": 32, "cifar100": 32, "imagenet": IMAGENET_SIDE}  # others: 28
 CLASSES = {"imagenet": 1000}
@@ -27,6 +28,10 @@ def preset(name: str) -> Experiment:
     return load(name, presets=bundled.PRESETS)[0]
 
 
+OF_TEXT = [name for name in bundled.presets() if preset(name).data.kind == TEXT]
+OF_IMAGES = [name for name in bundled.presets() if name not in OF_TEXT]
+
+
 def classes_and_shape(data: Data) -> tuple[int, tuple[int, int, int]]:
     custom = CUSTOMS.get(data.name)
     side = data.resize or SIDES.get(data.name, 28)
@@ -34,7 +39,16 @@ def classes_and_shape(data: Data) -> tuple[int, tuple[int, int, int]]:
     return custom.classes if custom else CLASSES[data.name], (channels, side, side)
 
 
-@pytest.mark.parametrize("name", bundled.presets())
+@pytest.mark.parametrize("name", OF_TEXT)
+def test_the_model_takes_text(name: str) -> None:
+    experiment = preset(name)
+    with torch.device("meta"):
+        model = MODELS[experiment.model.name](vocabulary=50)
+        tokens = torch.empty(2, experiment.data.context, dtype=torch.int64)
+        assert model(tokens).shape == (2, experiment.data.context, 50)
+
+
+@pytest.mark.parametrize("name", OF_IMAGES)
 def test_the_model_takes_the_data(name: str) -> None:
     experiment = preset(name)
     classes, shape = classes_and_shape(experiment.data)
@@ -46,7 +60,13 @@ def test_the_model_takes_the_data(name: str) -> None:
         assert model(torch.empty(2, *shape)).shape == (2, classes)
 
 
-@pytest.mark.parametrize("name", bundled.presets())
+@pytest.mark.parametrize("name", [n for n in OF_TEXT if preset(n).data.name == "python-topics"])
+def test_every_client_has_a_batch_of_text(name: str) -> None:
+    task = Tokens(preset(name), torch.device("cpu"), 0, 1, download=False)
+    assert min(map(len, task.split())) >= preset(name).schedule.batch_size
+
+
+@pytest.mark.parametrize("name", OF_IMAGES)
 def test_every_client_has_a_batch(name: str) -> None:
     experiment = preset(name)
     data, size = experiment.data, experiment.schedule.batch_size
