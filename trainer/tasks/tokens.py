@@ -153,7 +153,7 @@ class Tokens:
         return cross_entropy(output.flatten(0, 1), y.flatten(), ignore_index=IGNORED)
 
     def units(self, y: Tensor) -> int:
-        """Return the number of tokens that are predicted."""
+        """Return the number of tokens that are predicted; on a GPU this waits for the batch."""
         return int((y != IGNORED).sum())
 
     def score(self, output: Tensor, y: Tensor) -> Tensor:
