@@ -20,8 +20,9 @@ LAYERS = {"batch": nn.BatchNorm2d, "group": nn.GroupNorm}
 
 
 def accepted(name, choice):
+    data = {"name": "python-topics"} if MODELS[name].takes == "text" else {}
     try:
-        load({"model": {"name": name, "norm": choice}})
+        load({"model": {"name": name, "norm": choice}, "data": data})
     except ConfigError:
         return False
     return True
