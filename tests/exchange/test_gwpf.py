@@ -8,7 +8,6 @@ from tests.exchange.turns import select, server, turn
 from trainer.config.communication import APF as APFSettings
 from trainer.config.communication import GWPF as Settings
 from trainer.config.communication import GWPFReleased as ReleasedSettings
-from trainer.engine.round import RoundResult
 from trainer.exchange.message import Places
 from trainer.exchange.policies.apf import APF
 from trainer.exchange.policies.drift import halved
@@ -157,8 +156,8 @@ def test_the_released_label_is_permanent_and_one_vote_of_ten_sends_it():
     policy.freeze(torch.tensor([True, True, False]))
     places = select(policy, [torch.tensor([True, False])], clients=10)
     assert places.mask.tolist() == [True, False, True]
-    result = RoundResult(places, policy.labelled)
-    assert (places.count, result.thawed, result.labelled) == (2, 1, 2)
+
+    assert (places.count, places.thawed(policy.labelled), policy.labelled) == (2, 1, 2)
     assert policy.ballot_bytes() == 8
     policy.applied(torch.ones(3), server(torch.zeros(3)), places)
     assert policy.frozen.tolist()[:2] == [True, True]

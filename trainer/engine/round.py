@@ -76,8 +76,7 @@ def _result(
     any rank at all was: it has a rank of each stage.
     """
     places = delivery.places
-    thawed = max(0, places.count - (places.size - labelled))
-    own = [float(delivery.stop), places.count, labelled, thawed]
+    own = [float(delivery.stop), places.count, labelled, places.thawed(labelled)]
     stop, sent, labelled, thawed = map(int, rank.parts.line.sum_numbers(own, "control"))
     return RoundResult(places, sent, labelled, thawed, len(cohort.members), bool(stop), alignment)
 

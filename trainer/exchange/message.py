@@ -117,6 +117,10 @@ class Places:
         assert self.mask is not None
         return self.mask.nonzero()[:, 0]
 
+    def thawed(self, labelled: int) -> int:
+        """Return how many of the coordinates that a policy calls frozen travel."""
+        return max(0, self.count - (self.size - labelled))
+
     def compact(self, vector: Tensor) -> Tensor:
         """Return the values of `vector` (P,) that travel: (count,)."""
         return vector if self.mask is None else vector.index_select(0, self.index)
