@@ -8,8 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from fedctl import bundled
 from trainer.config.errors import ConfigError
+from trainer.config.load import load
 from trainer.config.parallel import Parallel
+from trainer.models.llama import Llama
 from trainer.workers.cut import cut, evenly, seconds
 
 NET = nn.Sequential(
@@ -72,3 +75,22 @@ def test_stages_share_no_parameters():
     shared = nn.Linear(4, 4)
     with pytest.raises(ConfigError, match="share parameters"):
         cut(nn.Sequential(shared, nn.ReLU(), shared), Parallel(pipeline=2))
+
+
+def test_layers_of_each_stage_as_given():
+    assert cut(NET, Parallel(pipeline=2, layers=(4, 2))) == [0, 4, 6]
+    for counts, told in [((4, 3), "are 7 layers, but the model has 6"), ((1, 5), "stage 0 would")]:
+        with pytest.raises(ConfigError, match=told) as error:
+            cut(NET, Parallel(pipeline=2, layers=counts))
+        assert error.value.key == "parallel.layers"
+    with pytest.raises(ValueError, match="3 numbers for 2 stages"):
+        Parallel(pipeline=2, layers=(1, 2, 3))
+
+
+def test_the_homeworks_stages_are_those_of_the_class():
+    with torch.device("meta"):
+        model = Llama()
+    edges = cut(model, load("homework-b1", presets=bundled.PRESETS)[0].parallel)
+    sizes = [sum(p.numel() for p in layer.parameters()) for layer in model]
+    parameters = [sum(sizes[a:b]) for a, b in pairwise(edges)]
+    assert parameters == [11_871_360, 2_655_360, 11_871_648]

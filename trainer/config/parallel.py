@@ -3,9 +3,9 @@
 The worker that carries them out is trainer/workers/pipeline.py.
 """
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from trainer.config.base import Only, Section, setting
 
@@ -20,6 +20,7 @@ class Parallel(Section):
         "microbatches": PIPELINED,
         "schedule": PIPELINED,
         "split": PIPELINED,
+        "layers": PIPELINED,
         "chunks": Only("schedule", ("interleaved",)),
     }
     pipeline: int = setting(
@@ -51,6 +52,12 @@ class Parallel(Section):
         "have any, or the seconds of each layer's forward and backward pass, measured at the start "
         "on rank 0 and kept in checkpoints",
     )
+    layers: tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...] | None = setting(
+        None,
+        help="number of layers of each stage, in order; empty: the cut is found by split",
+        unit="layers",
+        max_length=10_000,
+    )
     chunks: int = setting(
         2, help="stages on each rank under interleaved", unit="stages", ge=2, le=1000
     )
@@ -73,6 +80,15 @@ class Parallel(Section):
         """Return whether the schedule takes so many microbatches, in rounds of equal length."""
         rounds = max(1, microbatches // self.pipeline)
         return self.schedule != "interleaved" or microbatches % rounds == 0
+
+    @model_validator(mode="after")
+    def _each_stage_has_its_layers(self) -> "Parallel":
+        if self.layers is not None and len(self.layers) != self.stages:
+            raise ValueError(
+                f"layers: {len(self.layers)} numbers for {self.stages} stages; give one for each "
+                "stage, or leave it empty"
+            )
+        return self
 
     @model_validator(mode="after")
     def _microbatches_fill_rounds(self) -> "Parallel":

@@ -123,7 +123,7 @@ def _worker(
     found = cut(model, settings)
     if len(edges) == len(found) and edges[-1] == len(model):
         found = list(edges)
-    elif settings.split == "cost" and mesh.world.rank == 0:
+    elif settings.split == "cost" and settings.layers is None and mesh.world.rank == 0:
         rows = (experiment.schedule.batch_size or len(places)) // settings.microbatches
         ((x, _),) = task.batches([places[: max(1, rows)]], None, training=False)
         found = cut(model, settings, seconds(model, task.inputs(x)))

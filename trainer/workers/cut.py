@@ -9,7 +9,7 @@ import copy
 import time
 from collections.abc import Sequence
 from functools import cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,10 @@ def cut(
 ) -> list[int]:
     """Return the first layer of each stage, and the number of layers; costs: of each layer."""
     layers, sizes = list(model), [_size(layer) for layer in model]
+    if settings.layers is not None:
+        given = _as_given(sizes, settings.layers)
+        _refuse_shared(layers, given)
+        return given
     starts = [at for at, size in enumerate(sizes) if size]
     if len(starts) < settings.stages:
         most = len(starts) // (settings.stages // settings.pipeline)
@@ -40,6 +44,24 @@ def cut(
     found = [*(starts[unit] for unit in evenly(units, settings.stages)), len(layers)]
     _refuse_shared(layers, found)
     return found
+
+
+def _as_given(sizes: Sequence[int], counts: Sequence[int]) -> list[int]:
+    """Return the edges of stages with so many layers; raise if that is no cut of the model."""
+    edges = [0, *accumulate(counts)]
+    if edges[-1] != len(sizes):
+        raise ConfigError(
+            "parallel.layers",
+            f"{list(counts)} are {edges[-1]} layers, but the model has {len(sizes)}; give numbers "
+            "that add up to it, or leave it empty",
+        )
+    for stage, (a, b) in enumerate(pairwise(edges)):
+        if not any(sizes[a:b]):
+            raise ConfigError(
+                "parallel.layers",
+                f"stage {stage} would have no parameters; give it more layers",
+            )
+    return edges
 
 
 def evenly(costs: Sequence[float], parts: int) -> list[int]:
