@@ -90,11 +90,12 @@ class Ranks:
 
     @property
     def some_failed(self) -> bool:
-        """Whether one of them ended without success, for another reason than a request to stop."""
-        return any(
-            code not in (0, STOPPED) and not (code == -signal.SIGTERM and rank in self._asked)
-            for rank, code in self.codes.items()
-        )
+        """Whether one of them ended neither with success nor with a checkpoint, as it was asked to.
+
+        A rank that a request to stop has killed failed too: it had not begun, and the others may
+        wait for it.
+        """
+        return any(code not in (0, STOPPED) for code in self.codes.values())
 
     def ask_to_stop(self) -> None:
         """Send SIGTERM to each once: it then saves a checkpoint after its round."""

@@ -16,8 +16,10 @@ from fedctl.errors import RunError, UserError
 from fedctl.local import launch, ranks
 from fedctl.local.launch import Started, Stop
 from fedctl.local.preflight import Plan
+from fedctl.local.progress import View
 from fedctl.local.ranks import Ranks
 from fedctl.report import runs
+from tests.faults.scene import until
 from trainer.config.schema import Experiment
 from trainer.lock import Lock
 
@@ -138,7 +140,7 @@ KILLED = "import os; os.kill(os.getpid(), {})"
         ("raise SystemExit(1)", True, True),
         (KILLED.format(9), True, True),
         (KILLED.format(15), False, True),
-        (HANGS, True, False),  # it was asked before it had a handler
+        (HANGS, True, True),  # it was asked before it had a handler: the others wait for it
     ],
 )
 def test_a_rank_that_fails_is_told_from_one_that_stops(
@@ -146,15 +148,33 @@ def test_a_rank_that_fails_is_told_from_one_that_stops(
 ) -> None:
     made = started(tmp_path, monkeypatch, script)
     try:
-        if asked and script is not HANGS:
+        if script is not HANGS:
             made._processes[0].wait()
-            made._asked.add(0)  # at the moment at which it ended
-        elif asked:
+        if asked:
             made.ask_to_stop()
         made._processes[0].wait()
         assert made.ended() and made.some_failed == failed
     finally:
         made.end()
+
+
+def test_a_rank_that_a_stop_kills_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had no handler yet; the other has one, and waits for it at the start of round 1."""
+    waits = "import signal; signal.signal(15, lambda *_: None); open('waits', 'w')\n"
+    waits += "while True: signal.pause()"
+    scripts = [waits, HANGS]
+    monkeypatch.setattr(ranks, "command", lambda *_: [sys.executable, "-c", scripts.pop(0)])
+    monkeypatch.setattr(launch, "GRACE_SECONDS", 0.5)
+    monkeypatch.chdir(tmp_path)
+    run = Started(Plan(Experiment(ranks=2), tmp_path / "out"))
+    try:
+        until((tmp_path / "waits").exists)
+        until(lambda: run.advance(View(), 1))
+    finally:
+        run.end()
+    assert str(run.error()) == "stopped before the first round ended; nothing was kept"
 
 
 def test_of_what_ranks_print_the_last_is_read(
