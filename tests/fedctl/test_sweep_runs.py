@@ -56,7 +56,7 @@ def test_a_failing_run_stops_no_other_and_is_made_up_for(start: Start, tmp_path:
     assert group["test_accuracy_ratio"]["mean"] == pytest.approx(statistics.mean(accuracies))
     assert group["test_accuracy_ratio"]["std"] == pytest.approx(statistics.stdev(accuracies))
     written = {path.name for path in (tmp_path / "out").iterdir() if path.is_file()}
-    assert written == {"report.html", "report.png", "table.csv", "table.md"}
+    assert written == {".lock", "report.html", "report.png", "table.csv", "table.md"}
     assert processes_of(tmp_path) == []
 
 
