@@ -6,6 +6,7 @@ Every preset as a PyTorchJob, and a few of them as they are for the other backen
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from fedctl import bundled
 from fedctl.chart import helm, values
@@ -14,9 +15,21 @@ from trainer.config.load import load
 SETS = ["ranks=4"]  # but a pipeline has the ranks that it has
 NAMESPACE = "team-a"
 KUEUE = {"queue.kind": "kueue", "queue.name": "gpus"}
+RACK = {
+    "scheduling.topology.key": "topology.example.com/rack",
+    "scheduling.topology.required": True,
+}
 EXAMPLES = [
     *((f"pytorchjob/{name}", name, {}) for name in bundled.presets()),
     ("pytorchjob-kueue/gwpf-digits", "gwpf-digits", KUEUE),
+    *(
+        (
+            f"{backend}-kueue/pipelines-digits",
+            "pipelines-digits",
+            {"backend": backend} | KUEUE | RACK,
+        )
+        for backend in ("pytorchjob", "trainjob", "job")
+    ),
     ("trainjob/gwpf-digits", "gwpf-digits", {"backend": "trainjob"}),
     ("trainjob-kueue/gwpf-digits", "gwpf-digits", {"backend": "trainjob"} | KUEUE),
     ("job/gwpf-digits", "gwpf-digits", {"backend": "job"}),
@@ -35,7 +48,7 @@ def sets(preset: str) -> list[str]:
 
 
 def main(folder: Path) -> None:
-    def write(example: tuple[str, str, dict[str, str]]) -> None:
+    def write(example: tuple[str, str, dict[str, Any]]) -> None:
         path, preset, options = example
         release = values.release(preset, sets(preset), namespace=NAMESPACE, options=options)
         file = folder / f"{path}.yaml"

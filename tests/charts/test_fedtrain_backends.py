@@ -148,6 +148,23 @@ def test_kueue_is_told_the_topology_by_annotation_and_the_scheduler_by_affinity(
     assert "podAffinity" in free["spec"]["affinity"]
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_kueue_keeps_each_pipeline_together_and_prefers_one_place_for_all(backend):
+    topology = {"scheduling.topology.key": "rack", "scheduling.topology.required": True}
+    given = of(backend, topology | KUEUE, ranks=6, sets=["parallel.pipeline=3"])
+    told = pod(given)["metadata"]["annotations"]
+    told = {key: told[key] for key in told if key.startswith("kueue.x-k8s.io/podset")}
+    prefix = "kueue.x-k8s.io/podset-"
+    if backend == "pytorchjob":
+        assert told == {f"{prefix}required-topology": "rack"}
+    else:
+        assert told == {
+            f"{prefix}preferred-topology": "rack",
+            f"{prefix}slice-required-topology": "rack",
+            f"{prefix}slice-size": "3",
+        }
+
+
 def test_volcano_gets_a_gang_from_each_backend_in_its_own_way():
     given = {"queue.kind": "volcano", "queue.name": "gpus"}
     for backend in BACKENDS:

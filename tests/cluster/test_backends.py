@@ -58,6 +58,25 @@ def test_a_submitted_run_trains_what_a_run_here_trains(
     subprocess.run(report, check=True, capture_output=True, cwd=namespace.folder)
 
 
+def test_two_pipelines_of_three_ranks_train_what_they_train_here(namespace: Namespace):
+    """Six pods: rank r is stage r mod 3 of pipeline r div 3, and one model comes out."""
+    words = ("pipelines-digits", "--set", "rounds=6", "--set", "cluster.backend=gloo")
+    words += ("--set", "cluster.timeout=300", "--ranks", "6")
+    folder = namespace.folder / "here"
+    here = [sys.executable, "-c", MAIN, "run", *words, "--out", str(folder), "--quiet"]
+    subprocess.run(here, check=True, timeout=patience.seconds(300))
+
+    logged = namespace.submit(*words, "--backend", "job", "--wait", "--logs").stdout
+    assert "round 6/6" in logged and "idle" in logged
+    told = namespace.status("pipelines-digits")
+    assert [rank["state"] for rank in told["ranks"]] == ["Succeeded"] * 6
+    namespace.fedctl("fetch", "pipelines-digits", "--out", "fetched")
+    fetched = namespace.folder / "fetched"
+    assert last(fetched)["test_loss"] == last(folder)["test_loss"]
+    model = (folder / "model.safetensors").read_bytes()
+    assert (fetched / "model.safetensors").read_bytes() == model
+
+
 def test_what_render_prints_is_what_the_cluster_has(namespace: Namespace):
     words = ("gwpf-digits", "--gpus", "0", "--image", "localhost/none:1")
     rendered = namespace.fedctl("render", *words).stdout

@@ -90,8 +90,8 @@ def test_a_folder_that_is_moved(scene: Scene, fault: Fault) -> None:
 @fault("out-of-memory")
 def test_an_allocation_that_fails(scene: Scene, fault: Fault) -> None:
     """A limit makes it fail: a kernel may promise more than there is, and kill a process later."""
-    limit = f"--as={16 << 30}"
-    process = scene.run("data.resize=5000", prefix=["prlimit", limit], ranks=1)
+    limit = f"--as={6 << 30}"
+    process = scene.run("data.resize=1500", prefix=["prlimit", limit], ranks=1)
     scene.shows(fault, process)
 
 

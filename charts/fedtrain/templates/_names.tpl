@@ -53,6 +53,11 @@ kueue.x-k8s.io/max-exec-time-seconds: {{ . | quote }}
 {{ dig "ranks" 1 (fromJson .Values.experiment) | int }}
 {{- end -}}
 
+{{/* Ranks that share a model: the stages of a pipeline, which send to each other within a step. */}}
+{{- define "fedtrain.stages" -}}
+{{ dig "parallel" "pipeline" 1 (fromJson .Values.experiment) | int }}
+{{- end -}}
+
 {{/* Where Kubernetes ends the run if the trainer, whose deadline it is, has not; nothing without a deadline. */}}
 {{- define "fedtrain.hardDeadline" -}}
 {{- with .Values.deadlineSeconds | int64 -}}

@@ -199,7 +199,15 @@ schedulingGroup: {podGroupName: {{ .Release.Name }}}
 {{- define "fedtrain.queueAnnotations" -}}
 {{- with .Values.scheduling.topology -}}
 {{- if and .key (eq $.Values.queue.kind "kueue") }}
+{{- $stages := include "fedtrain.stages" $ | int }}
+{{- /* Kueue numbers the pods of one set: a PyTorchJob has two, so its ranks cannot be told apart by S. */}}
+{{- if and .required (gt $stages 1) (ne $.Values.backend "pytorchjob") }}
+kueue.x-k8s.io/podset-preferred-topology: {{ .key | quote }}
+kueue.x-k8s.io/podset-slice-required-topology: {{ .key | quote }}
+kueue.x-k8s.io/podset-slice-size: {{ $stages | quote }}
+{{- else }}
 kueue.x-k8s.io/podset-{{ .required | ternary "required" "preferred" }}-topology: {{ .key | quote }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- if and (eq .Values.queue.kind "volcano") (eq .Values.backend "job") }}
