@@ -229,6 +229,19 @@ def test_paths_in_the_documents_exist() -> None:
     assert sorted(line for line in named if not (ROOT / line.split(": ")[1]).exists()) == []
 
 
+def test_nobody_is_told_to_install_it_by_its_name() -> None:
+    """On PyPI the name is that of another project."""
+    texts = [
+        *(path for path in ROOT.rglob("*.md") if ".venv" not in path.parts),
+        *scripts(),
+        *(ROOT / name for name in SOURCES),
+    ]
+    by_name = re.compile(r"\b(?:pip|pipx|uv)\b[^\n`;]*\binstall\b[^\n`;]*?['\" ]fedctl\b(?!/)")
+    assert [
+        path.relative_to(ROOT) for path in texts if by_name.search(path.read_text("utf-8"))
+    ] == []
+
+
 def test_json_is_written_by_the_function_that_knows_no_nan() -> None:
     """Of what holds measured numbers: all that commands print, and what the trainer writes."""
     written = [

@@ -13,7 +13,7 @@ from fedctl import bundled
 from fedctl.errors import RunError, UserError
 from fedctl.report import runs
 from trainer import lock
-from trainer.config.errors import ConfigError
+from trainer.config.errors import ConfigError, install
 from trainer.config.load import load, validate
 from trainer.config.schema import Experiment, covers
 from trainer.storage.objects import VARIABLE
@@ -165,9 +165,7 @@ def machine_is_ready(experiment: Experiment) -> None:
         if importlib.util.find_spec(module) is None
     ]
     if missing:
-        raise RunError(
-            f"training needs {missing[0]}, which is not installed; pip install 'fedctl[trainer]'"
-        )
+        raise RunError(f"training needs {missing[0]}, which is not installed; {install('trainer')}")
     _ports_are_free(experiment)
 
 

@@ -111,7 +111,8 @@ def test_missing_trainer(fedctl: Invoke, monkeypatch: pytest.MonkeyPatch) -> Non
     result = fedctl("run", "gwpf-digits")
     assert (result.exit_code, result.stderr) == (
         RunError.exit_code,
-        "error: training needs torch, which is not installed; pip install 'fedctl[trainer]'\n",
+        "error: training needs torch, which is not installed; "
+        "in the checkout of fedctl, run .venv/bin/pip install -e '.[trainer]'\n",
     )
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from tests import patience
 from tests.metrics import offline
-from trainer.config.errors import ConfigError
+from trainer.config.errors import ConfigError, install
 from trainer.config.load import load
 from trainer.metrics import sink, trackers
 from trainer.metrics.catalog import Row
@@ -282,7 +282,7 @@ def test_a_tracker_that_is_not_installed_is_a_wrong_setting(monkeypatch, name, p
     experiment, _ = load(offline.TREE)
     with pytest.raises(ConfigError) as error:
         trackers.require(experiment.metrics)
-    assert str(error.value) == f"metrics.{name}: needs {package}; pip install 'fedctl[{name}]'"
+    assert str(error.value) == f"metrics.{name}: needs {package}; {install(name)}"
 
 
 def test_a_folder_called_like_a_package_is_no_package(tmp_path, monkeypatch):
@@ -311,7 +311,7 @@ runpy.run_module("trainer", run_name="__main__")
 
 def test_the_trainer_ends_with_code_2_before_training_where_a_tracker_is_missing(tmp_path):
     code, message = trainer(tmp_path, {"wandb": {"mode": "offline"}}, hidden="wandb")
-    assert (code, message) == (2, "metrics.wandb: needs wandb; pip install 'fedctl[wandb]'")
+    assert (code, message) == (2, f"metrics.wandb: needs wandb; {install('wandb')}")
     assert not (tmp_path / "metrics.jsonl").exists()
 
 

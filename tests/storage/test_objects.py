@@ -141,7 +141,5 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(
-        ConfigError, match=r"s3://b/x needs obstore.*pip install 'fedctl\[remote\]'"
-    ):
+    with pytest.raises(ConfigError, match=r"s3://b/x needs obstore.*pip install -e '\.\[remote\]'"):
         Objects("s3://b/x")

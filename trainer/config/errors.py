@@ -6,6 +6,11 @@ Keys are spelled as the user wrote them. Nothing here prints or exits.
 from trainer.config.secrets import redacted
 
 
+def install(extra: str) -> str:
+    """Return what installs an extra: from the checkout, since PyPI's fedctl is another project."""
+    return f"in the checkout of fedctl, run .venv/bin/pip install -e '.[{extra}]'"
+
+
 class ConfigError(ValueError):
     """A setting that cannot be used: one line, `key: problem; remedy`."""
 

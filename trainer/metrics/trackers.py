@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trainer.config.errors import ConfigError
+from trainer.config.errors import ConfigError, install
 from trainer.config.load import flatten
 from trainer.config.operation import Metrics
 from trainer.config.schema import Experiment
@@ -259,9 +259,7 @@ def require(metrics: Metrics) -> None:
         for package in TRACKERS[name][1]:
             spec = importlib.util.find_spec(package)
             if spec is None or spec.origin is None:  # no origin: a folder of that name
-                raise ConfigError(
-                    f"metrics.{name}", f"needs {package}; pip install 'fedctl[{name}]'"
-                )
+                raise ConfigError(f"metrics.{name}", f"needs {package}; {install(name)}")
 
 
 def start(scope: Scope, rows: Iterable[Mapping[str, Any]]) -> list[Sink]:

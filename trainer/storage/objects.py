@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from trainer.config.errors import ConfigError, EnvironmentFault
+from trainer.config.errors import ConfigError, EnvironmentFault, install
 from trainer.files import partial_of
 
 VARIABLE = "FEDCTL_RUN_URL"  # where the run is kept, if not in its folder
@@ -46,8 +46,8 @@ class Objects:
         if not URL.fullmatch(url):
             raise ConfigError(
                 VARIABLE,
-                "is not s3://BUCKET/PATH or gs://BUCKET/PATH; credentials belong into variables "
-                "of their own, such as AWS_ACCESS_KEY_ID",
+                "is not s3://BUCKET/PATH or gs://BUCKET/PATH; put credentials in their own "
+                "variables, such as AWS_ACCESS_KEY_ID",
             )
         self.url = url.rstrip("/")
         self.failed = False  # whether a request has failed for good
@@ -57,8 +57,7 @@ class Objects:
         except ImportError:
             raise ConfigError(
                 VARIABLE,
-                f"{self.url} needs obstore, which is not installed; "
-                "run pip install 'fedctl[remote]'",
+                f"{self.url} needs obstore, which is not installed; {install('remote')}",
             ) from None
         self._obstore: Any = obstore
         options: Any = CLIENT
