@@ -1,6 +1,9 @@
 """The base of every group of the chart's values; it knows no value by name."""
 
-from pydantic import ConfigDict
+import re
+from typing import Any
+
+from pydantic import BeforeValidator, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from trainer.config.base import Numbers
@@ -16,3 +19,17 @@ class Part(Numbers):
         validate_default=True,
         allow_inf_nan=False,
     )
+
+
+def written(pattern: str, remedy: str) -> BeforeValidator:
+    """Refuse text of another form with the remedy, since a pattern tells few people what to do.
+
+    The field keeps the pattern too, for the chart's schema.
+    """
+
+    def check(value: Any) -> Any:
+        if isinstance(value, str) and not re.search(pattern, value):
+            raise ValueError(remedy)
+        return value
+
+    return BeforeValidator(check)

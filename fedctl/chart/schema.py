@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
-from fedctl.chart.part import Part
+from fedctl.chart.part import Part, written
 from fedctl.chart.storage import Storage
 from trainer.config.base import setting
 
@@ -20,6 +20,8 @@ Profile = Literal[
 MOST_MIB = 2**24  # 16 TiB
 MOST_SECONDS = 10 * 366 * 86400  # ten years
 Switch = Literal["auto", True, False]
+INTERVAL = r"^[0-9]+(ms|s|m)$"
+Interval = Annotated[str, written(INTERVAL, "write a number and a unit, such as 15s")]
 
 
 class Image(Part):
@@ -37,10 +39,18 @@ class Image(Part):
     pull_secrets: tuple[str, ...] = setting((), help="Names of Secrets for its registry")
 
 
+def _at_most_one(gpus: Any) -> Any:
+    if isinstance(gpus, int) and gpus > 1:
+        raise ValueError("a rank uses one GPU; for more of them, use more ranks")
+    return gpus
+
+
 class Resources(Part):
     """Resources of each rank."""
 
-    gpus: int = setting(1, help="GPUs per rank: 1, or 0 to train on CPUs", ge=0, le=1)
+    gpus: Annotated[int, BeforeValidator(_at_most_one)] = setting(
+        1, help="GPUs per rank: 1, or 0 to train on CPUs", ge=0, le=1
+    )
     gpu_resource: str = setting(
         "nvidia.com/gpu", help="Extended resource name used to request a GPU"
     )
@@ -161,7 +171,7 @@ class PodMonitor(Part):
         "fedtrain-platform has one for all runs of a namespace: do not use both",
     )
     labels: dict[str, str] = setting({}, help="Labels by which your Prometheus selects it")
-    interval: str = setting("15s", help="Scrape interval", pattern=r"^[0-9]+(ms|s|m)$")
+    interval: Interval = setting("15s", help="Scrape interval", pattern=INTERVAL)
 
 
 class Values(Part):

@@ -1,9 +1,16 @@
 """The chart's values about where a run reads and writes: volumes, or a URL."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from fedctl.chart.part import Part
+from fedctl.chart.part import Part, written
 from trainer.config.base import setting
+
+SIZE = r"^[0-9]+(\.[0-9]+)?([KMGTP]i?)?$"
+URL = r"^((s3|gs)://[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9_=-][A-Za-z0-9._=-]*)*/?)?$"
+ENDPOINT = r"^(https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._/-]*)?)?$"
+Size = Annotated[str, written(SIZE, "write a number and a unit, such as 10Gi")]
+Url = Annotated[str, written(URL, "write s3://BUCKET/PATH or gs://BUCKET/PATH")]
+Endpoint = Annotated[str, written(ENDPOINT, "write an address, such as https://s3.example:9000")]
 
 
 class Volume(Part):
@@ -16,7 +23,7 @@ class Volume(Part):
     )
     claim: str = setting("", help="Name of the PVC, for `claim`")
     storage_class: str = setting("", help="StorageClass, for `new`; empty: the cluster's default")
-    size: str = setting("10Gi", help="Size, for `new`", pattern=r"^[0-9]+(\.[0-9]+)?([KMGTP]i?)?$")
+    size: Size = setting("10Gi", help="Size, for `new`", pattern=SIZE)
     access_mode: Literal["ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"] = setting(
         "ReadWriteMany",
         help="Access mode, for `new`; several ranks share the folder of checkpoints",
@@ -27,16 +34,16 @@ class Volume(Part):
 class Storage(Part):
     """Where a run reads and writes."""
 
-    url: str = setting(
+    url: Url = setting(
         "",
         help="Keep runs in an object store instead of a volume: `s3://BUCKET/PATH` or "
         "`gs://BUCKET/PATH`; the run's name is appended. `runs` is then a folder of each pod",
-        pattern=r"^((s3|gs)://[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9_=-][A-Za-z0-9._=-]*)*/?)?$",
+        pattern=URL,
     )
-    endpoint: str = setting(
+    endpoint: Endpoint = setting(
         "",
         help="Address of an S3 server other than Amazon's, such as `https://s3.example:9000`",
-        pattern=r"^(https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._/-]*)?)?$",
+        pattern=ENDPOINT,
     )
     region: str = setting("", help="Region of the bucket, if the store has several")
     runs: Volume = setting(

@@ -19,8 +19,11 @@ from trainer.config import documents
 from trainer.config.errors import ConfigError
 from trainer.config.load import flatten, get, load, put
 from trainer.config.schema import NAME, Experiment
+from trainer.config.secrets import is_named_like_one
+from trainer.config.wording import HIDDEN, problem, shown
 
 Tree = dict[str, Any]
+Scalar = str | int | float
 
 
 @dataclass(frozen=True)
@@ -147,20 +150,29 @@ def _validate(given: Tree) -> Values:
         return Values.model_validate(given)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        key = _known([str(part) for part in first["loc"]], given)
+        key, value = _written(first["loc"], given)
         if first["type"] == "extra_forbidden":
             raise ConfigError(key, f"the chart has no such value{_suggestion(key)}") from None
-        message = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(key, f"{get(given, key)!r}: {message[0].lower()}{message[1:]}") from None
+        section, _, leaf = key.partition(".")
+        if section == "env" and is_named_like_one(leaf):
+            raise ConfigError(
+                key, "holds a secret; put it into a Secret, and name that in envFromSecrets"
+            ) from None
+        # Where people put keys and passwords by mistake, also under names that do not tell.
+        unsafe = section in ("env", "podOverlay") and isinstance(value, Scalar)
+        what = HIDDEN if unsafe else shown(value, key)
+        raise ConfigError(key, f"{what}: {problem(first, key)}") from None
 
 
-def _known(parts: Sequence[str], given: Tree) -> str:
-    """Return the key as it was written: pydantic adds the branch of a union that it tried."""
-    for length in range(len(parts), 0, -1):
-        key = ".".join(parts[:length])
-        if key in {k for k, _ in flatten(given)} or get(given, key) is not None:
-            return key
-    return ".".join(parts)
+def _written(parts: Sequence[int | str], given: Tree) -> tuple[str, Any]:
+    """Return a key as it was written, with its value; pydantic adds the branch of a union."""
+    here: Any = given
+    for length, part in enumerate(parts):
+        inside = part in here if isinstance(here, dict) else isinstance(here, list)
+        if not inside:
+            return ".".join(map(str, parts[:length] or parts)), here
+        here = here[part]
+    return ".".join(map(str, parts)), here
 
 
 def _suggestion(key: str) -> str:

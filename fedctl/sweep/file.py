@@ -11,6 +11,7 @@ from fedctl.report import table
 from trainer.config import documents, load
 from trainer.config.base import Section, setting
 from trainer.config.errors import ConfigError
+from trainer.config.wording import problem
 
 BASE = "base"  # a preset or file, by this name also in the grid and in single runs
 MOST_RUNS = 10_000  # of a sweep
@@ -156,8 +157,7 @@ def _explain(error: ValidationError, tree: dict[str, Any]) -> ConfigError:
         close = get_close_matches(leaf, known, n=1)
         hint = f"did you mean {'.'.join([*section, close[0]])}?" if close else _hint(key, known)
         return ConfigError(key, f"unknown key; {hint}")
-    message = first["msg"].removeprefix("Value error, ")
-    return ConfigError(key, message[0].lower() + message[1:])
+    return ConfigError(key, problem(first, key))
 
 
 def _hint(key: str, known: Any) -> str:

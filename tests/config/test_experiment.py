@@ -76,7 +76,7 @@ MISTAKES = [
     (["rounds=1" + "0" * 5000], "rounds: has a number of 5001 digits; at most 30 are read"),
     (["name=" + "x" * 5000], "name: use lower-case letters"),
     (["rounds=" + "x" * 5000], "rounds: '" + "x" * 79 + "...: input should be a valid integer"),
-    (["schedule.phases.²=1"], "schedule.phases: {'²': 1}: input should be"),
+    (["schedule.phases.²=1"], "schedule.phases: a map: write a list, phases: [A, B]"),
     (["data.std=[0]"], "data.std.0: 0: input should be greater than 0"),
     (["rounds=0"], "rounds: 0: input should be greater than or equal to 1"),
     (["participation=1.5"], "participation: 1.5: input should be less than or equal to 1"),
@@ -153,6 +153,13 @@ MISTAKES = [
     (["codec.error_feedback=true"], "codec.error_feedback: unknown key; it belongs to"),
     (["codec.name=int8", "codec.block=12"], "codec.block: 12: input should be a multiple of 8"),
     (["model.norm=group"], "model.norm: digits-cnn has no choice of normalisation"),
+    (["codec=int8"], "codec: 'int8': write it as codec: {name: int8}"),
+    (["data=mnist"], "data: 'mnist': write it as data: {name: mnist}"),
+    (["metrics.mlflow=x"], "metrics.mlflow: 'x': write a section, mlflow: {SETTING: VALUE}"),
+    (["schedule.phases=[5]"], "schedule.phases.0: 5: write a section, {SETTING: VALUE}"),
+    (["data.mean=0.5"], "data.mean: 0.5: write a list, mean: [A, B]"),
+    (["data.augment=2"], "data.augment: 2: write true or false"),
+    (["description=5"], "description: 5: write text, in quotes"),
     (["rounds"], "rounds: write --set KEY=VALUE"),
     (["name=[a"], "name: '[a' is not a YAML value"),
 ]
@@ -265,7 +272,7 @@ def test_files_that_extend_each_other(tmp_path):
     for name, line in [
         ("a.yaml", f"extends: {tmp_path}/a.yaml -> ./b.yaml -> a.yaml is a cycle; remove one"),
         ("0.yaml", f"extends: {tmp_path}/20.yaml is extended over 20 steps; merge some"),
-        ("list.yaml", "extends: ['a', 'b']: write the name of a preset or a file"),
+        ("list.yaml", "extends: a list: write the name of a preset or a file"),
         ("twice.yaml", f"{tmp_path}/twice.yaml: optimizer.lr is given twice; remove one of them"),
     ]:
         with pytest.raises(ConfigError) as error:

@@ -98,8 +98,22 @@ def test_other_addresses_are_accepted(url):
 def test_no_setting_takes_a_secret(key):
     with pytest.raises(ConfigError) as error:
         load({}, sets=[f"{key}={WORD}"])
-    assert str(error.value).startswith(f"{key}: unknown key")
+    line = str(error.value)
+    assert line.startswith(f"{key}: unknown key; no setting holds a secret: pass it in an envir")
+    assert "did you mean" not in line and WORD not in line
+
+
+@pytest.mark.parametrize("key", ["extends", "rounds", "optimizer", "sync.name"])
+@pytest.mark.parametrize("value", [[WORD], {"token": WORD}, [{"name": "KEY", "value": WORD}]])
+def test_what_is_in_a_map_or_list_in_a_wrong_place_is_not_shown(key, value):
+    with pytest.raises(ConfigError) as error:
+        load(_at(key, value))
     assert WORD not in str(error.value)
+
+
+def _at(key, value):
+    section, _, leaf = key.partition(".")
+    return {section: {leaf: value} if leaf else value}
 
 
 def test_a_log_hides_what_a_library_said(caplog):

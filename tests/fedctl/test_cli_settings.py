@@ -78,7 +78,7 @@ def test_show_says_why_as_json(fedctl: Invoke) -> None:
 
 def test_explain_a_setting(fedctl: Invoke) -> None:
     assert fedctl("explain", "rounds").stdout == (
-        "rounds: int >= 1 <= 1000000000, default 60\n"
+        "rounds: int, 1 to 1000000000, default 60\n"
         "    rounds of the run; each ends in a synchronisation [rounds]\n"
     )
 
@@ -86,10 +86,10 @@ def test_explain_a_setting(fedctl: Invoke) -> None:
 def test_explain_what_differs_between_choices(fedctl: Invoke) -> None:
     lines = fedctl("explain", "sync.threshold").stdout.splitlines()
     assert lines[0] == (
-        "sync.threshold: float >= 0 <= 1, default 0.05  (with sync.name=apf or sync.name=gwpf)"
+        "sync.threshold: number, 0 to 1, default 0.05  (with sync.name=apf or sync.name=gwpf)"
     )
     assert lines[2] == (
-        "sync.threshold: float >= 0 <= 1, default 0.5  (with sync.name=gwpf-released)"
+        "sync.threshold: number, 0 to 1, default 0.5  (with sync.name=gwpf-released)"
     )
 
 

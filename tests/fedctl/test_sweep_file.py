@@ -109,7 +109,7 @@ def test_a_kind_is_chosen_before_its_settings_whatever_their_order() -> None:
         ("grdi: {rounds: [1]}", "grdi: unknown key; did you mean grid?"),
         ("report: {colums: [run]}", "report.colums: unknown key; did you mean report.columns?"),
         ("optimizer.lr: 3", "optimizer.lr: unknown key; a sweep has name, description, base, "),
-        ("grid: {rounds: 3}", "grid.rounds: input should be a valid list"),
+        ("grid: {rounds: 3}", "grid.rounds: write a list, rounds: [A, B]"),
         ("grid: {rounds: []}", "grid: rounds has no values"),
         ("seeds: 0", "seeds: a number of seeds starts at 1"),
         ("seeds: [-1, 2]", "seeds.0: input should be greater than or equal to 0"),

@@ -4,10 +4,9 @@ It is read from the schema itself, so `fedctl explain`, error messages and docs 
 it. No setting is written down here.
 """
 
-import re
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -16,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from trainer.config.base import Section
 from trainer.config.schema import Experiment
+from trainer.config.secrets import is_named_like_one
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,11 @@ def owners(
 
 def suggestion(key: str) -> str:
     """Return a remedy for an unknown key, such as `; did you mean ...?`, or an empty string."""
+    if is_named_like_one(key):
+        return (
+            "; no setting holds a secret: pass it in an environment variable such as "
+            "WANDB_API_KEY or MLFLOW_TRACKING_PASSWORD, on a cluster from a Secret"
+        )
     if others := dict.fromkeys(owners(key)):  # exists, but belongs to another choice
         return f"; it belongs to {' or '.join(others)}"
     known = list(dict.fromkeys(setting.key for setting in settings()))
@@ -119,26 +124,44 @@ def _describe(key: str, variant: str, field: FieldInfo) -> Setting:
         default = [
             d.model_dump(exclude_none=True) if isinstance(d, Section) else d for d in default
         ]
-    return Setting(key, variant, _type_text(field), default, unit, field.description or "")
+    type_text = _type_text(field.annotation, field.metadata)
+    return Setting(key, variant, type_text, default, unit, field.description or "")
 
 
-def _type_text(field: FieldInfo) -> str:
-    if typing.get_origin(field.annotation) is typing.Literal:
-        return " | ".join(str(choice) for choice in typing.get_args(field.annotation))
-    text = getattr(field.annotation, "__name__", "")
-    if typing.get_origin(field.annotation) is not None or not text:
-        text = str(field.annotation)
-    text = (
-        re.sub(r"trainer\.config\.\w+\.", "", text)
-        .replace("tuple[", "list[")
-        .replace(", ...]", "]")
+_NAMES = {bool: "true or false", float: "number", int: "int", str: "text"}
+
+
+def _type_text(annotation: Any, limits: Iterable[Any]) -> str:
+    """Return a type with its limits in words, such as `int, 0 to 9`."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        field = next((item for item in inner[1:] if isinstance(item, FieldInfo)), None)
+        return _type_text(inner[0], field.metadata if field else ())
+    if origin is typing.Literal:
+        return " | ".join(map(str, inner))
+    if origin in (typing.Union, types.UnionType):  # each is optional
+        (chosen,) = (option for option in inner if option is not type(None))
+        return f"{_type_text(chosen, limits)}, or empty"
+    if origin is tuple:
+        name, comma, bounds = _type_text(inner[0], ()).partition(", ")
+        return f"list of {name}s{comma}{bounds}"
+    return ", ".join([_NAMES.get(annotation, "section"), *_bounds(limits)])
+
+
+def _bounds(limits: Iterable[Any]) -> Iterator[str]:
+    names = ("ge", "gt", "le", "lt", "multiple_of")
+    known = {
+        name: getattr(limit, name) for limit in limits for name in names if hasattr(limit, name)
+    }
+    if {"ge", "le"} <= known.keys():
+        yield f"{_number(known.pop('ge'))} to {_number(known.pop('le'))}"
+    words = ("at least", "above", "at most", "below", "a multiple of")
+    yield from (
+        f"{word} {_number(known[n])}" for n, word in zip(names, words, strict=True) if n in known
     )
-    limits = [_limit(bound) for bound in field.metadata]
-    return " ".join([text, *(limit for limit in limits if limit)])
 
 
-def _limit(bound: Any) -> str:
-    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "multiple_of": "multiple of"}
-    return next(
-        (f"{sign} {getattr(bound, n)}" for n, sign in signs.items() if hasattr(bound, n)), ""
-    )
+def _number(value: float) -> str:
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        value = int(value)
+    return str(value).replace("e+", "e")

@@ -16,13 +16,13 @@ from pydantic import ValidationError
 from trainer.config import documents
 from trainer.config.errors import ConfigError
 from trainer.config.fit import ineffective
-from trainer.config.keys import suggestion, unions
+from trainer.config.keys import settings, suggestion, unions
 from trainer.config.schema import Experiment, covers
+from trainer.config.wording import problem, shown
 
 Tree = dict[str, Any]
 
 MOST_EXTENDED = 20  # files, each extending the next
-MOST_SHOWN = 80  # characters of a value in a message
 
 
 @dataclass
@@ -81,9 +81,9 @@ def _refuse_ineffective(experiment: Experiment, origins: Mapping[str, str], file
     every = [key for key, _ in flatten(experiment.model_dump(mode="json"))]
     # A file with every setting was printed by fedctl, and tells nothing of what its author meant.
     asked = ("--set",) if all(origins.get(key) == file for key in every) else ("--set", file)
-    for key, problem in ineffective(experiment):
+    for key, why in ineffective(experiment):
         if any(origins[name] in asked for name in origins if covers(key, name)):
-            raise ConfigError(key, problem)
+            raise ConfigError(key, why)
 
 
 def validate(tree: Tree) -> Experiment:
@@ -108,7 +108,7 @@ def parse_set(text: str) -> tuple[str, Any]:
         problem = error.problem.removeprefix("line 1: ")
         if not problem.startswith("not YAML"):
             raise ConfigError(key, problem) from None
-        raise ConfigError(key, f"{shown(value)} is not a YAML value; quote it") from None
+        raise ConfigError(key, f"{shown(value, key)} is not a YAML value; quote it") from None
 
 
 def _read(
@@ -246,18 +246,14 @@ def _explain(error: ValidationError, tree: Tree) -> ConfigError:
     key = ".".join(parts)
     if first["type"] == "extra_forbidden":
         return ConfigError(key, f"unknown key{suggestion(key)}")
-    message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "union_tag_invalid":
         return ConfigError(
             f"{key}.name", f"{shown(here['name'])} is not one of {first['ctx']['expected_tags']}"
         )
     if first["type"] == "value_error":  # a rule about several keys names them in its message
+        message = first["msg"].removeprefix("Value error, ")
         return ConfigError(key, message) if key else ConfigError(*message.split(": ", 1))
-    return ConfigError(key, f"{shown(here)}: {message[0].lower()}{message[1:]}")
-
-
-def shown(value: Any) -> str:
-    """Return a value for a message: text in quotes, true and null as in YAML, long ones cut."""
-    words = {True: "true", False: "false", None: "null"}
-    text = words[value] if value is None or isinstance(value, bool) else repr(value)
-    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+    if isinstance(here, str) and f"{key}.name" in {setting.key for setting in settings()}:
+        leaf = key.rpartition(".")[2]  # such as `codec: int8`
+        return ConfigError(key, f"{shown(here, key)}: write it as {leaf}: {{name: {here}}}")
+    return ConfigError(key, f"{shown(here, key)}: {problem(first, key)}")

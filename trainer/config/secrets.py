@@ -26,6 +26,15 @@ _HEADER = re.compile(
     r"|\b(bearer )(?=[A-Za-z._~+/-]*[0-9=])[A-Za-z0-9._~+/=-]{8,}"
     r"|\b(basic )(?=[A-Za-z+/]*[0-9=])[A-Za-z0-9+/]{6,}=*(?![\w.~+/=-])"
 )
+# As charts/fedtrain/templates/_checks.tpl has it, here also for names of several.
+_NAME = re.compile(
+    r"(?i)(api[_-]?key|(access|account|private)[_-]?key|password|passwd|secret|token)s?$"
+)
+
+
+def is_named_like_one(name: str) -> bool:
+    """Return whether a variable or setting of this name would hold a secret, or several."""
+    return bool(_NAME.search(name))
 
 
 def in_url(text: str) -> bool:
