@@ -79,11 +79,15 @@ NAMES = (
     "AWS_SESSION_TOKEN",
     "HF_TOKEN",
     "CLIENT_SECRET",
+    "GOOGLE_SERVICE_ACCOUNT_KEY",
 )
 REFUSAL = (
     "holds a secret, which everyone who can read the pods would see; put it into a Secret, and "
     "name that in envFromSecrets"
 )
+
+
+SECRET = {"name": "trainer", "env": [{"name": "WANDB_API_KEY", "value": WORD}]}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -96,7 +100,53 @@ def test_a_secret_in_the_values_is_refused_without_showing_it(name):
 def test_a_secret_in_the_overlay_is_refused(backend, kind):
     container = {"name": "trainer", "env": [{"name": "HF_TOKEN", "value": WORD}]}
     said = refusal({"backend": backend, "podOverlay": {"spec": {kind: [container]}}})
-    assert said == f"env.HF_TOKEN: {REFUSAL}"
+    assert said == f"podOverlay.spec.{kind}.trainer.env.HF_TOKEN: {REFUSAL}"
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"env": {"STORAGE_ACCOUNT_KEY": WORD}}, "env.STORAGE_ACCOUNT_KEY"),
+        ({"env": {"PROXY": f"https://{WORD}@proxy"}}, "env.PROXY"),
+        ({"env": {"DATA": f"https://host/x?sig={WORD}"}}, "env.DATA"),
+        (
+            {"podOverlay": {"spec": {"containers": [{"name": "a", "env": [], "api_key": WORD}]}}},
+            "podOverlay.spec.containers.a.api_key",
+        ),
+        (
+            {"podOverlay": {"spec": {"containers": [{"name": "a", "args": [f"x://u:{WORD}@h"]}]}}},
+            "podOverlay.spec.containers.a.args.0",
+        ),
+        (
+            {"podOverlay": {"spec": {"tolerations": [{"env": {"HF_TOKEN": 12345678}}]}}},
+            "podOverlay.spec.tolerations.0.env.HF_TOKEN",
+        ),
+    ],
+)  # fmt: skip
+def test_a_secret_is_found_at_any_depth_and_named_as_it_was_written(values, key):
+    assert refusal(values) == f"{key}: {REFUSAL}"
+
+
+@pytest.mark.parametrize(
+    ("overlay", "said"),
+    [
+        ({"containers": [SECRET]}, "podOverlay.containers: a pod template has only metadata"),
+        ({"containers": {"trainer": SECRET}}, "podOverlay.containers: a pod template has only"),
+        ({"spec": [SECRET]}, "podOverlay.spec: is not a map; write spec: {NAME: VALUE}"),
+        ({"spec": {"template": {"spec": SECRET}}}, "podOverlay.spec.template: the overlay is of"),
+        ({"spec": {"containers": {"a": SECRET}}}, "podOverlay.spec.containers: write a list, each"),
+        ({"spec": {"containers": [{"env": []}]}}, "podOverlay.spec.containers: write a list, each"),
+        ({"spec": {"containers": ["a"]}}, "podOverlay.spec.containers: write a list, each"),
+        ({"spec": {"volumes": {"a": {}}}}, "podOverlay.spec.volumes: write a list, each item"),
+        (
+            {"spec": {"containers": [{"name": "a", "env": {"HF_TOKEN": WORD}}]}},
+            "podOverlay.spec.containers.a.env: write a list, each item with its name: [{name: NAME",
+        ),
+    ],
+)
+def test_an_overlay_that_is_not_laid_out_as_a_pod_template_is_refused(overlay, said):
+    line = refusal({"podOverlay": overlay})
+    assert line.startswith(said) and WORD not in line and "template:" not in line.split("; ")[-1]
 
 
 def test_a_password_in_the_address_of_a_proxy_is_refused():
@@ -119,6 +169,37 @@ def test_what_is_no_secret_may_be_in_the_values_and_references_may():
             "podOverlay": {"spec": {"containers": [container]}},
         }
     )
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (f"env: [{{name: WANDB_API_KEY, value: {WORD}}}]",
+         "env: a list: write a map, env: {NAME: VALUE}"),
+        (f"env: {WORD}", "env: (not shown): write a map"),
+        (f"env: {{WANDB_API_KEY: {{value: {WORD}}}}}", "env.WANDB_API_KEY: holds a secret; put it"),
+        (f"env: {{WANDB_API_KEY: [{WORD}]}}", "env.WANDB_API_KEY: holds a secret; put it into a"),
+        ("env: {WANDB_API_KEY: 1234567}", "env.WANDB_API_KEY: holds a secret; put it into a Secr"),
+        ("env: {LOGIN: 1234567}", "env.LOGIN: (not shown): write text, in quotes"),
+        (f"podOverlay: [{{env: {WORD}}}]", "podOverlay: a list: write a map, podOverlay: {NAME"),
+        (f"podOverlay: {WORD}", "podOverlay: (not shown): write a map, podOverlay: {NAME"),
+        (f"envFromSecrets: {{wandb: {WORD}}}", "envFromSecrets: a map: write a list"),
+        (f"envFromSecrets: {WORD}", "envFromSecrets: (not shown): write a list"),
+        (f"envFromSecrets: [[{WORD}]]", "envFromSecrets.0: a list: write text"),
+        (f"image: {{pullSecrets: {WORD}}}", "image.pullSecrets: (not shown): write a list"),
+        (f"storage: {{objectStoreSecret: {{AWS_SECRET_ACCESS_KEY: {WORD}}}}}",
+         "storage.objectStoreSecret: a map: write text"),
+        ("storage: {objectStoreSecret: 1234567}", "storage.objectStoreSecret: (not shown): write"),
+        (f"queue: [{{token: {WORD}}}]", "queue: a list: write a section, queue: {SETTING: VALUE}"),
+        (f"labels: {{a: {{token: {WORD}}}}}", "labels.a: a map: write text, in quotes"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("command", ["values", "render", "lint"])
+def test_a_secret_in_a_value_of_another_shape_is_not_shown(fedctl, tmp_path, command, values, said):
+    (tmp_path / "values.yaml").write_text(values)
+    done = fedctl(command, "gwpf-digits", "--values", "values.yaml")
+    assert done.exit_code == 2 and done.output.startswith(f"error: {said}")
+    assert WORD not in done.output and "1234567" not in done.output
 
 
 def test_a_submit_with_a_secret_in_its_values_sends_nothing(fedctl, apiserver, tmp_path):

@@ -47,13 +47,44 @@ Rules over several values, each a sentence. fedctl shows it as it is, so that wh
 {{- if and (eq .Values.network.profile "aws-efa") .Values.scheduling.topology.key -}}
 {{- fail "scheduling.topology.key: aws-efa brings its own (one zone); leave it empty" -}}
 {{- end -}}
-{{- /* As in trainer/config/secrets.py. Of the finished pod, so that an overlay's variables are among them. */ -}}
-{{- $pod := include "fedtrain.pod" . | fromYaml -}}
-{{- range concat ($pod.spec.initContainers | default list) $pod.spec.containers -}}
-{{- range .env -}}
-{{- if and .value (or (regexMatch "(?i)(api_?key|access_key|private_key|password|passwd|secret|token)$" .name) (regexMatch "://[^\\s/?#@:]*:[^\\s/?#]+@" (toString .value))) -}}
-{{- fail (printf "env.%s: holds a secret, which everyone who can read the pods would see; put it into a Secret, and name that in envFromSecrets" .name) -}}
+{{- range $key := list "env" "podOverlay" -}}
+{{- include "fedtrain.noSecrets" (list $key (get $.Values $key)) -}}
 {{- end -}}
+{{- end -}}
+
+{{/*
+(list PATH VALUE): fails if a secret is in VALUE, at any depth. As a pod's variables are a list of names and values, an item of a
+list is called by its name in the path.
+*/}}
+{{- define "fedtrain.noSecrets" -}}
+{{- $path := index . 0 -}}
+{{- $node := index . 1 -}}
+{{- if kindIs "map" $node -}}
+  {{- include "fedtrain.noSecret" (list $path (get $node "name") (get $node "value")) -}}
+  {{- range $key, $value := $node -}}
+    {{- include "fedtrain.noSecret" (list (printf "%s.%s" $path $key) $key $value) -}}
+    {{- include "fedtrain.noSecrets" (list (printf "%s.%s" $path $key) $value) -}}
+  {{- end -}}
+{{- else if kindIs "slice" $node -}}
+  {{- range $at, $item := $node -}}
+    {{- $step := toString $at -}}
+    {{- if kindIs "map" $item }}{{ $step = get $item "name" | default $at | toString }}{{ end -}}
+    {{- include "fedtrain.noSecret" (list (printf "%s.%s" $path $step) "" $item) -}}
+    {{- include "fedtrain.noSecrets" (list (printf "%s.%s" $path $step) $item) -}}
+  {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* (list PATH NAME VALUE): fails if VALUE is text or a number, and by its name or itself a secret, as in trainer/config/secrets.py. */}}
+{{- define "fedtrain.noSecret" -}}
+{{- $name := index . 1 | toString -}}
+{{- $value := index . 2 -}}
+{{- if and $value (not (has (kindOf $value) (list "map" "slice" "bool"))) -}}
+{{- $named := regexMatch "(?i)(api[_-]?key|(access|account|private)[_-]?key|password|passwd|secret|token)$" $name -}}
+{{- $login := regexMatch "(?i)://[^\\s/?#@:]*:[^\\s/?#]+@|\\bhttps?://[^\\s/?#]+@" (toString $value) -}}
+{{- $parameter := regexMatch "(?i)://.*[?&;]([a-z_-]*(api[_-]?key|password|passwd|pwd|secret|signature|token)|sig)=[^\\s&;#'\"]" (toString $value) -}}
+{{- if or $named $login $parameter -}}
+{{- fail (printf "%s: holds a secret, which everyone who can read the pods would see; put it into a Secret, and name that in envFromSecrets" (index . 0)) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -45,3 +45,43 @@ base's order, new ones at the end; everything else is replaced.
 {{- end -}}
 {{- if $named -}}yes{{- end -}}
 {{- end -}}
+
+{{/* Fails if an overlay is not laid out as a pod template is: what is in the wrong place would be dropped, or break the template. */}}
+{{- define "fedtrain.overlayIsOfAPod" -}}
+{{- range $key, $value := . -}}
+{{- if not (has $key (list "metadata" "spec")) -}}
+{{- fail (printf "podOverlay.%s: a pod template has only metadata and spec; what is about its pods goes below podOverlay.spec" $key) -}}
+{{- end -}}
+{{- if not (kindIs "map" $value) -}}
+{{- fail (printf "podOverlay.%s: is not a map; write %s: {NAME: VALUE}" $key $key) -}}
+{{- end -}}
+{{- end -}}
+{{- $spec := .spec | default dict -}}
+{{- if hasKey $spec "template" -}}
+{{- fail "podOverlay.spec.template: the overlay is of the pod template itself; move what is in it up to podOverlay" -}}
+{{- end -}}
+{{- range $key := list "containers" "initContainers" "volumes" -}}
+{{- include "fedtrain.isNamed" (list (printf "podOverlay.spec.%s" $key) $spec $key) -}}
+{{- end -}}
+{{- range $kind := list "containers" "initContainers" -}}
+{{- range $container := get $spec $kind | default list -}}
+{{- include "fedtrain.isNamed" (list (printf "podOverlay.spec.%s.%s.env" $kind $container.name) $container "env") -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* (list PATH OWNER KEY): fails unless the key's value, if there is one, is a list of things with a name. */}}
+{{- define "fedtrain.isNamed" -}}
+{{- if hasKey (index . 1) (index . 2) -}}
+{{- $value := get (index . 1) (index . 2) -}}
+{{- $named := kindIs "slice" $value -}}
+{{- if $named -}}
+{{- range $item := $value -}}
+{{- if not (and (kindIs "map" $item) (hasKey (kindIs "map" $item | ternary $item dict) "name")) }}{{ $named = false }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- if not $named -}}
+{{- fail (printf "%s: write a list, each item with its name: [{name: NAME, ...}]" (index . 0)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}

@@ -2,6 +2,7 @@
 {{- define "fedtrain.pod" -}}
 {{- $pod := include "fedtrain.basePod" . | fromYaml -}}
 {{- if .Values.podOverlay -}}
+{{- include "fedtrain.overlayIsOfAPod" .Values.podOverlay -}}
 {{- $pod = (include "fedtrain.overlay" (list $pod .Values.podOverlay) | fromJson).value -}}
 {{- end -}}
 {{- range $pod.spec.containers -}}
