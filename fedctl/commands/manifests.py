@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedctl.commands.options import output_option, path_type, sets_option
+from fedctl.commands.options import NAMESPACE, output_option, path_type, sets_option
 from fedctl.commands.output import echo
 from fedctl.errors import UserError
 from trainer.files import as_json
@@ -92,6 +92,7 @@ def release_options(command: Any) -> Any:
     option = click.option(
         "-n",
         "--namespace",
+        type=NAMESPACE,
         default="default",
         metavar="NS",
         help="Namespace of the run.  [default: default]",

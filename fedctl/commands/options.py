@@ -6,7 +6,22 @@ from typing import Any
 
 import click
 
-path_type = click.Path(path_type=Path)
+from fedctl.errors import UserError
+
+
+class LocalPath(click.Path):
+    """A path on this machine. A URL would become one, with a slash less, that does not exist."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if isinstance(value, str) and re.match("[a-z][a-z0-9+.-]*://", value):
+            raise UserError(
+                f"{value}: is a URL, and not a path on this machine; copy the run to a folder "
+                "first (docs/storage.md)"
+            )
+        return super().convert(value, param, ctx)
+
+
+path_type = LocalPath(path_type=Path)
 sets_option = click.option(
     "--set",
     "sets",

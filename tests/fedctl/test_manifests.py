@@ -141,8 +141,21 @@ def test_words_that_helm_reads_as_something_else_arrive_as_text(fedctl, tmp_path
          "restart.policy?"),
         ("zzz: 1", "zzz: the chart has no such value; charts/fedtrain/README.md lists them"),
         ("podMonitor: {enabled: maybe}", "podMonitor.enabled: 'maybe': input should be 'auto', "
-         "True or False"),
-        ("resources: {gpus: 8}", "resources.gpus: 8: input should be less than or equal to 1"),
+         "true or false"),
+        ("resources: {gpus: 8}", "resources.gpus: 8: a rank uses one GPU; for more of them, use "
+         "more ranks"),
+        ("storage: {url: http://x}", "storage.url: 'http://x': write s3://BUCKET/PATH or "
+         "gs://BUCKET/PATH"),
+        ("storage: {endpoint: x}", "storage.endpoint: 'x': write an address, such as "
+         "https://s3.example:9000"),
+        ("storage: {runs: {size: big}}", "storage.runs.size: 'big': write a number and a unit, "
+         "such as 10Gi"),
+        ("podMonitor: {interval: x}", "podMonitor.interval: 'x': write a number and a unit, such "
+         "as 15s"),
+        ("envFromSecrets: {a: b}", "envFromSecrets: a map: write a list, envFromSecrets: [A, B]"),
+        ("labels: {a: 5}", "labels.a: 5: write text, in quotes"),
+        ("scheduling: {tolerations: [x]}", "scheduling.tolerations.0: 'x': write a map, "
+         "{NAME: VALUE}"),
         ("experiment: x", "--values bad.yaml: has an experiment of its own; remove it, and pass it "
          "as FILE instead"),
         ("[1]", "--values bad.yaml: values are a mapping of keys to values"),
@@ -161,6 +174,17 @@ def test_a_queue_that_nobody_asks_is_refused(fedctl):
     assert (done.exit_code, done.stderr) == (
         2,
         "error: --queue q: conflicts with --queueing none; drop one of them\n",
+    )
+
+
+@pytest.mark.parametrize("command", ["values", "render", "lint"])
+@pytest.mark.parametrize("namespace", ["Bad_NS", "-a", "a.b", "x" * 64, ""])
+def test_a_namespace_that_no_cluster_has_is_refused(fedctl, command, namespace):
+    done = fedctl(command, "gwpf-digits", f"--namespace={namespace}")
+    assert done.exit_code == 2
+    assert (
+        f"{namespace!r} is not a valid namespace name; write lower-case letters, digits and "
+        "dashes, no dash at the ends" in done.stderr
     )
 
 

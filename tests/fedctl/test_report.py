@@ -175,6 +175,17 @@ def test_no_such_folder(fedctl: Invoke) -> None:
     assert (result.exit_code, result.stderr) == (2, "error: nowhere: no such run folder\n")
 
 
+@pytest.mark.parametrize("words", [("report",), ("run", "--resume"), ("run", "x", "--out")])
+@pytest.mark.parametrize("url", ["s3://experiments/mine", "gs://experiments/mine"])
+def test_a_url_is_no_folder(fedctl: Invoke, words: tuple[str, ...], url: str) -> None:
+    result = fedctl(*words, url)
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"error: {url}: is a URL, and not a path on this machine; copy the run to a folder first "
+        "(docs/storage.md)\n",
+    )
+
+
 def test_numbers_for_people() -> None:
     assert [megabytes(n) for n in (0, 123_456, 12_345_678, 1_234_567_890)] == [
         "0.00",
