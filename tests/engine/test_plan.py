@@ -55,4 +55,26 @@ def test_a_phase_counts_its_own_rounds_to_the_next_evaluation_and_checkpoint():
     )
     rounds = range(1, 12)
     assert [n for n in rounds if plan.evaluated(chosen, n)] == [2, 6, 8, 11]
-    assert [n for n in rounds if plan.saved(chosen, n)] == [5, 7, 10]
+    assert [n for n in rounds if plan.saved(chosen, n)] == [3, 5, 7, 10]
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "of_the_second", "due"),
+    [
+        ({}, None, [2, 4]),
+        ({"every": 3}, None, [2, 3, 4, 6]),
+        ({"every": 3, "at_end": False}, None, [2, 3, 4, 6]),
+        ({"at_end": False}, None, []),
+        ({}, 0, [2]),
+        ({"at_end": False}, 2, [4]),
+    ],
+)
+def test_a_checkpoint_is_due_after_the_last_round_of_a_phase(checkpoint, of_the_second, due):
+    """Except after the run's last round, which at_end alone decides."""
+    phases = [
+        {"rounds": 2, "steps": 1},
+        {"rounds": 2, "steps": 1, "checkpoint_every": of_the_second},
+        {"rounds": 3, "steps": 1},
+    ]
+    chosen = experiment(rounds=7, schedule={"phases": phases}, checkpoint=checkpoint)
+    assert [n for n in range(1, 8) if plan.saved(chosen, n)] == due

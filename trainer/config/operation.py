@@ -56,7 +56,8 @@ class Checkpoint(Section):
 
     every: int = setting(
         0,
-        help="checkpoint every this many rounds; 0: only when asked to stop",
+        help="checkpoint every this many rounds; 0: only after the last round of a phase and of "
+        "the run (unless at_end is false), and when asked to stop",
         unit="rounds",
         ge=0,
         le=MANY,
@@ -69,7 +70,9 @@ class Checkpoint(Section):
         le=MANY,
     )
     at_end: bool = setting(
-        True, help="checkpoint after the last round too, so that the run can go on for more rounds"
+        True,
+        help="checkpoint after the last round too, so that the run can continue for more rounds; "
+        "false with every=0: none after the last round of a phase either",
     )
 
 

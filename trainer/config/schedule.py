@@ -42,7 +42,7 @@ class Phase(Section):
     )
     checkpoint_every: int | None = setting(
         None,
-        help="replaces checkpoint.every in this phase",
+        help="replaces checkpoint.every in this phase; 0: none in it, nor after its last round",
         unit="rounds",
         ge=0,
         le=MANY,

@@ -48,9 +48,13 @@ def boundaries(experiment: Experiment) -> set[int]:
 
 
 def saved(experiment: Experiment, round_number: int) -> bool:
-    """Return whether the schedule saves a checkpoint after this round."""
+    """Return whether the schedule saves a checkpoint after this round; the run's end is apart."""
     phase, place = experiment.schedule.place(round_number)
-    if phase.checkpoint_every is not None:
-        return phase.checkpoint_every > 0 and place % phase.checkpoint_every == 0
-    every = experiment.checkpoint.every
-    return every > 0 and round_number % every == 0
+    every, counted = phase.checkpoint_every, place
+    if every is None:
+        every, counted = experiment.checkpoint.every, round_number
+    if every > 0 and counted % every == 0:
+        return True
+    # The end of a phase is where variants branch; a phase with checkpoint_every=0 asks for none.
+    asked = every > 0 or (phase.checkpoint_every is None and experiment.checkpoint.at_end)
+    return asked and round_number < experiment.rounds and round_number in boundaries(experiment)
