@@ -16,7 +16,10 @@ from fedctl.chart.values import Release
 from fedctl.errors import RunError, UserError
 
 OLDEST = (3, 14)  # the first that can check the schema in files.py
-HOW = "install Helm 3.14 or newer, or 4 (helm.sh/docs/intro/install), or name it in FEDCTL_HELM"
+HOW = (
+    "install Helm 3.14 or newer, or 4 (helm.sh/docs/intro/install), or name it in FEDCTL_HELM: "
+    "in a checkout, `export FEDCTL_HELM=$(scripts/tools helm)` fetches one"
+)
 
 
 def template(release: Release, api_versions: Sequence[str] = ()) -> str:
