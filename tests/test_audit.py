@@ -93,6 +93,7 @@ def test_a_vulnerability_can_be_accepted_by_its_name(service: Service) -> None:
 def test_a_service_that_cannot_be_reached_ends_in_3_and_says_so(service: Service) -> None:
     done = audit("http://127.0.0.1:1/v1/query")
     assert done.returncode == 3
+    assert "audit: osv cannot be reached (" in done.stderr and "pyyaml" not in done.stderr
     assert "NOTHING WAS LOOKED UP" in done.stderr
 
 
@@ -101,6 +102,7 @@ def test_a_service_that_knows_nothing_is_none(service: Service) -> None:
     service.vulnerable.clear()
     done = audit(service.url)
     assert done.returncode == 3
+    assert "audit: osv does not know that pyyaml 5.3 is vulnerable" in done.stderr
     assert "NOTHING WAS LOOKED UP" in done.stderr
     assert service.asked == {KNOWN}
 
