@@ -35,6 +35,8 @@ def main() -> None:
       1    the run, or the machine it runs on, failed
       2    the command or a setting is wrong; nothing was started
       130  stopped by Ctrl-C
+
+    A command with other codes lists them in its own help.
     """
 
 
