@@ -155,7 +155,7 @@ def check(path: Path, wanted: Seal | None, name: str = "") -> None:
         raise Damaged(f"{name} is missing") from None
     if size != wanted.bytes:
         raise Damaged(f"{name} has {size} bytes, not the {wanted.bytes} that were written")
-    raise Damaged(f"{name} is damaged: its SHA-256 is another")
+    raise Damaged(f"{name} is damaged: its SHA-256 does not match")
 
 
 def begins_with(path: Path, wanted: Seal) -> None:

@@ -108,8 +108,8 @@ def _refuse_changes(before: Experiment, after: Experiment, allowed: Sequence[str
         old, new = changed[key]
         raise ConfigError(
             key,
-            f"was {old}, and would be {new}, which the saved state does not fit; start a new run, "
-            "from its model if you like (model.weights)",
+            f"is {old} in this run; the saved state does not fit {new}; start a new run, from its "
+            "model if you like (model.weights)",
         )
     for name in allowed:
         if name not in ("data", "metrics") and not any(covers(name, key) for key in changed):
@@ -118,7 +118,7 @@ def _refuse_changes(before: Experiment, after: Experiment, allowed: Sequence[str
         if not any(covers(name, key) for name in allowed):
             raise ConfigError(
                 key,
-                f"was {old}, and would be {new}, which makes it another experiment; start a new "
+                f"is {old} in this run; {new} would make it a different experiment; start a new "
                 f"run, or resume with --allow-changed {key}",
             )
 

@@ -142,6 +142,6 @@ def test_a_checkpoint_of_another_experiment_is_refused(tmp_path):
     other = Group(tmp_path / "run", short | {"seed": 6}, "--resume")
     assert other.wait() == [2]
     assert other.record(0)["message"] == (
-        "seed: was 5, and is 6 now, which makes it another experiment; start a new run, or resume "
-        "with --allow-changed seed"
+        "seed: is 5 in this run; 6 would make it a different experiment; start a new run, or "
+        "resume with --allow-changed seed"
     )

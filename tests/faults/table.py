@@ -34,7 +34,7 @@ class Fault:
 PROCESSES = [
     Fault(
         "rank-killed",
-        "a rank is killed (SIGKILL, or the kernel for want of memory)",
+        "a rank is killed (SIGKILL, or the kernel, when memory runs out)",
         "error: rank {K} was killed in round {N} (SIGKILL, out of memory?); the others stopped"
         + CONTINUE,
         1,

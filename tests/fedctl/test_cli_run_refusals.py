@@ -160,13 +160,13 @@ def saved(write_run: WriteRun) -> Path:
     [
         (
             ["--set", "seed=7"],
-            "seed: was 3000, and would be 7, which makes it another experiment; start a new run, "
+            "seed: is 3000 in this run; 7 would make it a different experiment; start a new run, "
             "or resume with --allow-changed seed",
         ),
-        (["--set", "optimizer.lr=0.3"], "optimizer.lr: was "),
+        (["--set", "optimizer.lr=0.3"], "optimizer.lr: is "),
         (
             ["--set", "sync.name=apf"],
-            "sync.name: was full, and would be apf, which the saved state does not fit",
+            "sync.name: is full in this run; the saved state does not fit apf",
         ),
         (
             ["--allow-changed", "seed"],

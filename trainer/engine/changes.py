@@ -25,14 +25,14 @@ def refuse(rank: RankState, content: Manifest, allowed: tuple[str, ...]) -> None
     if keys := unfit or changed:
         old, new = differences[keys[0]]
         more = f" (and {len(keys) - 1} more: {', '.join(keys[1:])})" if keys[1:] else ""
-        remedy = (
-            "which the saved state does not fit; start a new run, from its model if you like "
-            "(model.weights)"
+        why = (
+            f"the saved state does not fit {new}{more}; start a new run, from its model if you "
+            "like (model.weights)"
             if unfit
-            else "which makes it another experiment; start a new run, or resume with "
-            f"--allow-changed {keys[0]}"
+            else f"{new}{more} would make it a different experiment; start a new run, or resume "
+            f"with --allow-changed {keys[0]}"
         )
-        raise ConfigError(keys[0], f"was {old}, and is {new} now{more}, {remedy}")
+        raise ConfigError(keys[0], f"is {old} in this run; {why}")
     if rank.experiment.rounds < content.round:
         raise ConfigError(
             "rounds",
