@@ -158,7 +158,8 @@ def train(
         status.write(round=last.round, final=final(last))
         return End("finished")
     device = distributed.device(experiment.cluster)
-    log.info("rank %d of %d by %s, on %s", here.rank, here.size, here.source, device)
+    by = f" by {here.source}" if here.source else ""
+    log.info("rank %d of %d%s, on %s", here.rank, here.size, by, device)
     patience = variables.rendezvous_seconds or experiment.cluster.start_timeout
     distributed.join(experiment.cluster, experiment.ranks, device, patience)
     try:
@@ -172,11 +173,10 @@ def train(
             port = _serve(experiment, variables, recorder, here.rank)
             status.write(round=done, resumed_at=done, metrics_port=port, notices=state.notices)
             log.info(
-                "%s (%s): %d clients on %d ranks, %s, from round %d",
+                "%s (%s): %s, %s, from round %d",
                 experiment.name,
                 experiment.digest(),
-                experiment.clients,
-                here.size,
+                experiment.sizes(),
                 device,
                 done + 1,
             )

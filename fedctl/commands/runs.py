@@ -262,7 +262,10 @@ def _report(
     if output == "folder":
         echo(out)
     elif output == "text":
-        table.show(table.Table(groups, layout.columns if layout else ()).cells())
+        columns = layout.columns if layout else ()
+        table.show(table.Table(groups, columns).cells())
+        if not columns:
+            echo(table.NOTE)
         echo(f"report   {page}\npicture  {picture}")
         if tables:
             echo(f"table    {', '.join(map(str, tables))}")

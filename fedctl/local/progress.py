@@ -135,7 +135,7 @@ class Live(View):
 
         title = Text.assemble(
             (self._experiment.name, "bold"),
-            f"  {self._experiment.clients} clients on {_places(self._experiment)}",
+            f"  {self._experiment.sizes()}",
         )
         parts: list[RenderableType] = [title]
         if self._last is None:
@@ -178,14 +178,6 @@ class Live(View):
         return Text("  ").join(
             Text.assemble((f"{name} ", "dim"), (value, "bold")) for name, value in pairs.items()
         )
-
-
-def _places(experiment: Experiment) -> str:
-    """Return where clients are trained: on how many ranks, or pipelines of ranks."""
-    ranks, stages, replicas = experiment.ranks, experiment.parallel.pipeline, experiment.replicas
-    if stages == 1:
-        return f"{ranks} {'ranks' if ranks > 1 else 'rank'}"
-    return f"{replicas} {'pipelines' if replicas > 1 else 'pipeline'} of {stages} ranks"
 
 
 def _idle(row: Row) -> str:

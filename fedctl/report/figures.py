@@ -147,7 +147,7 @@ def _traffic(axes: Axes, groups: list[Group]) -> None:
         dense, places, "|", color=INK, markersize=16, markeredgewidth=1.6, label="FedAvg in fp32"
     )
     axes.set_yticks(places, [group.label for group in groups])
-    axes.set_ylim(max(len(groups), 3) - 0.45, -0.55)
+    axes.set_ylim(max(len(groups), 2) - 0.45, -0.55)
     axes.set_xlim(0, max([*left, *dense]) * 1.05 or 1)
     axes.set(title="Uploaded, by kind", xlabel="MB")
     axes.grid(False, axis="y")

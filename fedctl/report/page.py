@@ -8,7 +8,7 @@ from pathlib import Path
 from fedctl.errors import RunError
 from fedctl.report import figures
 from fedctl.report.groups import Group, base_bytes, numbers
-from fedctl.report.rows import uploaded
+from fedctl.report.rows import frozen, uploaded
 from fedctl.report.runs import REPORT_PAGE, REPORT_PICTURE, TABLE_CSV, TABLE_MARKDOWN, Run
 from fedctl.report.summary import differing, leaves, percent, summary
 from fedctl.report.table import RESULTS, Columns, Result, Table
@@ -34,10 +34,11 @@ class Layout:
     columns: Columns = ()
     marks: Sequence[float] = ()  # accuracies that the figures mark with a line
 
-    @property
-    def panels(self) -> list[str]:
-        """The names of the figures, in order."""
-        return [*self.x, *(name for name in CAPTIONS if name not in X)]
+    def panels(self, groups: list[Group]) -> list[str]:
+        """Return the names of the figures, in order; that of frozen parameters if there are any."""
+        rows = (row for group in groups for run in group.runs for row in run.rows)
+        without = () if any(map(frozen, rows)) else ("frozen",)
+        return [*self.x, *(name for name in CAPTIONS if name not in (*X, *without))]
 
 
 def write(groups: list[Group], folder: Path, layout: Layout | None = None) -> list[Path]:
@@ -52,7 +53,7 @@ def write(groups: list[Group], folder: Path, layout: Layout | None = None) -> li
         folder.mkdir(parents=True, exist_ok=True)
         for path, text in texts.items():
             write_atomically(path, text)
-        write_atomically(picture, figures.png(groups, layout.panels, layout.marks))
+        write_atomically(picture, figures.png(groups, layout.panels(groups), layout.marks))
     except OSError as error:
         raise RunError(f"{folder}: the report cannot be written: {error.strerror}") from None
     return [page, picture, *list(texts)[1:]]
@@ -98,7 +99,7 @@ def html(groups: list[Group], table: Table, layout: Layout) -> str:
                 "caption": _caption(name, groups),
                 "svg": figures.svg(name, groups, layout.marks),
             }
-            for name in layout.panels
+            for name in layout.panels(groups)
         ],
         differing=_differing(groups) if len(groups) > 1 else [],
         settings=sorted(leaves(first.experiment)) if single else [],

@@ -5,6 +5,7 @@ from typing import Any
 
 from fedctl.report.rows import Row, frozen, idle, perplexity, saved, uploaded, wire
 from fedctl.report.runs import Run
+from trainer.config import documents
 
 MOST_WRITTEN = 1e9  # a perplexity from which on only the size of the number is shown
 
@@ -107,4 +108,13 @@ def text_of(value: Any) -> str:
     """Format one setting's value for people."""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, list | dict):  # such as phases: as in a file, without what is not set
+        return documents.dump(_given(value))
     return "–" if value is None else str(value)
+
+
+def _given(value: Any) -> Any:
+    """Return a value without the keys of its maps that have none."""
+    if isinstance(value, dict):
+        return {key: _given(item) for key, item in value.items() if item is not None}
+    return [_given(item) for item in value] if isinstance(value, list) else value

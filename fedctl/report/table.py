@@ -22,6 +22,8 @@ class Result:
 
     def cell(self, spread: Spread) -> str:
         """Return mean and standard deviation, the latter only if it is not zero when rounded."""
+        if self.unit == " %" and spread.mean < -1:  # less than nothing saved: -300 % is 4x
+            return f"{1 - spread.mean:,.3g}x as much"
         mean, std = self.text(spread.mean), self.text(spread.std)
         return (mean if std == self.text(0) else f"{mean} ± {std}") + self.unit
 
@@ -54,6 +56,13 @@ RUN, SEEDS = "run", "seeds"
 NAMES = (RUN, SEEDS, *RESULTS)
 DEFAULT = (RUN, "accuracy", "loss", "rounds", "time", "sent", "wire", "votes", "saved", "frozen")
 
+NOTE = (  # below the table in a terminal; the page's footnote has more
+    "sent and saved include the last reconciliation, which ends a run; wire is everything that the "
+    "ranks exchanged, evaluations too"
+)
+
+FREEZING = ("votes", "frozen")  # zero throughout unless a policy leaves parameters out
+
 Columns = Sequence[tuple[str, str]]  # heading (empty: the usual one), and a name above or a setting
 
 
@@ -64,8 +73,14 @@ class Table:
     groups: list[Group]
     columns: Columns = ()
 
-    def _columns(self) -> list[tuple[str, str]]:
-        names = list(DEFAULT)
+    def _columns(self, *, every: bool = False) -> list[tuple[str, str]]:
+        """Return headings and names: those asked for, else all (`every`), or all but empty ones."""
+        found = [numbers(group, None) for group in self.groups]
+        names = [
+            name
+            for name in DEFAULT
+            if every or name not in FREEZING or any(row[RESULTS[name].key].most for row in found)
+        ]
         if any(group.language for group in self.groups):
             names.insert(names.index("loss") + 1, "perplexity")
         if any(len(group.runs) > 1 for group in self.groups):
@@ -90,7 +105,7 @@ class Table:
         rows = []
         for group in self.groups:
             found, row = numbers(group, base), {}
-            for heading, name in self._columns():
+            for heading, name in self._columns(every=True):  # the same for every program
                 if name not in RESULTS:
                     row[heading] = _cell(group, name, found)
                     continue

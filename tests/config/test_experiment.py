@@ -31,6 +31,11 @@ def presets(tmp_path):
     return folder
 
 
+def test_one_of_a_kind_is_not_several():
+    assert load({}, sets=["clients=1"])[0].sizes() == "1 client on 1 rank"
+    assert load({}, sets=["clients=5", "ranks=2"])[0].sizes() == "5 clients on 2 ranks"
+
+
 def test_precedence_is_defaults_then_preset_then_file_then_set(presets, tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("extends: child\nclients: 5\n")

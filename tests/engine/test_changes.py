@@ -81,8 +81,8 @@ def test_what_the_saved_state_does_not_fit_is_refused_whatever_is_allowed(
     for allowed in ((), tuple(was.differences(now.experiment)), (key.partition(".")[0],)):
         with pytest.raises(ConfigError) as told:
             checkpoint.restore(now, Folder(tmp_path), allowed=allowed)
-        assert str(told.value).startswith(f"{key}: was ")
-        assert "does not fit; start a new run" in str(told.value)
+        assert str(told.value).startswith(f"{key}: is ")
+        assert "in this run; the saved state does not fit " in str(told.value)
         assert "--allow-changed" not in str(told.value)
 
 
@@ -107,7 +107,9 @@ def test_data_allows_other_samples_and_no_other_setting(tmp_path: Path) -> None:
     saved({"data": {"partition": {"name": "dirichlet", "alpha": 0.5}}}, tmp_path)
     tree = SMALL | {"data": {"partition": {"name": "dirichlet", "alpha": 5.0}}}
     now = jobs.experiment_run(tree)
-    with pytest.raises(ConfigError, match=r"^data\.partition\.alpha: was 0\.5, and is 5\.0 now"):
+    with pytest.raises(
+        ConfigError, match=r"^data\.partition\.alpha: is 0\.5 in this run; 5\.0 would"
+    ):
         checkpoint.restore(now, Folder(tmp_path), allowed=("data",))
     for name in ("data.partition.alpha", "data.partition"):
         now = jobs.experiment_run(tree)

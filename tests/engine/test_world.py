@@ -191,3 +191,12 @@ def test_pods_that_start_in_the_wrong_order_train_all_the_same(tmp_path):
             "round": 1,
             "message": "",
         }
+
+
+def test_a_rank_that_was_started_alone_names_no_variable(tmp_path):
+    experiment, _ = load({"rounds": 1, "clients": 1})
+    (tmp_path / "experiment.json").write_text(experiment.canonical())
+    words = [str(tmp_path / "experiment.json"), "--out", str(tmp_path)]
+    subprocess.run([sys.executable, "-m", "trainer", *words], check=True, capture_output=True)
+    log = (tmp_path / "logs" / "rank-0.log").read_text()
+    assert "rank 0 of 1, on " in log and ": 1 client on 1 rank, " in log

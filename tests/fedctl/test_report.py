@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from fedctl.report import figures, rows, runs
-from fedctl.report.summary import megabytes, percent, seconds, unsure
+from fedctl.report import figures, rows, runs, table
+from fedctl.report.groups import Spread
+from fedctl.report.summary import megabytes, percent, seconds, text_of, unsure
 
 Invoke = Callable[..., Result]
 WriteRun = Callable[..., Path]
@@ -55,13 +56,37 @@ def test_one_run(fedctl: Invoke, write_run: WriteRun) -> None:
         "time",
         "sent MB",
         "wire MB",
-        "votes MB",
         "saved",
-        "frozen",
-    ] in (lines)
-    row = ["fedavg-digits", "85.0 %", "0.100", "10", "5.0 s", "0.40", "0.30", "0.00", "0.0 %"]
-    assert [*row, "0.0 %"] in lines
+    ] in lines  # neither votes nor frozen, which are zero
+    row = ["fedavg-digits", "85.0 %", "0.100", "10", "5.0 s", "0.40", "0.30", "0.0 %"]
+    assert row in lines
+    assert f"\n{table.NOTE}\n" in result.stdout
     assert {path.name for path in Path("a").iterdir()} >= {"report.html", "report.png"}
+
+
+def test_what_is_zero_in_all_runs_is_in_no_panel_and_no_column(
+    fedctl: Invoke, write_run: WriteRun
+) -> None:
+    zero, frozen = write_run("a"), write_run("b", "gwpf-digits", frozen=0.5)
+    for folders, shown in (([zero, zero], False), ([zero, frozen], True)):
+        result = fedctl("report", *folders, "--out", "both")
+        assert ("votes MB" in result.stdout, "frozen" in result.stdout) == (shown, shown)
+        page = Path("both/report.html").read_text("utf-8")
+        assert ("Share of parameters not sent" in page) == shown
+        head = Path("both/table.csv").read_text("utf-8").splitlines()[0]
+        assert "votes_bytes" in head and "frozen_parameters_ratio" in head
+
+
+def test_many_times_as_much_is_not_a_negative_percentage() -> None:
+    cell = table.RESULTS["versus"].cell
+    assert cell(Spread.of([-57.654])) == "58.7x as much"
+    assert cell(Spread.of([-0.5])) == "−50.0 %" and cell(Spread.of([0.75])) == "75.0 %"
+
+
+def test_phases_are_shown_as_they_are_written() -> None:
+    phases = [{"rounds": 100, "steps": 1, "epochs": None}, {"rounds": None, "steps": 5}]
+    assert text_of(phases) == "[{rounds: 100, steps: 1}, {steps: 5}]"
+    assert text_of([0.5, 1.0]) == "[0.5, 1.0]"
 
 
 def test_several_runs_are_compared_with_the_first(fedctl: Invoke, write_run: WriteRun) -> None:

@@ -25,8 +25,8 @@ def test_what_no_run_resumes_with_is_refused_whatever_is_allowed(
     for allowed in ([], list(was.differences(now)), [key]):
         with pytest.raises(ConfigError) as told:
             _refuse_changes(was, now, allowed)
-        assert str(told.value).startswith(f"{key}: was ")
-        assert "does not fit; start a new run" in str(told.value)
+        assert str(told.value).startswith(f"{key}: is ")
+        assert "in this run; the saved state does not fit " in str(told.value)
         assert "--allow-changed" not in str(told.value)
 
 

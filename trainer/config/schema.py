@@ -163,6 +163,14 @@ class Experiment(Section):
         fixed = fixed_keys(self) | fixed_keys(other)
         return [key for key in self.differences(other) if key in fixed]
 
+    def sizes(self) -> str:
+        """Return how many clients train on how many ranks, or pipelines of ranks, in words."""
+        stages = self.parallel.pipeline
+        places = _counted(self.ranks, "rank")
+        if stages > 1:
+            places = f"{_counted(self.replicas, 'pipeline')} of {stages} ranks"
+        return f"{_counted(self.clients, 'client')} on {places}"
+
     def digest(self) -> str:
         """Return twelve hexadecimal digits that identify the settings, whatever their source."""
         return hashlib.sha256(self.canonical().encode()).hexdigest()[:12]
@@ -182,3 +190,7 @@ def canonical(value: Any) -> str:
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"

@@ -45,7 +45,7 @@ class World:
     size: int = 1
     address: str = "127.0.0.1"
     port: int = DEFAULT_PORT
-    source: str = "no variable"
+    source: str = ""
     store: str | None = None
 
     @property
@@ -72,7 +72,7 @@ def world(environment: Mapping[str, str] = os.environ) -> World:
         size=size,
         address=environment[address] if address else World.address,
         port=_number(environment, port, 1) if port else DEFAULT_PORT,
-        source=source or World.source,
+        source=source or "",
         store=environment.get("FEDCTL_STORE"),
     )
 
