@@ -85,8 +85,8 @@ def _of_the_run(release: Release) -> Iterator[Problem]:
         yield Problem(
             "warning",
             "checkpoint.every",
-            "is 0: a checkpoint is saved only when a pod is stopped, so after a lost pod the run "
-            "starts over; set it to a number of rounds",
+            "is 0: before the end of a phase a checkpoint is saved only when a pod is stopped, so "
+            "a lost pod costs all rounds of the phase; set it to a number of rounds",
         )
 
 
