@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from trainer import __main__ as entry
+from trainer.config import documents
 from trainer.config.errors import ConfigError
 from trainer.config.load import load
 from trainer.config.secrets import in_url, redact, redacted
@@ -149,3 +150,12 @@ def test_neither_log_nor_last_words_nor_record_of_a_rank_have_a_secret(
     written += capfd.readouterr()
     assert WORD not in "".join(written)
     assert sum("***@host" in text for text in written) == 4  # and on stderr
+
+
+@pytest.mark.parametrize("value", ["0123456", "1:30", "!0123456x y", "*1:30", "&x 1:30"])
+def test_a_secret_that_yaml_reads_as_something_else_is_not_shown(value):
+    with pytest.raises(ConfigError) as error:
+        documents.parse(f"a: b\nenv: {{WANDB_API_KEY: {value}}}\n", "--values FILE")
+    line = str(error.value)
+    assert line.startswith("--values FILE: line 2: ") and "quote" in line
+    assert "0123456" not in line and "1:30" not in line

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from trainer.config.errors import ConfigError
+from trainer.config.secrets import is_named_like_one
 
 MOST_BYTES = 1 << 20  # of a file: the limit of an experiment on a cluster
 MOST_VALUES = 50_000  # of a document, each alias counted in full
@@ -21,6 +22,7 @@ MOST_DEPTH = 30  # of sections and lists
 MOST_DIGITS = 30  # of a whole number: more than any setting takes
 
 _TAG = "tag:yaml.org,2002:"
+_NAMED = re.compile(r"(found (?:undefined|duplicate) [a-z ]+) '.*", re.DOTALL)
 _WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]*(?:_[0-9]+)*)")
 _REAL = re.compile(
     r"[-+]?(?:(?:0|[1-9][0-9]*(?:_[0-9]+)*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
@@ -71,6 +73,8 @@ def parse(text: str, key: str, *, is_json: bool = False) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         problem = getattr(error, "problem", None) or "the text ends too early"
+        # Such as an undefined alias, which is a password that begins with *, and has no quotes.
+        problem = _NAMED.sub(r"\1; text that begins with *, & or ! needs quotes", problem)
         raise ConfigError(key, _at(mark.line + 1 if mark else 0, f"not YAML: {problem}")) from None
     except json.JSONDecodeError as error:
         raise ConfigError(key, _at(error.lineno, f"not JSON: {error.msg.lower()}")) from None
@@ -172,7 +176,7 @@ class _Values:
         if isinstance(node, yaml.SequenceNode):
             _expect(node, "seq")
             return [self.of(item, f"{key}.{i}", depth + 1) for i, item in enumerate(node.value)]
-        return _scalar(node)
+        return _scalar(node, key)
 
     def _pairs(self, node: yaml.MappingNode, key: str, depth: int) -> Iterator[tuple[str, Any]]:
         lines: dict[str, int] = {}
@@ -197,14 +201,14 @@ def _expect(node: yaml.Node, kind: str) -> None:
         raise _Problem(f"{node.tag}: unknown tag; remove it", node.start_mark.line + 1)
 
 
-def _scalar(node: Any) -> Any:
-    """Return text, a number, a switch or None, by the node's tag."""
+def _scalar(node: Any, key: str) -> Any:
+    """Return text, a number, a switch or None, by the node's tag; `key` is for messages."""
     kind, text, line = node.tag.removeprefix(_TAG), node.value, node.start_mark.line + 1
     if kind in ("str", "!"):
         if not node.style and _is_number_elsewhere(text):
             raise _Problem(
-                f"{text[:40]} is a number to some readers of YAML, and text to others; write a "
-                "number in decimal without leading zeros, and text in quotes",
+                f"{_shown(text, key)} is a number to some readers of YAML, and text to others; "
+                "write a number in decimal without leading zeros, and text in quotes",
                 line,
             )
         return _text(text, line)
@@ -216,7 +220,12 @@ def _scalar(node: Any) -> Any:
         return _whole(text, line)
     if kind == "float" and _REAL.fullmatch(text):
         return float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
-    raise _Problem(f"{node.tag}: unknown tag, or not its value; remove it", line)
+    tag = _shown(node.tag, key)
+    raise _Problem(f"{tag}: unknown tag, or not its value; remove it, or quote the text", line)
+
+
+def _shown(text: str, key: str) -> str:
+    return "the value" if is_named_like_one(key) else text[:40]
 
 
 def _is_number_elsewhere(text: str) -> bool:
