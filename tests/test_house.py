@@ -28,6 +28,9 @@ ENDS_EARLY = re.compile(
     r"(?<!\|)\|&?\s*(head\b|grep\s+-\w*[qm]|sed\s[^|]*?['; {\d]q\b|awk\s[^|]*?\bexit\b)"
 )
 
+# What would install the package of that name on PyPI, which is another project.
+BY_NAME = re.compile(r"\b(?:pip|pipx|uv)\b[^\n`;]*\binstall\b[^\n`;]*?['\" ]fedctl\b(?!/)")
+
 GROUP = "trainer/exchange/group.py"
 COLLECTIVE = re.compile(
     r"(all_|batch_|barrier|broadcast|gather|irecv|isend|monitored_|recv|reduce|scatter|send)"
@@ -236,10 +239,16 @@ def test_nobody_is_told_to_install_it_by_its_name() -> None:
         *scripts(),
         *(ROOT / name for name in SOURCES),
     ]
-    by_name = re.compile(r"\b(?:pip|pipx|uv)\b[^\n`;]*\binstall\b[^\n`;]*?['\" ]fedctl\b(?!/)")
     assert [
-        path.relative_to(ROOT) for path in texts if by_name.search(path.read_text("utf-8"))
+        path.relative_to(ROOT) for path in texts if BY_NAME.search(path.read_text("utf-8"))
     ] == []
+
+
+def test_an_install_by_name_is_recognised() -> None:
+    for line in ("pip install 'fedctl[remote]'", "pip install -U fedctl", "uv pip install fedctl"):
+        assert BY_NAME.search(line), line
+    for line in ("pip install -e '.[remote]'", "pip install mlflow; fedctl run", "fedctl install"):
+        assert not BY_NAME.search(line), line
 
 
 def test_json_is_written_by_the_function_that_knows_no_nan() -> None:

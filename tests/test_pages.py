@@ -2,11 +2,13 @@
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from fedctl import bundled
+from fedctl.chart import helm
 from fedctl.cli import main
 from trainer.config.load import load
 
@@ -59,3 +61,9 @@ def test_a_branch_of_the_page_on_checkpoints_starts_at_the_end_of_a_phase():
     ]
     experiment, _ = load(first[1], presets=bundled.PRESETS)
     assert f"round-{experiment.schedule.phases[0].rounds:06}/" in line[-1]
+
+
+def test_the_script_that_fetches_tools_says_what_it_is_for():
+    done = subprocess.run([ROOT / "scripts/tools"], capture_output=True, text=True)
+    assert done.returncode == 1 and "finds or fetches a program" in done.stderr
+    assert "scripts/tools helm" in done.stderr and "scripts/tools helm" in helm.HOW
