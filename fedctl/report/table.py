@@ -56,10 +56,8 @@ RUN, SEEDS = "run", "seeds"
 NAMES = (RUN, SEEDS, *RESULTS)
 DEFAULT = (RUN, "accuracy", "loss", "rounds", "time", "sent", "wire", "votes", "saved", "frozen")
 
-NOTE = (  # below the table in a terminal; the page's footnote has more
-    "sent and saved include the last reconciliation, which ends a run; wire is everything that the "
-    "ranks exchanged, evaluations too"
-)
+# Below the table in a terminal; the footnote of the page has more.
+NOTE = "sent and saved include the last reconciliation; wire is all that ranks exchanged, tests too"
 
 FREEZING = ("votes", "frozen")  # zero throughout unless a policy leaves parameters out
 
