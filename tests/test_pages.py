@@ -31,7 +31,8 @@ def test_the_commands_of_a_page_would_start(page, tmp_path, monkeypatch):
     (tmp_path / "experiment.yaml").write_text(example())
     assert commands(page) or page == "docs/storage.md"
     for name, *words in commands(page):
-        main.commands[name].make_context(name, list(words))
+        with main.make_context("fedctl", [name]) as parent:  # else the help would lose its -h
+            main.commands[name].make_context(name, list(words), parent)
         sets = [words[at + 1] for at, word in enumerate(words) if word == "--set"]
         for weights in (text.removeprefix(WEIGHTS) for text in sets if text.startswith(WEIGHTS)):
             Path(weights).parent.mkdir(parents=True)
