@@ -1,6 +1,7 @@
 """What is written for others to read: whole files, of which nobody sees a part, and valid JSON.
 
-Files that grow are written elsewhere. Only the standard library is needed, so fedctl uses it too.
+It also opens what others wrote, if it is a file. Files that grow are written elsewhere. Only the
+standard library is needed, so fedctl uses it too.
 """
 
 import contextlib
@@ -9,11 +10,46 @@ import json
 import math
 import os
 import socket
+import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 NO_SYNC = {errno.EBADF, errno.EINVAL, errno.ENOTSUP}  # of a folder, where the file system has none
+
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def not_regular(path: str | Path) -> str:
+    """Return why a path cannot be read as a file: "is a pipe; ..."; empty if it is one, or none."""
+    try:
+        return _not_regular(os.stat(path).st_mode)
+    except (OSError, ValueError):  # opening it says what is wrong
+        return ""
+
+
+def _not_regular(mode: int) -> str:
+    kind = KINDS.get(stat.S_IFMT(mode), "")
+    return kind and f"is {kind}; name a regular file"
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a file to read it; raise an OSError for a pipe or a device, which may have no end."""
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NONBLOCK)  # else it waits for a pipe's writer
+
+    file = open(path, "rb", opener=opener)  # noqa: SIM115  # the caller closes it
+    if problem := _not_regular(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, problem, str(path))
+    return file
 
 
 def partial_of(path: Path) -> Path:

@@ -62,7 +62,7 @@ class Lock:
 def holder(folder: Path) -> str | None:
     """Return who holds this folder; None if nobody does."""
     try:
-        descriptor = os.open(folder / NAME, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(folder / NAME, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
     try:

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trainer.files import open_regular
+
 EXPERIMENT, METRICS = "experiment.json", "metrics.jsonl"  # in a run folder
 FOLDER = "checkpoints"  # there too
 NAME = "manifest.json"
@@ -180,7 +182,7 @@ def whole_model(path: Path) -> bool:
     Raise OSError if it cannot be told at the moment.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             length = int.from_bytes(file.read(8), "little")
             size = path.stat().st_size
             if not 2 <= length <= size - 8:

@@ -1,6 +1,8 @@
 """The command group: the order of commands, and every error as one line."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
@@ -40,7 +42,7 @@ class OneLine(click.ClickException):
 
 
 class Commands(click.Group):
-    """The commands in the order of their definition. Only this class turns errors into click's."""
+    """The commands in the order of their definition. Only this module turns errors into click's."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
         write_any_sign()
@@ -58,26 +60,40 @@ class Commands(click.Group):
             raise OneLine(f"{args[0]}: no such command; {hint}", 2)
         return super().resolve_command(ctx, args)
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _one_line():  # of --help and of wrong options, before any command
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _one_line():
             return super().invoke(ctx)
-        except ConfigError as error:
-            raise OneLine(str(error), 2) from None
-        except Stopped as error:
-            raise OneLine(str(error), error.exit_code, prefix="") from None
-        except KeyboardInterrupt:  # click would exit with 1, which means that the run has failed
-            raise OneLine("stopped by Ctrl-C", Stopped.exit_code, prefix="") from None
-        except click.Abort:  # the same at a question, whose line has no end yet
-            echo(err=True)
-            raise OneLine("stopped by Ctrl-C or Ctrl-D", Stopped.exit_code, prefix="") from None
-        except FedctlError as error:
-            raise OneLine(str(error), error.exit_code) from None
-        except BrokenPipeError:
-            raise  # `| head` has seen enough: click ends without a word
-        except OSError as error:  # a full disk, for one, or a home folder that is not readable
-            where = error.filename or "the output"
-            raise OneLine(f"{where}: {(error.strerror or str(error)).lower()}", 1) from None
-        except click.UsageError as error:
-            where = error.ctx.command_path if error.ctx else "fedctl"
-            message = error.format_message().rstrip(".")
-            raise OneLine(f"{message}; see {where} --help", error.exit_code) from None
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        raise OneLine(str(error), 2) from None
+    except Stopped as error:
+        raise OneLine(str(error), error.exit_code, prefix="") from None
+    except KeyboardInterrupt:  # click would exit with 1, which means that the run has failed
+        raise OneLine("stopped by Ctrl-C", Stopped.exit_code, prefix="") from None
+    except click.Abort:  # the same at a question, whose line has no end yet
+        echo(err=True)
+        raise OneLine("stopped by Ctrl-C or Ctrl-D", Stopped.exit_code, prefix="") from None
+    except FedctlError as error:
+        raise OneLine(str(error), error.exit_code) from None
+    except BrokenPipeError:
+        raise  # `| head` has seen enough: click ends without a word
+    except OSError as error:  # a full disk, for one, or a home folder that is not readable
+        where = error.filename or "the output"
+        raise OneLine(f"{where}: {(error.strerror or str(error)).lower()}", 1) from None
+    except RecursionError:
+        raise OneLine("what was read is nested too deeply", 1) from None
+    except MemoryError:
+        raise OneLine("this machine has not enough memory for it", 1) from None
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "fedctl"
+        message = error.format_message().rstrip(".")
+        raise OneLine(f"{message}; see {where} --help", error.exit_code) from None

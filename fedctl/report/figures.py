@@ -8,7 +8,9 @@ import io
 import logging
 import math
 import re
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from fedctl.report.groups import Group, Point
@@ -22,6 +24,7 @@ logging.getLogger("matplotlib").setLevel(logging.ERROR)
 import matplotlib  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.lines import Line2D  # noqa: E402
 from matplotlib.ticker import LogFormatter, MaxNLocator, PercentFormatter  # noqa: E402
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#777777")
@@ -70,6 +73,19 @@ def _style(index: int) -> Any:
     return STYLES[(index + index // len(COLOURS)) % len(STYLES)]
 
 
+def _literal(label: str) -> str:
+    """Return a label for matplotlib, which takes what is between two $ for a formula."""
+    return label.replace("$", r"\$")
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Draw in fedctl's style; a sign that no font has is a box, and not a warning for each."""
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 # ---------------------------------------------------------------------------------------------
 # panels
 
@@ -114,7 +130,7 @@ def _line(axes: Axes, index: int, group: Group, points: list[Point]) -> None:
     """Draw the mean over the group's runs, and a band from the smallest to the largest."""
     xs = [x for x, _ in points]
     means = [spread.mean for _, spread in points]
-    axes.plot(xs, means, color=colour(index), linestyle=_style(index), label=group.label)
+    axes.plot(xs, means, color=colour(index), linestyle=_style(index))
     if len(group.runs) > 1:
         least, most = [s.least for _, s in points], [s.most for _, s in points]
         axes.fill_between(xs, least, most, color=colour(index), alpha=0.18, linewidth=0)
@@ -146,7 +162,7 @@ def _traffic(axes: Axes, groups: list[Group]) -> None:
     axes.plot(
         dense, places, "|", color=INK, markersize=16, markeredgewidth=1.6, label="FedAvg in fp32"
     )
-    axes.set_yticks(places, [group.label for group in groups])
+    axes.set_yticks(places, [_literal(group.label) for group in groups])
     axes.set_ylim(max(len(groups), 2) - 0.45, -0.55)
     axes.set_xlim(0, max([*left, *dense]) * 1.05 or 1)
     axes.set(title="Uploaded, by kind", xlabel="MB")
@@ -188,7 +204,7 @@ def _panel(axes: Axes, name: str, groups: list[Group], marks: Sequence[float]) -
 def svg(name: str, groups: list[Group], marks: Sequence[float] = ()) -> str:
     """Return one panel as an SVG element that takes the page's text colour."""
     height = 3.1 if name != "traffic" else max(2.4, 1.5 + 0.45 * len(groups))
-    with matplotlib.rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(5.4, height), layout="constrained")
         figure.patch.set_alpha(0)
         axes = figure.add_subplot()
@@ -208,34 +224,45 @@ def png(groups: list[Group], names: Sequence[str], marks: Sequence[float] = ()) 
     """Return these panels as one PNG image, with a legend next to them."""
     columns = 3 if len(names) > 3 else 2
     rows = math.ceil((len(names) + 1) / columns)
-    with matplotlib.rc_context(STYLE):
+    with drawing():
         figure = Figure(figsize=(4.5 * columns, 4 * rows), layout="constrained", dpi=110)
         fields = list(figure.subplots(rows, columns, squeeze=False).flat)
         for axes, name in zip(fields, names, strict=False):
             _panel(axes, name, groups, marks)
         for axes in fields[len(names) :]:
             axes.axis("off")
-        _legend(fields[len(names)], groups)
+        legend(fields[len(names)], groups)
         file = io.BytesIO()
         figure.savefig(file, format="png", metadata={"Software": None})
     return file.getvalue()
 
 
-def _legend(axes: Axes, groups: list[Group]) -> None:
+def legend(axes: Axes, groups: list[Group]) -> None:
     """Draw the legend in the field after the panels: which line is which run, and how it ended."""
     language = of_language(groups)
     name = "perplexity " if language else ""
+    lines: list[Line2D] = []
+    labels: list[str] = []
     for index, group in enumerate(groups):
         result = RESULTS["perplexity" if language else "accuracy"]
         reached = group.final(_perplexity if language else _accuracy)
         rounds = group.final(lambda row: row["round"])
         seeds = f" ({len(group.runs)} seeds)" if len(group.runs) > 1 else ""
         state = "" if group.finished else ", unfinished"
-        label = (
-            f"{group.label}{seeds}\n{name}{result.cell(reached)} after "
+        labels.append(
+            f"{_literal(group.label)}{seeds}\n{name}{result.cell(reached)} after "
             f"{RESULTS['rounds'].cell(rounds)} rounds, "
             f"{group.final(uploaded).mean / 1e6:,.2f} MB{state}"
         )
-        axes.plot([], [], color=colour(index), linestyle=_style(index), label=label)
+        lines += axes.plot([], [], color=colour(index), linestyle=_style(index))
     size = min(10.0, 100 / len(groups))  # so that many lines fit
-    axes.legend(loc="upper left", handlelength=3, labelspacing=1.0, fontsize=size)
+    made = axes.legend(
+        lines,
+        ["run"] * len(lines),  # for now: matplotlib leaves out a label that begins with _
+        loc="upper left",
+        handlelength=3,
+        labelspacing=1.0,
+        fontsize=size,
+    )
+    for text, label in zip(made.get_texts(), labels, strict=True):
+        text.set_text(label)

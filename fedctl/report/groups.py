@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedctl.report.rows import Row, perplexity, tested, uploaded
-from fedctl.report.runs import Run
+from fedctl.report.runs import Run, label_of
 from fedctl.report.summary import leaves, summary
 
 NOT_WHAT_RUNS = ("seed", "name", "description")  # settings that a group's runs need not share
@@ -101,7 +101,7 @@ def _what_runs(run: Run) -> tuple[tuple[str, str], ...]:
 
 def _labels(members: list[list[Run]]) -> list[str]:
     """Return the experiments' names if they are distinct, else the folders' without the seed."""
-    names = [str(group[0].experiment["name"]) for group in members]
+    names = [label_of(group[0].experiment["name"]) for group in members]
     if len(set(names)) == len(names):
         return names
     folders = [[run.folder.resolve().name for run in group] for group in members]
@@ -109,7 +109,7 @@ def _labels(members: list[list[Run]]) -> list[str]:
     labels = [min(found) if len(found) == 1 else "" for found in stems]
     if "" in labels or len(set(labels)) < len(labels):
         labels = [group[0] for group in folders]
-    return labels
+    return list(map(label_of, labels))
 
 
 def numbers(group: Group, base_bytes: float | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from fedctl.report.rows import frozen, uploaded
 from fedctl.report.runs import REPORT_PAGE, REPORT_PICTURE, TABLE_CSV, TABLE_MARKDOWN, Run
 from fedctl.report.summary import differing, leaves, percent, summary
 from fedctl.report.table import RESULTS, Columns, Result, Table
+from fedctl.terminal import plain
 from trainer.files import write_atomically
 
 CAPTIONS = {
@@ -104,7 +105,12 @@ def html(groups: list[Group], table: Table, layout: Layout) -> str:
         differing=_differing(groups) if len(groups) > 1 else [],
         settings=sorted(leaves(first.experiment)) if single else [],
         members=[
-            {"label": run.label, "group": group.label, "folder": run.folder.name, "cells": cells}
+            {
+                "label": run.label,
+                "group": group.label,
+                "folder": plain(run.folder.name),
+                "cells": cells,
+            }
             for group in groups
             for run, cells in _members(group, groups)
         ],

@@ -4,19 +4,26 @@ The only module that knows the names of the files in it. Needs neither pydantic 
 """
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedctl.errors import UserError
 from fedctl.report.rows import Row, parse, tested
+from fedctl.terminal import plain
 from trainer import manifest
+from trainer.config import documents
+from trainer.config.errors import ConfigError
+from trainer.files import open_regular
 
 EXPERIMENT, METRICS = manifest.EXPERIMENT, manifest.METRICS
 MODEL = manifest.MODEL
 NEXT = ".resumed.json"  # the experiment as it goes on; the trainer makes it the run's own
 REPORT_PAGE = "report.html"
 REPORT_PICTURE = "report.png"
+MOST_BYTES = 1 << 30  # of metrics.jsonl: half a million rows and more
+LONGEST_LABEL = 100  # characters, as of a sweep's folders
 TABLE_CSV, TABLE_MARKDOWN = "table.csv", "table.md"
 
 
@@ -76,7 +83,7 @@ def read(folder: Path, label: str = "") -> Run:
         raise UserError(f"{folder}: incomplete, no round was evaluated yet")
     return Run(
         folder=folder,
-        label=label or str(experiment["name"]),
+        label=label_of(label or experiment["name"]),
         experiment=experiment,
         rows=rows,
         final=final or next(row for row in reversed(rows) if tested(row)),
@@ -95,6 +102,12 @@ def read_all(folders: list[Path]) -> list[Run]:
     ]
 
 
+def label_of(name: str) -> str:
+    """Return a name as all parts of a report can show it: figures, tables and the page."""
+    name = plain(" ".join(name.split()))
+    return name if len(name) <= LONGEST_LABEL else f"{name[:LONGEST_LABEL]}..."
+
+
 def expand(folders: list[Path]) -> list[Path]:
     """Replace a folder that is not itself a run, such as a sweep's, by the runs in it."""
     found = []
@@ -105,17 +118,19 @@ def expand(folders: list[Path]) -> list[Path]:
 
 
 def _experiment(folder: Path) -> dict[str, Any]:
+    path = folder / EXPERIMENT
+    if not os.path.lexists(path):
+        raise UserError(f"{folder}: not a run folder, it has no {EXPERIMENT}")
     try:
-        experiment = json.loads((folder / EXPERIMENT).read_text("utf-8"))
-        if not isinstance(experiment["name"], str):
-            raise ValueError("its name is not a text")
-        if not all(type(experiment[key]) is int for key in ("rounds", "ranks", "seed")):
-            raise ValueError("rounds, ranks and seed are not whole numbers")
-    except FileNotFoundError:
-        raise UserError(f"{folder}: not a run folder, it has no {EXPERIMENT}") from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{folder / EXPERIMENT}: cannot be read: {error!r}") from None
-    return dict(experiment)
+        experiment = documents.read(path)
+    except ConfigError as error:
+        raise UserError(str(error)) from None
+    if not isinstance(experiment, dict) or not isinstance(experiment.get("name"), str):
+        raise UserError(f"{path}: is not the experiment of a run: it has no name")
+    for key in ("rounds", "ranks", "seed"):
+        if type(experiment.get(key)) is not int:
+            raise UserError(f"{path}: is not the experiment of a run: {key} is not a whole number")
+    return experiment
 
 
 def _rows(folder: Path) -> tuple[list[Row], Row | None, list[int]]:
@@ -124,7 +139,10 @@ def _rows(folder: Path) -> tuple[list[Row], Row | None, list[int]]:
     Rounds that were repeated after a resume count once. A damaged line costs its own row only.
     """
     try:
-        lines = (folder / METRICS).read_bytes().split(b"\n")
+        with open_regular(folder / METRICS) as file:
+            lines = file.read(MOST_BYTES + 1).split(b"\n")
+            if file.tell() > MOST_BYTES:
+                raise UserError(f"{folder / METRICS}: is larger than {MOST_BYTES >> 30} GiB")
     except FileNotFoundError:
         raise UserError(f"{folder}: incomplete, it has no {METRICS} yet") from None
     except OSError as error:
@@ -177,7 +195,8 @@ def first_rank(folder: Path) -> Rank | None:
 
 def _rank(path: Path) -> Rank | None:
     try:
-        record = json.loads(path.read_text("utf-8"))
+        with open_regular(path) as file:
+            record = json.loads(file.read(documents.MOST_BYTES))
         return Rank(
             rank=int(record["rank"]),
             pid=int(record["pid"]),
@@ -224,7 +243,7 @@ class Tail:
             size = self._path.stat().st_size
             if size < self._position:  # a resumed run cuts off what came after its checkpoint
                 self._position = 0
-            with self._path.open("rb") as file:
+            with open_regular(self._path) as file:
                 file.seek(self._position)
                 chunk = file.read()
         except FileNotFoundError:
@@ -237,7 +256,7 @@ class Tail:
 def last_line(path: Path) -> str:
     """Return the last line of a log that is not empty, without reading all of it."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file.seek(max(0, path.stat().st_size - 4096))
             lines = file.read().decode("utf-8", "replace").splitlines()
     except OSError:

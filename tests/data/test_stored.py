@@ -1,5 +1,6 @@
 """ImageNet in its files: crops, labels, the order of work, and a clear line for each fault."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +263,15 @@ def test_a_file_that_is_gone_is_named(root: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"n01440764_0.JPEG is not a readable image \(.*No such file"
     ):
+        taken(data, [rows(0)])
+
+
+def test_a_pipe_among_the_files_is_not_waited_for(root: Path) -> None:
+    data = opened(root)
+    path = root / "train" / CLASSES[0] / f"{CLASSES[0]}_0.JPEG"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match=r"_0.JPEG is not a readable image \(.*is a pipe; name"):
         taken(data, [rows(0)])
 
 

@@ -18,6 +18,14 @@ def without(name: str) -> Arrays:
     return {key: array for key, array in some().items() if key != name}
 
 
+def test_lengths_are_compared_before_anything_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("unpacked"))
+    with pytest.raises(ConfigError, match="x_train has 20 samples but y_train 19; make them agree"):
+        loaded(tmp_path, some() | {"y_train": np.zeros(19, int)})
+
+
 @pytest.mark.parametrize(
     ("arrays", "problem"),
     [
@@ -111,7 +119,10 @@ def test_a_header_is_checked_before_anything_is_unpacked(
 def test_a_bomb_is_refused_by_its_declared_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arrays = some() | {"x_train": np.zeros((2_000, 100, 100), np.uint8)}
+    arrays = some() | {
+        "x_train": np.zeros((2_000, 100, 100), np.uint8),
+        "y_train": np.zeros(2_000, int),
+    }
     np.savez_compressed(tmp_path / "bomb.npz", **arrays)
     assert (tmp_path / "bomb.npz").stat().st_size < 100_000
 

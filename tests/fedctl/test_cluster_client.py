@@ -1,6 +1,7 @@
 """What fedctl asks an API server, and how it says what went wrong: over real HTTP."""
 
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -85,6 +86,10 @@ def test_several_files_are_one_kubeconfig(apiserver, tmp_path, monkeypatch):
         ("a: [", None, "{path} is not a kubeconfig: not YAML: expected the node content, but found "
          "'<stream end>'"),
         ("[1, 2]", None, "{path} is not a valid kubeconfig: "),
+        ("contexts: [null]", None, "{path} is not a valid kubeconfig: "),
+        ("contexts: x", None, "{path} is not a valid kubeconfig: "),
+        ("current-context: a\ncontexts: [{name: a, context: 3}]", None,
+         "{path} is not a valid kubeconfig: "),
         ("", None, "{path} is not a valid kubeconfig: Invalid kube-config. {path} file is empty"),
         (kubeconfig("http://x", exec={"apiVersion": "client.authentication.k8s.io/v1",
                                       "command": "false"}), None,
@@ -102,6 +107,14 @@ def test_a_kubeconfig_that_leads_nowhere_is_one_line(
     with pytest.raises(RunError) as error:
         client.connect(context)
     assert said(error).startswith(line.format(path=path))
+
+
+def test_a_pipe_as_a_kubeconfig_is_not_waited_for(tmp_path: Path, monkeypatch) -> None:
+    os.mkfifo(path := tmp_path / "config")
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    with pytest.raises(RunError) as error:
+        client.connect()
+    assert said(error).startswith(f"{path} is a pipe; name a regular file; set KUBECONFIG or ")
 
 
 def test_a_server_that_is_not_there_is_one_line(tmp_path, monkeypatch):

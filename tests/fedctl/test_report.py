@@ -180,7 +180,7 @@ def spoil(folder: Path, how: str) -> None:
     ("how", "problem"),
     [
         ("no experiment", "a: not a run folder, it has no experiment.json"),
-        ("broken experiment", "a/experiment.json: cannot be read: "),
+        ("broken experiment", "a/experiment.json: line 1: not JSON: "),
         ("no metrics", "a: incomplete, it has no metrics.jsonl yet"),
         ("no rounds", "a: incomplete, no round was evaluated yet"),
         ("broken metrics", "a/metrics.jsonl: line 1 is not a row of metrics"),

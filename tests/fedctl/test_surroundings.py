@@ -44,6 +44,48 @@ def test_a_home_that_cannot_be_written_to_is_no_error(tmp_path: Path, home: str)
         assert done.returncode == code and done.stderr.count("\n") == code, done.stderr
 
 
+@pytest.mark.parametrize("module", ["click", "pydantic"])
+def test_ctrl_c_is_one_line_from_the_first_import_on(tmp_path: Path, module: str) -> None:
+    script = (
+        "import builtins, os, signal, time\n"
+        "imported = builtins.__import__\n"
+        "def once(name, *args, **more):\n"
+        f"    if name == {module!r}:\n"
+        "        builtins.__import__ = imported\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        time.sleep(5)\n"
+        "    return imported(name, *args, **more)\n"
+        "builtins.__import__ = once\n"
+        "from fedctl.__main__ import main\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "show", "fedavg-digits"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "stopped by Ctrl-C\n"
+
+
+def test_ctrl_c_after_the_result_changes_nothing() -> None:
+    script = (
+        "import atexit, os, signal\n"
+        "atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))\n"
+        "from fedctl.__main__ import main\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "--version"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("fedctl ")
+
+
 def test_figures_need_no_home() -> None:
     script = "from fedctl.report import figures; import matplotlib.font_manager"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": "/proc"}

@@ -109,10 +109,11 @@ def test_a_reader_that_leaves_is_no_error(words: list[str]) -> None:
     assert done.stderr == ""
 
 
-def test_a_full_disk_is_one_line() -> None:
+@pytest.mark.parametrize("words", [["presets"], ["--help"], ["run", "--help"], ["--version"]])
+def test_a_full_disk_is_one_line(words: list[str]) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [*FEDCTL, "presets"], stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT
+            [*FEDCTL, *words], stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT
         )
     assert (done.returncode, done.stderr) == (1, "error: the output: no space left on device\n")
 

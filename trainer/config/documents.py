@@ -5,6 +5,7 @@ YAML 1.1 takes `010` for 8, `1:30` for 90 and `2024-01-01` for a date. What woul
 than its author meant, or cost unbounded time or memory, is refused in one line.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -13,9 +14,11 @@ from typing import Any
 
 import yaml
 
-from trainer.config.errors import ConfigError
+from trainer.config.errors import ConfigError, cut
 from trainer.config.secrets import is_named_like_one
+from trainer.files import not_regular, open_regular
 
+MOST_PATH = 300  # characters of the name of a missing file in a message
 MOST_BYTES = 1 << 20  # of a file: the limit of an experiment on a cluster
 MOST_VALUES = 50_000  # of a document, each alias counted in full
 MOST_DEPTH = 30  # of sections and lists
@@ -43,13 +46,31 @@ class _Problem(ValueError):
         self.problem, self.line = problem, line
 
 
+def is_file(source: str, path: Path) -> bool:
+    """Return whether the path that a person named is a file; raise if it is meant to be one."""
+    with contextlib.suppress(OSError):  # a name that is too long for a file, say
+        if path.is_file():
+            return True
+    if problem := "is standard input; name a regular file" if source == "-" else not_regular(path):
+        raise ConfigError(str(path), problem)
+    if "://" in source:  # a path would lose a slash, by which a password in it is recognised
+        raise ConfigError(cut(source), "is a URL; download the file, and name that")
+    if source.endswith((".yaml", ".yml", ".json")):
+        raise ConfigError(cut(str(path), MOST_PATH), "no such file")
+    return False
+
+
 def read(path: Path, key: str | None = None) -> Any:
     """Return the content of a YAML file, or of JSON if its name ends so; `key` is for errors."""
     key = key or str(path)
+    if problem := not_regular(path):
+        raise ConfigError(key, problem)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = file.read(MOST_BYTES + 1)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ConfigError(key, f"cannot be read: {(error.strerror or '').lower()}") from None
+    except ValueError as error:  # a name that no file can have
         raise ConfigError(key, f"cannot be read: {error}") from None
     if len(content) > MOST_BYTES:
         raise ConfigError(key, f"is larger than {MOST_BYTES >> 20} MiB; is this the right file?")

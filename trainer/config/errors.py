@@ -5,6 +5,14 @@ Keys are spelled as the user wrote them. Nothing here prints or exits.
 
 from trainer.config.secrets import redacted
 
+MOST_SHOWN = 80  # characters of a name or a value in a message
+
+
+def cut(text: str, most: int = MOST_SHOWN) -> str:
+    """Return a text of any length for a message, without secrets: half a URL hides none."""
+    text = redacted(text)
+    return text if len(text) <= most else f"{text[:most]}..."
+
 
 def install(extra: str) -> str:
     """Return what installs an extra: from the checkout, since PyPI's fedctl is another project."""

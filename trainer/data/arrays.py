@@ -48,6 +48,14 @@ def check_labels(dtype: Any, shape: tuple[int, ...], name: str) -> None:
     _refuse_empty(shape, name)
 
 
+def check_lengths(part: str, images: int, labels: int) -> None:
+    """Check that a part has as many labels as images."""
+    if images != labels:
+        raise ConfigError(
+            "data.path", f"x_{part} has {images} samples but y_{part} {labels}; make them agree"
+        )
+
+
 def _refuse_empty(shape: tuple[int, ...], name: str) -> None:
     if 0 in shape:
         raise ConfigError("data.path", f"{name} is empty (shape {shape}); it needs samples")
@@ -115,10 +123,7 @@ def check(arrays: Arrays, classes: int, channels: int | None) -> None:
         ("train", arrays.x_train, arrays.y_train),
         ("test", arrays.x_test, arrays.y_test),
     ):
-        if len(x) != len(y):
-            raise ConfigError(
-                "data.path", f"x_{part} has {len(x)} samples but y_{part} {len(y)}; make them agree"
-            )
+        check_lengths(part, len(x), len(y))
         low, high = int(y.min()), int(y.max())
         if low < 0 or high >= classes:
             raise ConfigError(

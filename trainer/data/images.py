@@ -22,6 +22,7 @@ from torch import Tensor
 from trainer.config.errors import ConfigError
 from trainer.data.arrays import Arrays, images, labels, refuse_too_large
 from trainer.data.torchvision_cpu import torchvision
+from trainer.files import open_regular
 
 CLASSES = {
     "mnist": "MNIST",
@@ -146,7 +147,7 @@ def _image(path: str, side: int) -> Tensor:
     from PIL import Image  # comes with torchvision; only this source needs it
 
     try:
-        with Image.open(path) as file:
+        with open_regular(path) as opened, Image.open(opened) as file:
             small = file.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
     except Exception as error:  # which exception a damaged file raises depends on its format
         why = " ".join(str(error).split())[-200:] or type(error).__name__

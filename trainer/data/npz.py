@@ -17,11 +17,13 @@ from trainer.data.arrays import (
     Arrays,
     check_images,
     check_labels,
+    check_lengths,
     images,
     labels,
     refuse_too_large,
 )
 
+PARTS = ("train", "test")
 NAMES = ("x_train", "y_train", "x_test", "y_test")
 HEADERS: dict[tuple[int, int], Any] = {  # by version; later ones are for names of fields
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -64,6 +66,7 @@ def _members(path: Path) -> list[npt.NDArray[Any]]:
 
 def _check_headers(path: Path) -> None:
     """Check the arrays' types and sizes before any of them is unpacked."""
+    lengths = {}
     with zipfile.ZipFile(path) as file:
         sizes = {info.filename: info.file_size for info in file.infolist()}
         if missing := [name for name in NAMES if f"{name}.npy" not in sizes]:
@@ -83,6 +86,9 @@ def _check_headers(path: Path) -> None:
             check(dtype, shape, name)
             if math.prod(shape) * dtype.itemsize != follows:
                 raise ValueError(f"{name} has shape {shape}, but {follows} bytes")
+            lengths[name] = shape[0]
+        for part in PARTS:
+            check_lengths(part, lengths[f"x_{part}"], lengths[f"y_{part}"])
         refuse_too_large(sum(sizes[f"{name}.npy"] for name in NAMES), str(path))
 
 

@@ -19,6 +19,7 @@ from torch.nn.functional import interpolate
 from trainer.config.errors import ConfigError
 from trainer.data.batches import augment
 from trainer.data.listing import Files
+from trainer.files import open_regular
 from trainer.keys import Purpose
 from trainer.keys import stream as keyed
 
@@ -119,7 +120,7 @@ class Decoder:
     def _fill(self, files: Files, row: int, draw: Draw | None, out: Tensor) -> None:
         path = files.path(row)
         try:
-            with open(path, "rb") as file:
+            with open_regular(path) as file:
                 image = self.decode(file.read())
         except Exception as error:  # which exception a damaged file raises depends on the decoder
             why = (str(error).splitlines() or [""])[0] or type(error).__name__

@@ -13,6 +13,7 @@ from typing import Any
 
 from fedctl.cluster.api import proxy
 from fedctl.errors import RunError
+from trainer.files import not_regular
 
 HOW = "set KUBECONFIG or name one with --context; `kubectl config get-contexts` lists them"
 IN_POD = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -69,10 +70,13 @@ def _of_the_file(
     from kubernetes import config
     from kubernetes.config.kube_config import KubeConfigMerger
 
+    for path in files.split(os.pathsep):
+        if problem := not_regular(path):  # a pipe may have nobody who writes to it
+            raise RunError(f"{path} {problem}; {HOW}")
     with _one_line_errors(files) as complaints:
         tree = KubeConfigMerger(files).config.value
-    names = [entry["name"] for entry in tree.get("contexts") or []]
-    chosen = context or tree.get("current-context")
+        names = [entry["name"] for entry in tree.get("contexts") or []]
+        chosen = context or tree.get("current-context")
     if not chosen:
         raise RunError(f"{files} has no current context; {HOW}")
     if chosen not in names:
@@ -87,9 +91,11 @@ def _of_the_file(
         complaints
     ):  # a login plugin failed; the client only logs that, and continues without a login
         raise RunError(f"context {chosen}: logging in failed: {complaints[0]}; log in again")
-    entry = next(entry for entry in tree["contexts"] if entry["name"] == chosen)
-    own = _value(entry).get("context", {}).get("namespace")
-    proxy.configure(configuration, _proxy_url(tree, entry))
+    with _one_line_errors(files):
+        entry = next(entry for entry in tree["contexts"] if entry["name"] == chosen)
+        own = _value(entry).get("context", {}).get("namespace")
+        url = _proxy_url(tree, entry)
+    proxy.configure(configuration, url)
     return Access(chosen, namespace or own or "default", configuration)
 
 
