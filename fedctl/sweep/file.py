@@ -10,8 +10,8 @@ from fedctl import bundled, explain
 from fedctl.report import table
 from trainer.config import documents, load
 from trainer.config.base import Section, setting
-from trainer.config.errors import ConfigError
-from trainer.config.wording import problem
+from trainer.config.errors import ConfigError, cut
+from trainer.config.wording import problem, shown
 
 BASE = "base"  # a preset or file, by this name also in the grid and in single runs
 MOST_RUNS = 10_000  # of a sweep
@@ -107,12 +107,28 @@ def read(source: str) -> Sweep:
     tree = documents.read(path, source)
     if not isinstance(tree, dict):
         raise ConfigError(source, "a sweep is a mapping of keys to values")
+    if empty := [key for key in ("grid", "runs", "seeds") if tree.get(key) in ([], {})]:
+        raise ConfigError(empty[0], "is empty; give it some values, or remove it")
     try:
         sweep = Sweep.model_validate(tree)
     except ValidationError as error:
         raise _explain(error, tree) from None
+    _refuse_other_names(sweep)
     own = {} if sweep.name else {"name": path.stem}
     return sweep.model_copy(update=own | _with_bases_located(sweep, path.parent))
+
+
+def _refuse_other_names(sweep: Sweep) -> None:
+    """Raise if a run's name, or a base, is no text: as one it would be that of another run."""
+    for index, entry in enumerate(sweep.runs):
+        name = entry.get("name", "")
+        if isinstance(name, bool) or not isinstance(name, str | int | float):
+            raise ConfigError(f"runs.{index}.name", f"{shown(name)}: write a name")
+    places = [(f"grid.{BASE}.{i}", base) for i, base in enumerate(sweep.grid.get(BASE, []))]
+    places += [(f"runs.{i}.{BASE}", entry.get(BASE, "")) for i, entry in enumerate(sweep.runs)]
+    for key, base in places:
+        if not isinstance(base, str | None):
+            raise ConfigError(key, f"{shown(base)}: write the name of a preset or a file")
 
 
 def _with_bases_located(sweep: Sweep, folder: Path) -> dict[str, Any]:
@@ -136,15 +152,13 @@ def _find(source: str) -> Path:
     bundled_file = bundled.SWEEPS / f"{source}.yaml"
     if bundled_file.is_file():
         return bundled_file
-    if Path(source).is_file():
+    if documents.is_file(source, Path(source)):
         return Path(source)
-    if source.endswith((".yaml", ".yml", ".json")):
-        raise ConfigError(source, "no such file")
     if source in bundled.presets():
         raise ConfigError(source, f"is a preset, one run; start it with: fedctl run {source}")
-    close = get_close_matches(source, bundled.sweeps(), n=1)
+    close = get_close_matches(cut(source), bundled.sweeps(), n=1)
     hint = f"did you mean {close[0]}?" if close else "`fedctl presets` shows the sweeps"
-    raise ConfigError(source, f"neither a sweep nor a file; {hint}")
+    raise ConfigError(cut(source), f"neither a sweep nor a file; {hint}")
 
 
 def _explain(error: ValidationError, tree: dict[str, Any]) -> ConfigError:

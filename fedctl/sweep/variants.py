@@ -43,7 +43,7 @@ def variants(sweep: Sweep, sets: Sequence[str]) -> list[Variant]:
     chosen = list(_choices(sweep))
     typed = dict(map(parse_set, sets))
     _set_leaves_what_varies(typed, chosen)
-    seeds_vary = len({choice.get(SEED) for choice in chosen}) > 1
+    seeds_vary = _varies(SEED, chosen)
     found = []
     for choice, group in zip(chosen, _names(sweep, chosen), strict=True):
         seed = f"seed={choice[SEED]}" if seeds_vary and SEED in choice else ""
@@ -150,7 +150,7 @@ def _part(key: str, value: Any, chosen: list[dict[str, Any]], varying: list[str]
     if key == BASE:
         return _clean(Path(str(value)).stem)
     if isinstance(value, Mapping):
-        kinds = [c[key].get(NAME) for c in chosen if isinstance(c.get(key), Mapping)]
+        kinds = [leaf(c[key].get(NAME)) for c in chosen if isinstance(c.get(key), Mapping)]
         distinct = {leaf(c[key]) for c in chosen if key in c}
         if NAME in value and len(set(kinds)) == len(distinct):
             value = value[NAME]

@@ -277,7 +277,10 @@ def test_files_that_extend_each_other(tmp_path):
     for name, line in [
         ("a.yaml", f"extends: {tmp_path}/a.yaml -> ./b.yaml -> a.yaml is a cycle; remove one"),
         ("0.yaml", f"extends: {tmp_path}/20.yaml is extended over 20 steps; merge some"),
-        ("list.yaml", "extends: a list: write the name of a preset or a file"),
+        (
+            "list.yaml",
+            f"{tmp_path}/list.yaml: extends: a list: write the name of a preset or a file",
+        ),
         ("twice.yaml", f"{tmp_path}/twice.yaml: optimizer.lr is given twice; remove one of them"),
     ]:
         with pytest.raises(ConfigError) as error:

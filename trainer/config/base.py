@@ -20,7 +20,7 @@ LARGE = 1e30  # of a float: its products with others stay finite in single preci
 
 def _make_strict(node: Any) -> None:
     if isinstance(node, dict):
-        if node.get("type") in ("int", "float"):
+        if node.get("type") in ("int", "float", "bool"):
             node["strict"] = True
         node = list(node.values())
     for item in node if isinstance(node, list) else ():
@@ -28,11 +28,14 @@ def _make_strict(node: Any) -> None:
 
 
 class Numbers(BaseModel):
-    """Fields whose numbers are numbers: neither `true`, which is not 1, nor text such as '010'."""
+    """Fields whose numbers are numbers: neither `true`, which is not 1, nor text such as '010'.
+
+    So it is with switches: neither 1 nor 'yes' is `true`.
+    """
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Make all numbers strict, and nothing else: a list still becomes a tuple."""
+        """Make numbers and switches strict, and nothing else: a list still becomes a tuple."""
         schema = handler(source)
         _make_strict(schema)
         return schema

@@ -99,8 +99,11 @@ def owners(
             yield from owners(key, choice, f"{here}.", chosen)
 
 
-def suggestion(key: str) -> str:
-    """Return a remedy for an unknown key, such as `; did you mean ...?`, or an empty string."""
+def suggestion(key: str, *more: str) -> str:
+    """Return a remedy for an unknown key, such as `; did you mean ...?`, or an empty string.
+
+    more: keys that are no settings, but may be what was meant.
+    """
     if is_named_like_one(key):
         return (
             "; no setting holds a secret: pass it in an environment variable such as "
@@ -109,11 +112,11 @@ def suggestion(key: str) -> str:
     if others := dict.fromkeys(owners(key)):  # exists, but belongs to another choice
         return f"; it belongs to {' or '.join(others)}"
     known = list(dict.fromkeys(setting.key for setting in settings()))
-    close = get_close_matches(key, known, n=1, cutoff=0.8)
+    close = get_close_matches(key, [*known, *more], n=1, cutoff=0.8)
     same_leaf = [k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]]
     siblings = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]]
     best = close or same_leaf or get_close_matches(key, siblings, n=1, cutoff=0.6)
-    return f"; did you mean {best[0]}?" if best else ""
+    return f"; did you mean {best[0]}?" if best and best[0] != key else ""
 
 
 def _describe(key: str, variant: str, field: FieldInfo) -> Setting:

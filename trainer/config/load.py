@@ -4,7 +4,6 @@ What a text means is decided in documents.py. Each mistake is reported in one li
 key.
 """
 
-import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -14,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from trainer.config import documents
-from trainer.config.errors import ConfigError
+from trainer.config.errors import ConfigError, cut
 from trainer.config.fit import ineffective
 from trainer.config.keys import settings, suggestion, unions
 from trainer.config.schema import Experiment, covers
@@ -22,6 +21,7 @@ from trainer.config.wording import problem, shown
 
 Tree = dict[str, Any]
 
+SWEEP = {"base", "grid", "runs", "seeds"}  # keys by which a sweep is recognised
 MOST_EXTENDED = 20  # files, each extending the next
 
 
@@ -35,6 +35,7 @@ class Layers:
     def add(self, layer: Mapping[str, Any], origin: str) -> None:
         """Merge `layer` on top; a new choice of a union's `name` drops the old one's settings."""
         for key, value in flatten(layer):
+            _check_key(key)
             if key.endswith(".name"):
                 self._choose(key.removesuffix(".name"), value)
         for key, value in flatten(layer):
@@ -101,7 +102,8 @@ def parse_set(text: str) -> tuple[str, Any]:
     """Split `key=value`, and read the value as YAML."""
     key, sign, value = text.partition("=")
     if not sign or not key:
-        raise ConfigError(text, "write --set KEY=VALUE, such as --set rounds=3")
+        raise ConfigError(cut(text), "write --set KEY=VALUE, such as --set rounds=3")
+    _check_key(key)
     try:
         return key, documents.parse(value, key)
     except ConfigError as error:
@@ -109,6 +111,21 @@ def parse_set(text: str) -> tuple[str, Any]:
         if not problem.startswith("not YAML"):
             raise ConfigError(key, problem) from None
         raise ConfigError(key, f"{shown(value, key)} is not a YAML value; quote it") from None
+
+
+def _check_key(key: str) -> None:
+    """Refuse a dotted key that is that of no setting, and would be a mistake without a name."""
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(cut(key), "unknown key; it is not UTF-8") from None
+    parts = key.split(".")
+    if not all(parts):
+        raise ConfigError(repr(cut(key)), "has an empty name; write names with dots between them")
+    if len(parts) > documents.MOST_DEPTH:
+        raise ConfigError(
+            cut(key), f"is nested deeper than {documents.MOST_DEPTH} levels; flatten it"
+        )
 
 
 def _read(
@@ -122,7 +139,12 @@ def _read(
     if isinstance(source, Mapping):
         tree, origin, inside = dict(source), "experiment", above
     else:
-        path, origin = _find(str(source), presets, folder)
+        try:
+            path, origin = _find(str(source), presets, folder)
+        except ConfigError as error:
+            if not above:
+                raise
+            raise ConfigError(f"{above[-1][1]}: extends", str(error)) from None
         folder, inside = path.parent, (*above, (path.resolve(), str(source)))
         if path.resolve() in dict(above):
             names = " -> ".join(name for _, name in inside)
@@ -134,35 +156,36 @@ def _read(
         tree = documents.read(path)
         if not isinstance(tree, dict):
             raise ConfigError(str(path), "an experiment is a mapping of keys to values")
+        if SWEEP & tree.keys():
+            raise ConfigError(str(path), "is a sweep, several runs, and not an experiment")
         _refuse_twice(tree, path)
     base = tree.pop("extends", None)
     if base is not None:
-        if not isinstance(base, str):
-            raise ConfigError("extends", f"{shown(base)}: write the name of a preset or a file")
+        if not isinstance(base, str) or not base:
+            key = f"{inside[-1][1]}: extends" if inside else "extends"
+            raise ConfigError(key, f"{shown(base)}: write the name of a preset or a file")
         _read(base, presets, layers, folder, inside)
     layers.add(tree, origin)
 
 
 def _refuse_twice(tree: Tree, path: Path) -> None:
-    """Refuse `optimizer.lr` next to the same key in a section `optimizer`."""
+    """Refuse `optimizer.lr` next to the same key in a section `optimizer`, or to `optimizer: 3`."""
     keys = [key for key, _ in flatten(tree)]
-    if len({*keys}) < len(keys):
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ConfigError(str(path), f"{twice} is given twice; remove one of them")
+    sections = {key[:at] for key in keys for at, sign in enumerate(key) if sign == "."}
+    for key in keys:
+        if key in sections or keys.count(key) > 1:
+            raise ConfigError(str(path), f"{cut(key)} is given twice; remove one of them")
 
 
 def _find(source: str, presets: Path | None, folder: Path | None) -> tuple[Path, str]:
     if presets and source in preset_names(presets):
         return presets / f"{source}.yaml", f"preset {source}"
     path = located(source, folder)
-    with contextlib.suppress(OSError):  # a name that is too long for a file, say
-        if path.is_file():
-            return path, f"file {path}"
-    if source.endswith((".yaml", ".yml", ".json")):
-        raise ConfigError(str(path), "no such file")
-    close = get_close_matches(source, preset_names(presets) if presets else [], n=1)
+    if documents.is_file(source, path):
+        return path, f"file {path}"
+    close = get_close_matches(cut(source), preset_names(presets) if presets else [], n=1)
     hint = f"did you mean {close[0]}?" if close else "`fedctl presets` lists the presets"
-    raise ConfigError(source, f"neither a preset nor a file; {hint}")
+    raise ConfigError(cut(source), f"neither a preset nor a file; {hint}")
 
 
 def preset_names(presets: Path) -> list[str]:
@@ -245,7 +268,7 @@ def _explain(error: ValidationError, tree: Tree) -> ConfigError:
             here = None
     key = ".".join(parts)
     if first["type"] == "extra_forbidden":
-        return ConfigError(key, f"unknown key{suggestion(key)}")
+        return ConfigError(cut(key), f"unknown key{suggestion(key, 'extends')}")
     if first["type"] == "union_tag_invalid":
         return ConfigError(
             f"{key}.name", f"{shown(here['name'])} is not one of {first['ctx']['expected_tags']}"

@@ -7,9 +7,9 @@ Python's. No value is shown that may be a secret, nor what is in a map or a list
 from collections.abc import Mapping
 from typing import Any
 
+from trainer.config.errors import cut
 from trainer.config.secrets import is_named_like_one
 
-MOST_SHOWN = 80  # characters of a value in a message
 HIDDEN = "(not shown)"
 
 # By pydantic's name for the kind of a mistake.
@@ -53,4 +53,4 @@ def shown(value: Any, key: str = "") -> str:
         return HIDDEN
     words = {True: "true", False: "false", None: "null"}
     text = words[value] if value is None or isinstance(value, bool) else repr(value)
-    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+    return cut(text)
