@@ -28,18 +28,28 @@ def _descriptions(folder: Path) -> dict[str, str]:
     return {name: " ".join(str(trees[name]["description"]).split()) for name in sorted(trees)}
 
 
-def as_text() -> str:
-    """List the presets, then the sweeps, each with its one-line description."""
+def as_text(width: int = 100) -> str:
+    """List the presets, then the sweeps, each with its description in lines of this width."""
     alone, several = _descriptions(PRESETS), _descriptions(SWEEPS)
     indent = 2 + max(map(len, [*alone, *several]))
     return "\n".join(
-        [*_lines(alone, indent), "", "sweeps, for fedctl sweep:", *_lines(several, indent)]
+        [
+            *_lines(alone, indent, width),
+            "",
+            "sweeps, for fedctl sweep:",
+            *_lines(several, indent, width),
+        ]
     )
 
 
-def _lines(found: dict[str, str], indent: int) -> list[str]:
+def _lines(found: dict[str, str], indent: int, width: int) -> list[str]:
     return [
-        textwrap.fill(text, 100, initial_indent=f"{name:<{indent}}", subsequent_indent=" " * indent)
+        textwrap.fill(
+            text,
+            max(width, indent + 20),
+            initial_indent=f"{name:<{indent}}",
+            subsequent_indent=" " * indent,
+        )
         for name, text in found.items()
     ]
 

@@ -14,6 +14,7 @@ from trainer.config.load import flatten
 from trainer.config.schema import Experiment
 
 DEFAULT = "default"
+WIDTH = 96  # of a line of help
 
 
 def tree_of(experiment: Experiment) -> dict[str, Any]:
@@ -37,18 +38,20 @@ def leaf(value: Any) -> str:
     return documents.dump(value)
 
 
-def as_yaml(experiment: Experiment, origins: Mapping[str, str] | None = None) -> str:
+def as_yaml(
+    experiment: Experiment, origins: Mapping[str, str] | None = None, width: int | None = None
+) -> str:
     """Return the experiment as YAML that `load` reads back equal.
 
     With `origins`, each key has its meaning as a comment above it, and the origin of its value next
-    to it.
+    to it, or above it too if the line would be wider than a terminal of this width.
     """
     tree = tree_of(experiment)
     if origins is None:
-        return "\n".join(_yaml_lines(tree, "", "", {}, {}))
+        return "\n".join(_yaml_lines(tree, "", "", {}, {}, width))
     chosen = _choices(tree)
     known = {setting.key: setting for setting in settings() if _belongs(setting, chosen)}
-    return "\n".join(_yaml_lines(tree, "", "", known, origins))
+    return "\n".join(_yaml_lines(tree, "", "", known, origins, width))
 
 
 def _yaml_lines(
@@ -57,18 +60,26 @@ def _yaml_lines(
     indent: str,
     known: Mapping[str, Setting],
     origins: Mapping[str, str],
+    width: int | None,
 ) -> Iterator[str]:
     for name, value in tree.items():
         if isinstance(value, Mapping):
             yield f"{indent}{name}:"
-            yield from _yaml_lines(value, f"{prefix}{name}.", indent + "  ", known, origins)
+            yield from _yaml_lines(value, f"{prefix}{name}.", indent + "  ", known, origins, width)
             continue
         line, key = f"{indent}{name}: {leaf(value)}", prefix + name
         if setting := known.get(key):
             yield from textwrap.wrap(
-                _help(setting), 96, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# "
+                _help(setting),
+                min(width or WIDTH, WIDTH),
+                initial_indent=f"{indent}# ",
+                subsequent_indent=f"{indent}# ",
             )
-            line = f"{line:<40}  # {origins.get(key, DEFAULT)}"
+            origin = f"# {origins.get(key, DEFAULT)}"
+            if width and len(f"{line:<40}  {origin}") > width:
+                yield indent + origin
+            else:
+                line = f"{line:<40}  {origin}"
         yield line
 
 
@@ -135,7 +146,7 @@ def _merged(found: list[Setting]) -> Iterator[Setting]:
             yield replace(group[0], variant=" or ".join(setting.variant for setting in group))
 
 
-def as_text(found: list[Setting]) -> str:
+def as_text(found: list[Setting], width: int = WIDTH) -> str:
     """Return each setting as a heading with its type and default, then its help."""
     paragraphs = []
     for setting in found:
@@ -144,7 +155,7 @@ def as_text(found: list[Setting]) -> str:
         paragraphs.append(f"{setting.key}: {setting.type}{default}{only}")
         if help_text := _help(setting):
             paragraphs.append(
-                textwrap.fill(help_text, 96, initial_indent="    ", subsequent_indent="    ")
+                textwrap.fill(help_text, width, initial_indent="    ", subsequent_indent="    ")
             )
     return "\n".join(paragraphs)
 

@@ -6,6 +6,7 @@ Names, messages and logs come from files, pods and clusters: whatever is shown o
 
 import io
 import os
+import shutil
 import sys
 from collections.abc import Container, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
@@ -97,6 +98,13 @@ def write_any_sign() -> None:
     """Spell out what standard output's encoding lacks, as standard error does already."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def width(most: int) -> int:
+    """Return the columns for a text of lines of at most `most`: fewer if the terminal has fewer."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return most
+    return max(20, min(most, shutil.get_terminal_size().columns))
 
 
 def console() -> "Console":

@@ -8,7 +8,7 @@ the chart itself, so that they also hold for people who use it without fedctl.
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, field_validator
 
 from fedctl.chart.part import Part, written
 from fedctl.chart.storage import Storage
@@ -33,6 +33,14 @@ class Image(Part):
         "(`name@sha256:...`) makes restarts run the same code",
         min_length=1,
     )
+
+    @field_validator("reference")
+    @classmethod
+    def _is_no_url(cls, value: str) -> str:
+        if "://" in value:  # which no container runtime takes, and which may hold a password
+            raise ValueError("is a URL; write REGISTRY/NAME:TAG, and a login as image.pullSecrets")
+        return value
+
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = setting(
         "IfNotPresent", help="When the kubelet pulls it"
     )

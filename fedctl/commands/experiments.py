@@ -6,10 +6,13 @@ import click
 
 from fedctl.commands.options import output_option, sets_option
 from fedctl.commands.output import echo
+from fedctl.terminal import width
 from trainer.files import as_json
 
 if TYPE_CHECKING:
     from trainer.config.schema import Experiment
+
+UNLIMITED = 1000  # columns of a line where there is no terminal
 
 
 @click.command("presets")
@@ -24,7 +27,7 @@ def list_presets(output: str) -> None:
     """
     from fedctl import bundled
 
-    echo(bundled.as_json() if output == "json" else bundled.as_text())
+    echo(bundled.as_json() if output == "json" else bundled.as_text(width(100)))
 
 
 @click.command()
@@ -46,7 +49,9 @@ def show(source: str, sets: tuple[str, ...], why: bool, output: str) -> None:
 
     experiment, origins = _load(source, sets)
     if output == "text":
-        echo(explain.as_yaml(experiment, origins if why else None), exact=True)
+        columns = width(UNLIMITED)
+        text = explain.as_yaml(experiment, origins if why else None, columns)
+        echo(text, exact=True)
     else:
         tree = explain.reasons(experiment, origins) if why else explain.tree_of(experiment)
         echo(as_json(tree, indent=2))
@@ -66,7 +71,9 @@ def explain_key(key: str, output: str) -> None:
     from fedctl import explain
 
     found = explain.find(key)
-    echo(explain.as_json(found) if output == "json" else explain.as_text(found))
+    echo(
+        explain.as_json(found) if output == "json" else explain.as_text(found, width(explain.WIDTH))
+    )
 
 
 @click.command()

@@ -56,11 +56,14 @@ def fetch(
       fedctl fetch digits && fedctl report runs/digits
       fedctl fetch digits --what all --out runs/with-checkpoints
     """
+    from fedctl.arguments import refuse_no_folder
     from fedctl.cluster.api.client import connect
     from fedctl.cluster.transfer import fetch as fetching
     from fedctl.report.summary import megabytes
 
-    cluster, folder = connect(context, namespace), out or Path("runs") / run
+    folder = out or Path("runs") / run
+    refuse_no_folder(folder)
+    cluster = connect(context, namespace)
     with _bar(run, output) as progress:
         got = fetching.fetch(cluster, run, folder, what, image, progress, notice)
     if output == "json":

@@ -7,6 +7,7 @@ import click
 from fedctl.commands.options import NAMESPACE, output_option, path_type, sets_option
 from fedctl.commands.output import echo
 from fedctl.errors import UserError
+from trainer.config.errors import ConfigError
 from trainer.files import as_json
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def run_options(command: Any) -> Any:
 
 def release_of(given: dict[str, Any]) -> "Release":
     """Build the run that the options describe."""
+    from fedctl.arguments import with_ranks
     from fedctl.chart import values
 
     options = {key: given[option] for option, key in VALUES.items()}
@@ -118,15 +120,20 @@ def release_of(given: dict[str, Any]) -> "Release":
         raise UserError(
             f"--queue {given['queue']}: conflicts with --queueing none; drop one of them"
         )
-    ranks = [] if given["ranks"] is None else [f"ranks={given['ranks']}"]
-    return values.release(
-        given["source"],
-        [*given["sets"], *ranks],
-        name=given["name"],
-        namespace=given["namespace"],
-        files=given["files"],
-        options=options,
-    )
+    try:
+        return values.release(
+            given["source"],
+            with_ranks(given["sets"], given["ranks"]),
+            name=given["name"],
+            namespace=given["namespace"],
+            files=given["files"],
+            options=options,
+        )
+    except ConfigError as error:
+        for option, key in VALUES.items():
+            if key == error.key and given[option] is not None:
+                raise ConfigError(f"--{option.replace('_', '-')}", error.problem) from None
+        raise
 
 
 @click.command("values")

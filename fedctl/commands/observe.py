@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fedctl.commands.options import RUN, Duration, cluster_options, output_option, run_argument
+from fedctl.commands.options import (
+    RUN,
+    Duration,
+    Whole,
+    cluster_options,
+    output_option,
+    run_argument,
+)
 from fedctl.commands.output import echo
 from fedctl.errors import FedctlError, RunError, Stopped, UserError
 from trainer.files import as_json
@@ -28,12 +35,12 @@ COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")  # of ranks, in 
     is_flag=True,
     help="Follow the log until the run has ended; wait for its start.",
 )
-@click.option("--rank", type=click.IntRange(min=0), metavar="N", help="Rank to show.  [default: 0]")
+@click.option("--rank", type=Whole(min=0), metavar="N", help="Rank to show.  [default: 0]")
 @click.option(
     "--all", "every", is_flag=True, help="Show all ranks, and the rank in front of each line."
 )
 @click.option("--previous", is_flag=True, help="Show the log from before the rank's last restart.")
-@click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Show only the last N lines.")
+@click.option("--tail", type=Whole(min=0), metavar="N", help="Show only the last N lines.")
 @click.option(
     "--since",
     type=Duration(),

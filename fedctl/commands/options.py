@@ -7,18 +7,37 @@ from typing import Any
 import click
 
 from fedctl.errors import UserError
+from trainer.config.errors import cut
 
 
 class LocalPath(click.Path):
-    """A path on this machine. A URL would become one, with a slash less, that does not exist."""
+    """A path on this machine.
+
+    An empty one would be the working folder, which nobody means by it, and a URL would become a
+    path, with a slash less, that does not exist.
+    """
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if value == "":
+            self.fail("is empty; name a file or a folder", param, ctx)
         if isinstance(value, str) and re.match("[a-z][a-z0-9+.-]*://", value):
             raise UserError(
-                f"{value}: is a URL, and not a path on this machine; copy the run to a folder "
+                f"{cut(value)}: is a URL, and not a path on this machine; copy the run to a folder "
                 "first (docs/storage.md)"
             )
         return super().convert(value, param, ctx)
+
+
+class Whole(click.IntRange):
+    """A whole number within limits, by a name that an error can use: "'x' is not a valid ..."."""
+
+    name = "whole number"
+
+
+class Real(click.FloatRange):
+    """A number within limits, likewise."""
+
+    name = "number"
 
 
 path_type = LocalPath(path_type=Path)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedctl.commands.options import output_option, path_type, sets_option
+from fedctl.commands.options import Real, Whole, output_option, path_type, sets_option
 from fedctl.commands.output import echo
 from fedctl.errors import Stopped
 from trainer.files import as_json
@@ -91,7 +91,7 @@ def run(
 @sets_option
 @click.option(
     "--jobs",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     metavar="N",
     help="Number of runs at a time.  [default: CPUs divided by the needs of the largest run]",
 )
@@ -204,7 +204,7 @@ def _show_plan(batch: "Batch", output: str) -> None:
 @click.option(
     "--mark",
     "marks",
-    type=click.FloatRange(0, 1),
+    type=Real(0, 1),
     multiple=True,
     metavar="ACCURACY",
     help="Mark an accuracy with a line in the figures, such as 0.99; may be repeated.",
@@ -231,8 +231,11 @@ def report_runs(
       fedctl report runs/digits-freezing --mark 0.95
       fedctl report runs/* -o json
     """
+    from fedctl.arguments import refuse_no_folder
     from fedctl.report.page import Layout, default_folder
 
+    if out:
+        refuse_no_folder(out)
     layout = Layout(marks=marks)
     result = _report(_read(folders, each), out or default_folder(list(folders)), output, layout)
     if output == "json":

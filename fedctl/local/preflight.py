@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from fedctl import bundled
+from fedctl.arguments import refuse_no_folder, with_ranks
 from fedctl.errors import RunError, UserError
 from fedctl.report import runs
 from trainer import lock
@@ -38,7 +39,7 @@ def plan(
     allowed: Sequence[str] = (),
 ) -> Plan:
     """Plan the run that the options of `fedctl run` describe."""
-    sets = [*sets, *([] if ranks is None else [f"ranks={ranks}"])]
+    sets = with_ranks(sets, ranks)
     if resume is not None:
         if source or out:
             raise UserError("--resume continues the run in its folder: drop PRESET, FILE and --out")
@@ -59,15 +60,11 @@ def fresh(source: str, sets: Sequence[str], out: Path | None) -> Plan:
     experiment, _origins = load(source, sets=sets, presets=bundled.PRESETS)
     experiment = with_absolute_data(experiment)
     folder = out or _unused(Path("runs"), experiment.name)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(
-            f"--out {folder}: is a file; name a folder that is empty or does not exist yet"
-        )
+    refuse_no_folder(folder)
     if folder.is_dir() and any(folder.iterdir()):
-        raise UserError(
-            f"--out {folder}: exists and is not empty; name another folder, "
-            f"or continue its run with --resume {folder}"
-        )
+        is_run = (folder / runs.EXPERIMENT).is_file()
+        remedy = f", or continue its run with --resume {folder}" if is_run else ""
+        raise UserError(f"--out {folder}: exists and is not empty; name another folder{remedy}")
     machine_is_ready(experiment)
     return Plan(experiment, folder)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fedctl.arguments import refuse_no_folder
 from fedctl.errors import UserError
 from fedctl.local import preflight
 from fedctl.local.preflight import Plan
@@ -42,8 +43,7 @@ class Item:
 
 def items(variants: Sequence[Variant], folder: Path) -> list[Item]:
     """Return the sweep's runs with their state in `folder`; raise if it holds something else."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {folder}: is a file; name a folder")
+    refuse_no_folder(folder)
     held = _held(folder)
     places = {digest: path for path, (digest, _) in reversed(held.items())}
     found = []

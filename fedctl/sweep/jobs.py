@@ -3,6 +3,8 @@
 One loop starts and watches them all, without threads; each run is the same as by `fedctl run`.
 """
 
+import contextlib
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +24,7 @@ from fedctl.sweep.overview import Line, Overview
 from fedctl.sweep.variants import variants
 from trainer.config.errors import ConfigError
 from trainer.config.schema import Experiment
-from trainer.lock import Lock, Taken
+from trainer.lock import NAME, Lock, Taken
 
 FINISHED, FAILED, STOPPED = "finished", "failed", "stopped"
 
@@ -150,6 +152,7 @@ def _left(item: Item) -> Outcome:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Hold the lock, so that no other fedctl runs a sweep in this folder."""
+    existed = folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = Lock(folder)
@@ -160,6 +163,9 @@ def _alone(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        with contextlib.suppress(OSError):
+            if not existed and {path.name for path in folder.iterdir()} <= {NAME}:
+                shutil.rmtree(folder)  # it was stopped before anything was kept
         lock.release()
 
 

@@ -100,6 +100,7 @@ def header(shape: str, dtype: str = "|u1") -> bytes:
         (header("(20, 28, 28)") + bytes(100), "x_train has shape (20, 28, 28), but 100 bytes"),
         (header("(20, 28, 28)", "|O"), "Object arrays such as x_train are pickles"),
         (header("(-1, 28, 28)"), "x_train has shape (-1, 28, 28), but 0 bytes"),
+        (header("(20, 28, 4*7)"), "(malformed node or string on line 1: an expression)"),
         (header("(" * 60 + ")" * 60), "cannot be read as an .npz file of plain arrays"),
         (b"\x93NUMPY\x09\x00v\x00" + bytes(200), "cannot be read as an .npz file"),
     ],

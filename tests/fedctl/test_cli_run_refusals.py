@@ -76,12 +76,48 @@ def test_a_folder_with_something_in_it_is_left_alone(fedctl: Invoke, tmp_path: P
     (tmp_path / "out").mkdir()
     (tmp_path / "out/precious").write_text("mine")
     assert refused(fedctl("run", "gwpf-digits", "--out", "out")) == (
+        "--out out: exists and is not empty; name another folder"
+    )
+    (tmp_path / "out/experiment.json").write_text("{}")
+    assert refused(fedctl("run", "gwpf-digits", "--out", "out")) == (
         "--out out: exists and is not empty; name another folder, "
         "or continue its run with --resume out"
     )
     assert refused(fedctl("run", "gwpf-digits", "--out", "out/precious")).startswith(
         "--out out/precious: is a file"
     )
+
+
+@pytest.mark.parametrize(
+    ("out", "problem"),
+    [
+        ("x" * 300, f"--out {'x' * 300}: file name too long; name another folder"),
+        ("dangling", "--out dangling: dangling is a link to nothing; remove it"),
+        ("loop", "--out loop: too many levels of symbolic links; name another folder"),
+        ("file", "--out file: is a file; name a folder that is empty or does not exist yet"),
+        ("file/x", "--out file/x: file is a file; name a folder that is empty or does not exist"),
+        ("", "Invalid value for '--out': is empty; name a file or a folder"),
+    ],
+)
+@pytest.mark.parametrize(
+    "words",
+    [["run", "gwpf-digits"], ["sweep", "digits-freezing"], ["report", "run"], ["fetch", "digits"]],
+    ids=["run", "sweep", "report", "fetch"],
+)
+def test_folders_that_can_not_be(
+    fedctl: Invoke, write_run: WriteRun, tmp_path: Path, words: list[str], out: str, problem: str
+) -> None:
+    write_run("run")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_text("mine")
+    assert refused(fedctl(*words, "--out", out)).startswith(problem)
+
+
+@pytest.mark.parametrize("command", ["run", "values"])
+def test_ranks_are_given_once(fedctl: Invoke, command: str) -> None:
+    words = [command, "gwpf-digits", "--ranks", 5, "--set", "ranks=7"]
+    assert refused(fedctl(*words)) == "ranks: --ranks 5 and --set ranks=7; drop one of them"
 
 
 @pytest.fixture

@@ -196,6 +196,12 @@ def test_schema_is_json(fedctl: Invoke) -> None:
         (["show", "gwpf-digits", "--set", ".rounds=3"], "'.rounds': has an empty name; write "),
         (["show", "gwpf-digits", "--set", "r\udcffs=3"], "r\\udcffs: unknown key; it is not UTF-8"),
         (["show", "gwpf-digits", "--set", "a." * 1000 + "b=3"], "a." * 40 + "...: is nested deep"),
+        (
+            ["report", "a", "--mark", "x"],
+            "Invalid value for '--mark': 'x' is not a valid number; s",
+        ),
+        (["sweep", "a", "--jobs", "x"], "Invalid value for '--jobs': 'x' is not a valid whole num"),
+        (["logs", "a", "--tail", "x"], "Invalid value for '--tail': 'x' is not a valid whole num"),
         (["--bogus"], "No such option '--bogus'; see fedctl --help"),
         (["show", "--bogus"], "No such option '--bogus'; see fedctl show --help"),
         (["show", "gwpf-digits", "--set", "rounds"], "rounds: write --set KEY=VALUE, such as "),

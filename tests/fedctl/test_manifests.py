@@ -169,6 +169,22 @@ def test_a_wrong_value_is_one_line_with_its_key_and_the_remedy(fedctl, tmp_path,
     assert (done.exit_code, done.stderr, done.stdout) == (2, f"error: {said}\n", "")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--gpus", "-1"], "--gpus: -1: input should be greater than or equal to 0"),
+        (["--deadline", "-1"], "--deadline: -1: input should be greater than or equal to 0"),
+        (["--image", ""], "--image: '': "),
+        (["--image", "https://user:secretpw@reg/x"], "--image: 'https://***@reg/x': is a URL; wri"),
+        (["--values", ""], "Invalid value for '--values': is empty; name a file or a folder"),
+    ],
+)
+def test_a_wrong_option_is_named_as_it_was_typed(fedctl, words, said):
+    done = fedctl("values", "gwpf-digits", *words)
+    assert (done.exit_code, done.stdout) == (2, "") and "secretpw" not in done.stderr
+    assert done.stderr.startswith(f"error: {said}")
+
+
 def test_a_queue_that_nobody_asks_is_refused(fedctl):
     done = fedctl("values", "gwpf-digits", "--queue", "q", "--queueing", "none")
     assert (done.exit_code, done.stderr) == (

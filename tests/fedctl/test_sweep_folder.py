@@ -52,9 +52,9 @@ def test_unfinished_runs_go_on_or_start_anew(
     sweep: Callable[[str], Result], write_run: WriteRun
 ) -> None:
     folder = write_run("out/fedavg-digits", finished=False)
-    assert states(sweep("")) == {"fedavg-digits": ("out/fedavg-digits", "failed")}
+    assert states(sweep("clients: [10]")) == {"fedavg-digits": ("out/fedavg-digits", "failed")}
     write_checkpoint(folder, 3)
-    assert states(sweep("")) == {"fedavg-digits": ("out/fedavg-digits", "interrupted")}
+    assert states(sweep("clients: [10]")) == {"fedavg-digits": ("out/fedavg-digits", "interrupted")}
 
 
 def test_what_is_not_of_the_sweep_is_refused_and_kept(
@@ -131,3 +131,14 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(fcntl, "flock", no_locks)
     with jobs._alone(tmp_path / "out"):
         assert (tmp_path / "out").is_dir()
+
+
+def test_a_sweep_that_was_stopped_before_it_kept_anything_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), jobs._alone(tmp_path / "new"):
+        raise KeyboardInterrupt
+    (tmp_path / "old").mkdir()
+    with jobs._alone(tmp_path / "old"):
+        pass
+    with jobs._alone(tmp_path / "kept"):
+        (tmp_path / "kept/report.html").write_text("")
+    assert {path.name for path in tmp_path.iterdir()} == {"old", "kept"}

@@ -1,6 +1,7 @@
 """What comes from outside cannot control the terminal, and a reader that leaves ends no run."""
 
 import ast
+import io
 import json
 import os
 import subprocess
@@ -69,7 +70,7 @@ def test_no_command_lets_it_through(fedctl: Invoke, tmp_path: Path, sign: str) -
 
 
 def test_an_error_has_an_end(fedctl: Invoke) -> None:
-    error = fedctl("validate", "x" * 10**6).stderr
+    error = fedctl("report", "x" * 10**6).stderr
     assert error.endswith("xxx ...\n") and len(error) < 3000
 
 
@@ -107,6 +108,37 @@ def test_a_reader_that_leaves_is_no_error(words: list[str]) -> None:
     )
     os.close(out)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "words", [["presets"], ["explain", "sync"], ["show", "gwpf-digits", "--why"]]
+)
+def test_texts_are_as_wide_as_the_terminal(
+    fedctl: Invoke, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setattr("fedctl.commands.experiments.width", lambda most: min(most, 70))
+    lines = fedctl(*words).stdout.splitlines()
+    # Values and headings are on one line each, as long as they are.
+    lines = [line for line in lines if not line.startswith(("description:", "  name: "))]
+    assert 60 < max(len(line) for line in lines if line.startswith((" ", "#"))) <= 70
+
+
+def test_the_width_is_that_of_a_terminal_and_fixed_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "70")
+    assert terminal.width(100) == 100
+    monkeypatch.setattr(terminal.sys, "stdout", Lines())
+    assert terminal.width(100) == 70 and terminal.width(60) == 60
+    monkeypatch.setenv("COLUMNS", "1")
+    assert terminal.width(100) == 20
+
+
+class Lines(io.StringIO):
+    """What is written to a terminal."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 @pytest.mark.parametrize("words", [["presets"], ["--help"], ["run", "--help"], ["--version"]])

@@ -5,6 +5,7 @@ to is known, and checked, before anything is.
 """
 
 import math
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -93,4 +94,5 @@ def _check_headers(path: Path) -> None:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    return re.sub(r"<[\w.]+ object at 0x[0-9a-f]+>", "an expression", text)  # Python's, of a header
