@@ -38,9 +38,7 @@ def leaf(value: Any) -> str:
     return documents.dump(value)
 
 
-def as_yaml(
-    experiment: Experiment, origins: Mapping[str, str] | None = None, width: int | None = None
-) -> str:
+def as_yaml(experiment: Experiment, origins: Mapping[str, str] | None, width: int) -> str:
     """Return the experiment as YAML that `load` reads back equal.
 
     With `origins`, each key has its meaning as a comment above it, and the origin of its value next
@@ -60,7 +58,7 @@ def _yaml_lines(
     indent: str,
     known: Mapping[str, Setting],
     origins: Mapping[str, str],
-    width: int | None,
+    width: int,
 ) -> Iterator[str]:
     for name, value in tree.items():
         if isinstance(value, Mapping):
@@ -71,12 +69,12 @@ def _yaml_lines(
         if setting := known.get(key):
             yield from textwrap.wrap(
                 _help(setting),
-                min(width or WIDTH, WIDTH),
+                min(width, WIDTH),
                 initial_indent=f"{indent}# ",
                 subsequent_indent=f"{indent}# ",
             )
             origin = f"# {origins.get(key, DEFAULT)}"
-            if width and len(f"{line:<40}  {origin}") > width:
+            if len(f"{line:<40}  {origin}") > width:
                 yield indent + origin
             else:
                 line = f"{line:<40}  {origin}"
@@ -146,16 +144,21 @@ def _merged(found: list[Setting]) -> Iterator[Setting]:
             yield replace(group[0], variant=" or ".join(setting.variant for setting in group))
 
 
-def as_text(found: list[Setting], width: int = WIDTH) -> str:
-    """Return each setting as a heading with its type and default, then its help."""
+def as_text(found: list[Setting], width: int) -> str:
+    """Return each setting as a heading with its type and default, then its help, in this width."""
     paragraphs = []
     for setting in found:
         default = "" if setting.default is None else f", default {leaf(setting.default)}"
         only = f"  (with {setting.variant})" if setting.variant else ""
-        paragraphs.append(f"{setting.key}: {setting.type}{default}{only}")
+        heading = f"{setting.key}: {setting.type}{default}{only}"
+        paragraphs.append(
+            textwrap.fill(heading, width, subsequent_indent="    ", break_on_hyphens=False)
+        )
         if help_text := _help(setting):
             paragraphs.append(
-                textwrap.fill(help_text, width, initial_indent="    ", subsequent_indent="    ")
+                textwrap.fill(
+                    help_text, min(width, WIDTH), initial_indent="    ", subsequent_indent="    "
+                )
             )
     return "\n".join(paragraphs)
 

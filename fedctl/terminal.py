@@ -31,6 +31,7 @@ def plain(text: str) -> str:
     return text.translate(_ESCAPED)
 
 
+UNLIMITED = 1000  # columns of what is not a terminal
 UNWRITABLE = "the output cannot be written; the work continues"
 
 
@@ -100,7 +101,7 @@ def write_any_sign() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def width(most: int) -> int:
+def width(most: int = UNLIMITED) -> int:
     """Return the columns for a text of lines of at most `most`: fewer if the terminal has fewer."""
     if sys.stdout is None or not sys.stdout.isatty():
         return most
@@ -113,7 +114,7 @@ def console() -> "Console":
 
     made = Console(highlight=False, markup=False)
     if not made.is_terminal:
-        made.width = 1000
+        made.width = UNLIMITED
     return made
 
 

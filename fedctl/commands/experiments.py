@@ -12,8 +12,6 @@ from trainer.files import as_json
 if TYPE_CHECKING:
     from trainer.config.schema import Experiment
 
-UNLIMITED = 1000  # columns of a line where there is no terminal
-
 
 @click.command("presets")
 @output_option
@@ -49,9 +47,7 @@ def show(source: str, sets: tuple[str, ...], why: bool, output: str) -> None:
 
     experiment, origins = _load(source, sets)
     if output == "text":
-        columns = width(UNLIMITED)
-        text = explain.as_yaml(experiment, origins if why else None, columns)
-        echo(text, exact=True)
+        echo(explain.as_yaml(experiment, origins if why else None, width()), exact=True)
     else:
         tree = explain.reasons(experiment, origins) if why else explain.tree_of(experiment)
         echo(as_json(tree, indent=2))
@@ -71,9 +67,7 @@ def explain_key(key: str, output: str) -> None:
     from fedctl import explain
 
     found = explain.find(key)
-    echo(
-        explain.as_json(found) if output == "json" else explain.as_text(found, width(explain.WIDTH))
-    )
+    echo(explain.as_json(found) if output == "json" else explain.as_text(found, width()))
 
 
 @click.command()

@@ -112,7 +112,7 @@ def test_what_is_refused(text: str, problem: str) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ('{"a": {"b": 1, "b": 2}}', "b is given twice; remove one of them"),
+        ('{"a": {"b": 1, "b": 2}}', "a.b is given twice; remove one of them"),
         ('{"a": NaN}', "has NaN, which is no number of JSON; write one that is finite"),
         ('{"a": -Infinity}', "has -Infinity, which is no number"),
         ('{"a": 1', "line 1: not JSON: expecting ',' delimiter"),

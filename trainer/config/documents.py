@@ -274,31 +274,31 @@ def _text(text: str, line: int = 0) -> str:
 # JSON
 
 
+class _Pairs(list[tuple[str, Any]]):
+    """An object of JSON as it is written, where a key may be given twice."""
+
+
 def _plain_json(text: str) -> Any:
-    tree = json.loads(text, object_pairs_hook=_once, parse_int=_whole, parse_constant=_no_constant)
-    _check(tree, 1)
-    return tree
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise _Problem(f"{name} is given twice; remove one of them")
-        found[_text(name)] = value
-    return found
+    tree = json.loads(text, object_pairs_hook=_Pairs, parse_int=_whole, parse_constant=_no_constant)
+    return _built(tree, "", 1)
 
 
 def _no_constant(name: str) -> Any:
     raise _Problem(f"has {name}, which is no number of JSON; write one that is finite")
 
 
-def _check(value: Any, depth: int) -> None:
+def _built(value: Any, key: str, depth: int) -> Any:
+    """Return the value at a dotted key, with objects as dicts."""
     if depth > MOST_DEPTH:
         raise _Problem(f"is nested deeper than {MOST_DEPTH} levels; flatten it")
-    if isinstance(value, str):
-        _text(value)
-    elif isinstance(value, dict):
-        value = list(value.values())
-    for item in value if isinstance(value, list) else ():
-        _check(item, depth + 1)
+    if isinstance(value, _Pairs):
+        found: dict[str, Any] = {}
+        for name, item in value:
+            full = f"{key}.{_text(name)}".removeprefix(".")
+            if _text(name) in found:
+                raise _Problem(f"{cut(full)} is given twice; remove one of them")
+            found[_text(name)] = _built(item, full, depth + 1)
+        return found
+    if isinstance(value, list):
+        return [_built(item, f"{key}.{i}", depth + 1) for i, item in enumerate(value)]
+    return _text(value) if isinstance(value, str) else value
