@@ -207,6 +207,17 @@ def test_names_of_records_that_are_none_are_left_alone(
     assert checkpoint.restore(rank, place)[0] == 1
 
 
+@pytest.mark.parametrize("name", [1, 6])
+def test_a_checkpoint_under_the_name_of_another_round_is_passed_over(
+    rank: RankState, tmp_path: Path, name: int
+) -> None:
+    place = Folder(tmp_path)
+    checkpoint.save(rank, 4, place)
+    place.opened(4).rename(place.opened(name))
+    with pytest.raises(EnvironmentFault, match=r"is passed over: its manifest.json is of round 4"):
+        checkpoint.restore(rank, place)
+
+
 def test_a_folder_of_a_round_has_digits_in_its_name() -> None:
     assert manifest.number_of(Path("round-²")) == manifest.number_of(Path("round-٣")) == -1
 

@@ -101,6 +101,19 @@ def test_without_a_manifest_it_was_never_finished(store: Server, name: str, plac
     assert store.files(f"{name}/checkpoints/round-000002") == {}, "what is left of it goes"
 
 
+def test_a_checkpoint_under_the_name_of_another_round_is_passed_over(
+    store: Server, name: str, place: Remote
+) -> None:
+    saved(place, 2)
+    for path, file in store.files(f"{name}/checkpoints/round-000002").items():
+        place.objects.put(f"checkpoints/round-000005/{path}", file)
+    rank, done = resumed(place)
+    assert (done, place.numbers()) == (2, [2, 1])
+    assert rank.notices == [
+        "checkpoint round-000005 is passed over: its manifest.json is of round 2"
+    ]
+
+
 def test_an_upload_that_ends_midway_is_no_checkpoint(
     place: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -213,6 +213,8 @@ def _examined(
     checkpoint = place.opened(number)
     try:
         content = manifest.read(checkpoint)
+        if content.round != number:  # renamed by a person: rounds between would never be trained
+            raise Damaged(f"its {manifest.NAME} is of round {content.round}")
         changes.refuse_other_stages(rank, content)
         names = [manifest.MODEL, _of_stage(rank, AGREED)]
         names += [f"rank-{at}.safetensors" for at in _mine(rank, content)]
