@@ -7,12 +7,14 @@ same in print.
 import io
 import logging
 import math
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from fedctl.errors import RunError
 from fedctl.report.groups import Group, Point
 from fedctl.report.rows import Row, frozen, perplexity, uploaded
 from fedctl.report.table import RESULTS
@@ -21,7 +23,13 @@ from trainer.metrics.catalog import NOT_UPLOADED, TRAFFIC
 # It warns of a home folder that is read-only, and then works without one.
 logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
-import matplotlib  # noqa: E402
+# Pictures go into files, whatever a user's notebook or terminal draws with.
+os.environ.pop("MPLBACKEND", None)
+
+try:
+    import matplotlib
+except (OSError, ValueError) as error:  # a matplotlibrc in the working folder that is no text
+    raise RunError(f"the report cannot be drawn: matplotlib cannot be loaded: {error}") from None
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.lines import Line2D  # noqa: E402
@@ -36,6 +44,7 @@ KIND_COLOURS = dict(
 
 # In SVG these two stand for the page's own text colour, which is light on a dark page.
 INK, FAINT = "#1b1b1f", "#c9c9d1"
+LEFT = {"backend", "backend_fallback", "interactive", "toolbar"}  # of pyplot, which draws nothing
 STYLE: Any = {
     "axes.axisbelow": True,
     "axes.edgecolor": INK,
@@ -60,6 +69,9 @@ STYLE: Any = {
     "xtick.color": INK,
     "ytick.color": INK,
 }
+
+# The user's own matplotlibrc does not count: it may ask for LaTeX, say, which need not be there.
+STYLE = {k: v for k, v in matplotlib.rcParamsDefault.items() if k not in LEFT} | STYLE
 
 Panel = Callable[[Axes, list[Group]], None]
 

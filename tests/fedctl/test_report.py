@@ -13,6 +13,7 @@ from click.testing import Result
 from fedctl.report import figures, rows, runs, table
 from fedctl.report.groups import Spread
 from fedctl.report.summary import megabytes, percent, seconds, text_of, unsure
+from tests.fedctl.processes import Start
 
 Invoke = Callable[..., Result]
 WriteRun = Callable[..., Path]
@@ -290,3 +291,21 @@ def test_a_language_model_beside_an_image_model_is_compared_by_accuracy(
 def test_perplexities_for_people() -> None:
     shown = [unsure(value) for value in (1.0, 9.1234, 91.234, 912.34, 9123.4, 1e12)]
     assert shown == ["1.000", "9.123", "91.23", "912.3", "9,123", "1e+12"]
+
+
+@pytest.mark.parametrize(
+    "content,told",
+    [
+        (b"text.usetex: True\n", ""),
+        (b"backend: nonsense\n", ""),
+        (b"\xff\xfe", "error: the report cannot be drawn: matplotlib cannot be loaded: "),
+    ],
+)
+def test_a_report_is_drawn_whatever_the_users_matplotlib_is_set_to(
+    write_run: WriteRun, start: Start, tmp_path: Path, content: bytes, told: str
+) -> None:
+    (tmp_path / "matplotlibrc").write_bytes(content)
+    process = start("report", write_run("a"), environment={"MPLBACKEND": "nonsense"})
+    _, stderr = process.communicate()
+    assert stderr.count("\n") <= 1 and stderr.startswith(told)
+    assert (process.returncode, (tmp_path / "a" / "report.png").exists()) == (bool(told), not told)
