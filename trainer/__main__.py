@@ -27,6 +27,7 @@ from trainer.engine.mirror import Mirror
 from trainer.engine.parts import RankState
 from trainer.engine.pod import Deadline, Pod
 from trainer.engine.status import Status, final, keep_log, log, show_log
+from trainer.files import not_a_file
 from trainer.lock import Lock, Taken
 from trainer.manifest import METRICS, Seal
 from trainer.metrics.recorder import Recorder
@@ -53,6 +54,8 @@ def main() -> int:
         rank = here.rank
         show_log(rank)
         log.addFilter(redact)  # libraries put addresses into their errors
+        if odd := not_a_file(options.out):
+            raise EnvironmentFault(f"{odd} is not a file; remove it, or restore the file")
         # Nothing is written before this, since the folder may have the records of a run under way.
         lock = None if here.store or rank else _alone(options.out)
         status = Status(options.out, rank)

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+FILES = {".lock", ".json", ".jsonl", ".log", ".safetensors"}  # endings, or names, of no folder
 NO_SYNC = {errno.EBADF, errno.EINVAL, errno.ENOTSUP}  # of a folder, where the file system has none
 
 KINDS = {
@@ -78,6 +79,22 @@ def write_atomically(path: Path, content: str | bytes, *, lasting: bool = True) 
         raise
     if lasting:
         sync_folder(path.parent)
+
+
+def not_a_file(folder: Path) -> Path | None:
+    """Return something in a run folder that stands where a file must be; None: there is nothing.
+
+    Whoever opens a pipe waits until another process does, without end and deaf to signals.
+    """
+    for path in sorted([*folder.glob("*"), *folder.glob("logs/*")]):
+        try:
+            mode = path.stat().st_mode
+        except OSError:  # removed in the meantime, or a link that leads nowhere
+            continue
+        named = path.suffix in FILES or path.name in FILES
+        if not stat.S_ISREG(mode) and (named or not stat.S_ISDIR(mode)):
+            return path
+    return None
 
 
 def sync_folder(folder: Path) -> None:

@@ -98,6 +98,11 @@ def _is_file(path: Path) -> bool:
         return False
 
 
+def _is_odd(path: Path) -> bool:
+    """Return whether it is there and no file: a pipe, say, whose reader waits without end."""
+    return path.exists() and not _is_file(path)
+
+
 def _raise_unless_absent(error: OSError) -> None:
     if error.errno not in ABSENT:
         raise error
@@ -149,6 +154,8 @@ def check(path: Path, wanted: Seal | None, name: str = "") -> None:
     if wanted is None:
         raise Damaged(f"{name} does not belong to it")
     try:
+        if _is_odd(path):
+            raise Damaged(f"{name} is not a file")
         size = path.stat().st_size
         if size == wanted.bytes and seal(path) == wanted:
             return
@@ -163,6 +170,8 @@ def check(path: Path, wanted: Seal | None, name: str = "") -> None:
 def begins_with(path: Path, wanted: Seal) -> None:
     """Raise Damaged unless a file that has grown still begins with what was sealed."""
     try:
+        if _is_odd(path):
+            raise Damaged(f"{path.name} is not a file")
         with path.open("rb") as file:
             start = file.read(wanted.bytes)
     except OSError as error:
@@ -182,6 +191,8 @@ def whole_model(path: Path) -> bool:
     Raise OSError if it cannot be told at the moment.
     """
     try:
+        if _is_odd(path):
+            return False
         with open_regular(path) as file:
             length = int.from_bytes(file.read(8), "little")
             size = path.stat().st_size

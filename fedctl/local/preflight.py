@@ -17,6 +17,7 @@ from trainer import lock
 from trainer.config.errors import ConfigError, install
 from trainer.config.load import load, validate
 from trainer.config.schema import Experiment, covers
+from trainer.files import not_a_file
 from trainer.storage.objects import VARIABLE
 
 
@@ -79,6 +80,8 @@ def resumed(folder: Path, sets: Sequence[str] = (), allowed: Sequence[str] = ())
     path = folder / runs.EXPERIMENT
     if not path.is_file():
         raise UserError(f"--resume {folder}: not a run folder, it has no {runs.EXPERIMENT}")
+    if odd := not_a_file(folder):
+        raise UserError(f"--resume {folder}: {odd} is not a file; remove it, or restore the file")
     if holder := lock.holder(folder):
         raise UserError(f"--resume {folder}: is still running ({holder})")
     before, _origins = load(path)

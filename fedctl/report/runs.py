@@ -15,7 +15,7 @@ from fedctl.terminal import plain
 from trainer import manifest
 from trainer.config import documents
 from trainer.config.errors import ConfigError
-from trainer.files import open_regular
+from trainer.files import not_a_file, open_regular
 
 EXPERIMENT, METRICS = manifest.EXPERIMENT, manifest.METRICS
 MODEL = manifest.MODEL
@@ -77,6 +77,8 @@ def read(folder: Path, label: str = "") -> Run:
     """Read the run in `folder`; raise a UserError if it cannot be read."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such run folder")
+    if odd := not_a_file(folder):
+        raise UserError(f"{odd}: is not a file")
     experiment = _experiment(folder)
     rows, final, bad = _rows(folder)
     if not any(map(tested, rows)):

@@ -149,9 +149,20 @@ def test_a_folder_that_cannot_be_listed_is_not_one_without_checkpoints(
 def test_a_model_that_cannot_be_read_at_the_moment_is_no_lack_of_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / manifest.MODEL).touch()
     monkeypatch.setattr(Path, "open", failing(errno.EIO))
     with pytest.raises(OSError, match="Input/output"):
         manifest.whole_model(tmp_path / manifest.MODEL)
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    os.mkfifo(path)
+    assert not manifest.whole_model(path)
+    with pytest.raises(manifest.Damaged, match=r"metrics\.jsonl is not a file"):
+        manifest.begins_with(path, manifest.Seal(0, ""))
+    with pytest.raises(manifest.Damaged, match=r"metrics\.jsonl is not a file"):
+        manifest.check(path, manifest.Seal(0, ""))
 
 
 def test_if_only_rows_are_lost_the_line_names_what_allows_it(

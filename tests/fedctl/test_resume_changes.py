@@ -1,11 +1,18 @@
 """`fedctl run --resume --set`: what is refused here is what the trainer would refuse."""
 
+import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fedctl.errors import UserError
+from fedctl.local import preflight
 from fedctl.local.preflight import _refuse_changes
+from fedctl.report import runs
 from tests.engine.test_changes import FIT, SMALL, UNFIT
+from tests.fedctl.checkpoints import write_checkpoint
 from trainer.config.errors import ConfigError
 from trainer.config.load import load
 
@@ -47,3 +54,29 @@ def test_data_stands_for_other_samples_alone() -> None:
     with pytest.raises(ConfigError, match=r"--allow-changed data\.partition\.alpha$"):
         _refuse_changes(was, now, ["data"])
     _refuse_changes(was, now, ["data.partition"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".lock",
+        "experiment.json",
+        "metrics.jsonl",
+        "model.safetensors",
+        "logs/output.log",
+        "logs/rank-0.json",
+        "logs/rank-0.log",
+    ],
+)
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_named_and_not_waited_for(
+    write_run: Callable[..., Path], make: Callable[[Path], None], name: str
+) -> None:
+    run = write_run("a")
+    write_checkpoint(run, 10)
+    (run / name).unlink(missing_ok=True)
+    make(run / name)
+    with pytest.raises(UserError, match=f"{name}(: | )is not a file"):
+        runs.read(run)
+    with pytest.raises(UserError, match=f"{name} is not a file|has no experiment.json"):
+        preflight.resumed(run, ["rounds=11"])
