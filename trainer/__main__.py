@@ -216,13 +216,17 @@ def _begin(
         if first:
             mirror.begin(state.experiment.canonical())
             mirror.not_finished()
+            mirror.resumes(0, {})
             place.forget()
         return 0, None
     done, reached = checkpoint.restore(state, place, mirror.out / METRICS, allowed)
     if first:
-        # It is this experiment's run from here on, and not finished any more.
         mirror.not_finished()
-        mirror.own(state.experiment.canonical())
+        mirror.resumes(done, state.changed)
+        for key, (was, now) in state.changed.items():
+            state.notice(f"from round {done + 1} {key} {was} -> {now}")
+        if not done:  # else it stays another's until there is a checkpoint of this one
+            mirror.own(state.experiment.canonical())
     return done, reached
 
 

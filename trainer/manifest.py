@@ -18,6 +18,7 @@ from typing import Any
 from trainer.files import open_regular
 
 EXPERIMENT, METRICS = "experiment.json", "metrics.jsonl"  # in a run folder
+CHANGES = "changes.jsonl"  # there too: a line for each resume with other settings or samples
 FOLDER = "checkpoints"  # there too
 NAME = "manifest.json"
 MODEL = "model.safetensors"  # the agreed model, in a checkpoint and in a finished run

@@ -266,7 +266,10 @@ def _report(
         echo(out)
     elif output == "text":
         columns = layout.columns if layout else ()
-        table.show(table.Table(groups, columns).cells())
+        shown = table.Table(groups, columns)
+        table.show(shown.cells())
+        for line in shown.changes():
+            echo(line)
         if not columns:
             echo(table.NOTE)
         echo(f"report   {page}\npicture  {picture}")

@@ -116,12 +116,26 @@ class Started:
             )
         if ranks.succeeded and runs.finished(folder):
             return None
-        end = postmortem.End(ranks.codes, ranks.hung, ranks.output(), self.rounds_done, self._stops)
+        end = postmortem.End(
+            ranks.codes, ranks.hung, ranks.output(), self.rounds_done, self._stops, self._again()
+        )
         error = postmortem.cause(folder, end)
         worthless = isinstance(error, UserError | Stopped)
         if worthless and not self.rounds_done and not self.plan.resume:
             _remove(folder, keep_folder=self._existed)
         return error
+
+    def _again(self) -> list[str]:
+        """Return the options with which it has to resume: none once a checkpoint has them."""
+        plan = self.plan
+        try:
+            saved = (plan.folder / runs.EXPERIMENT).read_text() == plan.experiment.canonical()
+        except OSError:
+            saved = True
+        if saved or not plan.resume:
+            return []
+        options = [word for text in plan.sets for word in ("--set", text)]
+        return options + [word for key in plan.allowed for word in ("--allow-changed", key)]
 
 
 def _prepare(plan: Plan) -> Lock:

@@ -13,7 +13,7 @@ from fedctl import bundled
 from fedctl.arguments import refuse_no_folder, with_ranks
 from fedctl.errors import RunError, UserError
 from fedctl.report import runs
-from trainer import lock
+from trainer import lock, manifest
 from trainer.config.errors import ConfigError, install
 from trainer.config.load import load, validate
 from trainer.config.schema import Experiment, covers
@@ -29,6 +29,7 @@ class Plan:
     folder: Path
     resume: bool = False
     allowed: tuple[str, ...] = ()  # what may be another than before, for a run that resumes
+    sets: tuple[str, ...] = ()  # what is, as KEY=VALUE
 
 
 def plan(
@@ -97,9 +98,19 @@ def resumed(folder: Path, sets: Sequence[str] = (), allowed: Sequence[str] = ())
         raise UserError(
             f"--resume {folder}: has no checkpoint; set checkpoint.every for one every few rounds"
         )
-    _refuse_changes(before, experiment, allowed)
+    _refuse_changes(_saved(folder) or before, experiment, allowed)
     machine_is_ready(experiment)
-    return Plan(experiment, folder, resume=True, allowed=tuple(allowed))
+    return Plan(experiment, folder, resume=True, allowed=tuple(allowed), sets=tuple(sets))
+
+
+def _saved(folder: Path) -> Experiment | None:
+    """Return the experiment of the newest checkpoint; None: only the trainer can tell."""
+    for checkpoint in manifest.found(folder / manifest.FOLDER):
+        try:
+            return validate(manifest.read(checkpoint).experiment)
+        except (manifest.Damaged, ConfigError):
+            continue
+    return None
 
 
 def _refuse_changes(before: Experiment, after: Experiment, allowed: Sequence[str]) -> None:

@@ -96,7 +96,8 @@ def grouped(runs: list[Run]) -> list[Group]:
 
 
 def _what_runs(run: Run) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted(pair for pair in leaves(run.experiment) if pair[0] not in NOT_WHAT_RUNS))
+    pairs = [pair for pair in leaves(run.experiment) if pair[0] not in NOT_WHAT_RUNS]
+    return *sorted(pairs), *((f"{c.key} from {c.first_round}", repr(c.was)) for c in run.changes)
 
 
 def _labels(members: list[list[Run]]) -> list[str]:

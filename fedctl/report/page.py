@@ -94,6 +94,7 @@ def html(groups: list[Group], table: Table, layout: Layout) -> str:
         ],
         headline=_headline(groups),
         perplexity=figures.of_language(groups),
+        changes=table.changes(),
         figures=[
             {
                 "name": name,

@@ -1,8 +1,9 @@
 """Why a run ended early, in one line, from the records of its ranks and their exit codes."""
 
 import re
+import shlex
 import signal
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +21,8 @@ class End:
     """How the processes of a run ended.
 
     codes: exit codes by rank; hung: the ranks that fedctl had to kill; output: what all have
-    printed; rounds: completed; stops: how often the user asked to stop.
+    printed; rounds: completed; stops: how often the user asked to stop; again: options of the
+    resumed run that no checkpoint has yet.
     """
 
     codes: Mapping[int, int] = field(default_factory=dict)
@@ -28,6 +30,7 @@ class End:
     output: str = ""
     rounds: int = 0
     stops: int = 0
+    again: Sequence[str] = ()
 
     @property
     def where(self) -> str:
@@ -48,13 +51,13 @@ def cause(folder: Path, end: End) -> FedctlError:
     if settings and not end.stops:
         return UserError(settings[0].message)
     if end.stops > 1:
-        return stopped(folder, end.rounds, at_once=True)
+        return _stopped(folder, end, at_once=True)
     text = _failure(folder, records, end)
     if text and (text.startswith(DIVERGED) or UNUSABLE in text):  # resuming would end so again
         return RunError(text)
     if end.stops and text is None:
-        return stopped(folder, end.rounds, at_once=False)
-    return RunError((text or _silence(folder, records, end)) + how_to_continue(folder))
+        return _stopped(folder, end, at_once=False)
+    return RunError((text or _silence(folder, records, end)) + _how_to_continue(folder, end.again))
 
 
 def _failure(folder: Path, records: list[runs.Rank], end: End) -> str | None:
@@ -104,17 +107,20 @@ def _signal(number: int) -> str:
     return f"{name}, out of memory?" if number == signal.SIGKILL else name
 
 
-def stopped(folder: Path, rounds_done: int, at_once: bool) -> Stopped:
+def _stopped(folder: Path, end: End, at_once: bool) -> Stopped:
     """Return the message of a run that was stopped on request, with what it kept."""
     how = "killed" if at_once else "stopped"
-    if not rounds_done:
+    if not end.rounds:
         return Stopped(f"{how} before the first round ended; nothing was kept")
-    hint = how_to_continue(folder) or f"; no checkpoint was saved, its metrics are in {folder}"
-    return Stopped(f"{how} after round {rounds_done}{hint}")
+    hint = (
+        _how_to_continue(folder, end.again)
+        or f"; no checkpoint was saved, its metrics are in {folder}"
+    )
+    return Stopped(f"{how} after round {end.rounds}{hint}")
 
 
-def how_to_continue(folder: Path) -> str:
+def _how_to_continue(folder: Path, again: Sequence[str]) -> str:
     """Return the command that resumes the run, if it has a checkpoint."""
     if not runs.checkpoint_round(folder):
         return ""
-    return f"; continue with: fedctl run --resume {folder}"
+    return f"; continue with: {shlex.join(['fedctl', 'run', '--resume', str(folder), *again])}"

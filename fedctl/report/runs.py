@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fedctl.errors import UserError
+from fedctl.report import history
+from fedctl.report.history import Change
 from fedctl.report.rows import Row, parse, tested
 from fedctl.terminal import plain
 from trainer import manifest
@@ -55,6 +57,7 @@ class Run:
     final: Row
     finished: bool
     bad: tuple[int, ...] = ()
+    changes: tuple[Change, ...] = ()  # settings that were others in its first rounds
 
     @property
     def tests(self) -> list[Row]:
@@ -91,6 +94,7 @@ def read(folder: Path, label: str = "") -> Run:
         final=final or next(row for row in reversed(rows) if tested(row)),
         finished=final is not None,
         bad=tuple(bad),
+        changes=history.read(folder, rows[-1]["round"]),
     )
 
 

@@ -50,6 +50,15 @@ def seconds(value: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def changes(run: Run) -> list[str]:
+    """Return a line for each setting that was another in the first rounds of the run."""
+    return [
+        f"run {run.label}: from round {change.first_round} {change.key} "
+        f"{text_of(change.was)} -> {text_of(change.now)}"
+        for change in run.changes
+    ]
+
+
 def summary(run: Run, base_bytes: float | None = None) -> dict[str, Any]:
     """Return the run in a dozen numbers; `base_bytes` is the upload to compare its own with."""
     last = run.rows[-1]
@@ -73,6 +82,8 @@ def summary(run: Run, base_bytes: float | None = None) -> dict[str, Any]:
         "payload_bytes_total": run.final["payload_bytes_total"],
         "wire_bytes_total": run.final["wire_bytes_total"],
     }
+    if run.changes:
+        numbers["changes"] = changes(run)
     if shares := idle(last):
         numbers["pipeline_idle_ratio"] = shares[0]
     if base_bytes is not None:

@@ -1,5 +1,6 @@
 """Checkpoints as fedctl sees them in a run folder: no more than it reads."""
 
+import json
 from pathlib import Path
 
 from trainer import manifest
@@ -10,5 +11,7 @@ def write_checkpoint(run: Path, number: int) -> None:
     """A checkpoint after this round."""
     folder = manifest.folder_of(run / manifest.FOLDER, number)
     folder.mkdir(parents=True, exist_ok=True)
-    content = Manifest(number, 1, {}, "", None, {}, {})
+    path = run / manifest.EXPERIMENT
+    experiment = json.loads(path.read_text()) if path.exists() else {}
+    content = Manifest(number, 1, experiment, "", None, {}, {})
     (folder / manifest.NAME).write_text(content.text())

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from fedctl.report import runs
+from fedctl.report.history import Change
 from tests import patience
 from tests.fedctl.processes import Start, ended, processes_of, wait_for_round
 
@@ -149,3 +150,23 @@ def test_a_finished_run_goes_on_as_if_it_had_never_ended(start: Start, tmp_path:
     assert rows[0] == rows[1] and len(rows[0]) == 13
     assert runs.read(parts).experiment["rounds"] == 12
     assert not (parts / runs.NEXT).exists()
+
+
+def test_an_extension_that_fails_leaves_the_run_to_resume_as_it_was(
+    start: Start, tmp_path: Path
+) -> None:
+    run = tmp_path / "a"
+    words = ["run", "fedavg-digits", "--ranks", 1, "--quiet", "--set", "rounds=2"]
+    assert ended(start(*words, "--out", "a"))[0] == 0
+    other = ["--set", "optimizer.lr=1e6", "--allow-changed", "optimizer.lr"]
+    more = ["run", "--resume", "a", "--quiet", "--set", "rounds=4"]
+    code, _, stderr = ended(start(*more, *other))
+    assert code == 1 and "diverged in round 3" in stderr
+    assert runs.read(run).experiment["optimizer"]["lr"] == 0.05
+    code, _, stderr = ended(start(*more))
+    assert code == 0, stderr
+    assert runs.read(run).changes == () and runs.read(run).final["round"] == 4
+    other = ["--set", "rounds=5", "--set", "optimizer.lr=0.01", "--allow-changed", "optimizer.lr"]
+    assert ended(start("run", "--resume", "a", "--quiet", *other))[0] == 0
+    assert runs.read(run).changes == (Change(5, "optimizer.lr", 0.05, 0.01),)
+    assert runs.read(run).experiment["optimizer"]["lr"] == 0.01

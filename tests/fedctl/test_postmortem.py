@@ -1,5 +1,6 @@
 """Why a run ended: the most specific cause in one line, from what was left behind."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +38,16 @@ def test_resume_is_offered_where_there_is_a_checkpoint(
         "rank 0 was killed in round 5 (SIGKILL, out of memory?); "
         f"continue with: fedctl run --resume {tmp_path}"
     )
+
+
+def test_the_command_that_continues_can_be_pasted(tmp_path: Path, write_rank: WriteRank) -> None:
+    run = tmp_path / "it's; a run"
+    write_rank(run, 0, "running")
+    write_checkpoint(run, 3)
+    again = ["--set", "name=a b"]
+    line = str(postmortem.cause(run, End({0: -9}, rounds=4, again=again)))
+    command = line.partition("continue with: ")[2]
+    assert shlex.split(command) == ["fedctl", "run", "--resume", str(run), *again]
 
 
 def test_a_rank_with_a_reason_comes_before_those_that_were_cut_off(
@@ -98,12 +109,12 @@ def test_what_a_stop_does_to_others_is_no_failure(
 
 
 @pytest.mark.parametrize(
-    ("rounds_done", "at_once", "text"),
+    ("rounds_done", "stops", "text"),
     [
-        (0, False, "stopped before the first round ended; nothing was kept"),
-        (3, True, "killed after round 3; no checkpoint was saved, its metrics are in {folder}"),
+        (0, 1, "stopped before the first round ended; nothing was kept"),
+        (3, 2, "killed after round 3; no checkpoint was saved, its metrics are in {folder}"),
     ],
 )
-def test_stopped_on_request(tmp_path: Path, rounds_done: int, at_once: bool, text: str) -> None:
-    error = postmortem.stopped(tmp_path, rounds_done, at_once)
+def test_stopped_on_request(tmp_path: Path, rounds_done: int, stops: int, text: str) -> None:
+    error = postmortem.cause(tmp_path, End(rounds=rounds_done, stops=stops))
     assert (error.exit_code, str(error)) == (130, text.format(folder=tmp_path))

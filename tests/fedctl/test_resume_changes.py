@@ -1,5 +1,6 @@
 """`fedctl run --resume --set`: what is refused here is what the trainer would refuse."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.engine.test_changes import FIT, SMALL, UNFIT
 from tests.fedctl.checkpoints import write_checkpoint
 from trainer.config.errors import ConfigError
 from trainer.config.load import load
+from trainer.engine.mirror import Mirror
 
 
 def loaded(*trees: dict[str, Any]) -> Any:
@@ -80,3 +82,52 @@ def test_what_is_no_file_is_named_and_not_waited_for(
         runs.read(run)
     with pytest.raises(UserError, match=f"{name} is not a file|has no experiment.json"):
         preflight.resumed(run, ["rounds=11"])
+
+
+def test_the_newest_checkpoint_tells_what_is_another_experiment(
+    write_run: Callable[..., Path],
+) -> None:
+    run = write_run("a")
+    write_checkpoint(run, 10)
+    path, more = run / "experiment.json", ["rounds=11"]
+    path.write_text(path.read_text().replace('"lr":0.05', '"lr":0.5'))
+    with pytest.raises(ConfigError, match=r"^optimizer.lr: was 0.05, and would be 0.5, "):
+        preflight.resumed(run, more)
+    assert preflight.resumed(run, [*more, "optimizer.lr=0.05"]).experiment.optimizer.lr == 0.05
+    preflight.resumed(run, more, ["optimizer.lr"])
+
+
+def test_what_changed_is_told_wherever_a_run_is_shown(
+    fedctl: Callable[..., Any], write_run: Callable[..., Path]
+) -> None:
+    line = {"after_round": 4, "changed": {"optimizer.lr": [0.5, 0.05]}}
+    later = {"after_round": 10, "changed": {"seed": [1, 2]}}
+    text = f"{json.dumps(line)}\nnonsense\n{json.dumps(later)}\n"
+    (write_run("a") / "changes.jsonl").write_text(text)
+    write_run("b", "gwpf-digits")
+    result = fedctl("report", "a", "b", "--out", "both")
+    said = "run fedavg-digits: from round 5 optimizer.lr 0.5 -> 0.05\n"
+    assert result.exit_code == 0 and said in result.stdout and "seed" not in result.stdout
+    assert said in Path("both/table.md").read_text()
+    assert said.strip().replace(">", "&gt;") in Path("both/report.html").read_text()
+    told = json.loads(fedctl("report", "a", "b", "--out", "both", "-o", "json").stdout)
+    assert told["runs"][0]["changes"] == [said.strip()] and "changes" not in told["runs"][1]
+
+
+def test_what_a_run_resumed_with_is_kept_with_the_rounds_it_was_true_of(tmp_path: Path) -> None:
+    mirror, path = Mirror(tmp_path, 0), tmp_path / "changes.jsonl"
+
+    def kept() -> list[Any]:
+        return [json.loads(line)["after_round"] for line in path.read_text().splitlines()]
+
+    mirror.resumes(3, {})
+    assert not path.exists()
+    mirror.resumes(4, {"optimizer.lr": (0.1, 0.2)})
+    mirror.resumes(6, {"optimizer.lr": (0.2, 0.3)})
+    assert kept() == [4, 6]
+    with path.open("a") as file:
+        file.write("nonsense\n")
+    mirror.resumes(6, {})
+    assert kept() == [4]
+    mirror.resumes(0, {})
+    assert kept() == []

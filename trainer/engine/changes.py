@@ -12,7 +12,10 @@ from trainer.manifest import Manifest
 
 
 def refuse(rank: RankState, content: Manifest, allowed: tuple[str, ...]) -> None:
-    """Raise a ConfigError, on every rank, if the experiment or its data is another than then."""
+    """Raise a ConfigError, on every rank, if the experiment or its data is another than then.
+
+    What is another and allowed is then in `rank.changed`.
+    """
     try:
         was = validate(content.experiment)
     except ConfigError as error:
@@ -47,6 +50,9 @@ def refuse(rank: RankState, content: Manifest, allowed: tuple[str, ...]) -> None
             "the samples are not those that the run began with; give the same data, or resume with "
             "--allow-changed data",
         )
+    rank.changed = differences
+    if other_data:
+        rank.changed["data"] = content.data, rank.parts.task.fingerprint
 
 
 def refuse_other_stages(rank: RankState, content: Manifest) -> None:

@@ -108,6 +108,8 @@ class Loop:
             self.mirror.metrics()
             checkpoint.save(self.rank, self.done, self.mirror.place, reached)
             self.judge.saved = self.done
+            if self.rank.parts.world.rank == 0:
+                self.mirror.saved(self.rank.experiment.canonical())
         elif self.rank.parts.world.rank == 0:
             log.warning("no checkpoint of round %d, which is not finite", self.done)
         self._report()
@@ -150,6 +152,7 @@ class Loop:
             model = whole_tensors(rank)
             if rank.parts.line.rank == 0:
                 self.recorder.reached()  # the final row is on the disk before the model
+                self.mirror.saved(rank.experiment.canonical())
                 save_model(model, self.mirror.out / manifest.MODEL)
                 self.mirror.result()
         rank.store.close()

@@ -5,13 +5,15 @@ checkpoint and at the end, so what a killed pod loses of them are the rounds tha
 a URL nothing here does anything, and the run folder is the run.
 """
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from trainer import manifest
 from trainer.config.errors import ConfigError, EnvironmentFault
 from trainer.engine.status import log
-from trainer.files import sync_folder, write_atomically
-from trainer.manifest import EXPERIMENT, METRICS
+from trainer.files import as_json, sync_folder, write_atomically
+from trainer.manifest import CHANGES, EXPERIMENT, METRICS
 from trainer.storage.folder import Folder
 from trainer.storage.objects import VARIABLE, Objects
 from trainer.storage.place import Place
@@ -57,7 +59,8 @@ class Mirror:
             return
         self._check()
         if self.objects.fetch(EXPERIMENT, self.out / EXPERIMENT):
-            self.objects.fetch(METRICS, self.out / METRICS)
+            for name in (METRICS, CHANGES):
+                self.objects.fetch(name, self.out / name)
 
     def has_model(self) -> bool:
         """Return whether the final model is there and whole, as what an object store has is."""
@@ -79,6 +82,26 @@ class Mirror:
         """Write on rank 0 which experiment this run belongs to."""
         write_atomically(self.out / EXPERIMENT, experiment)
         self._put(EXPERIMENT)
+
+    def resumes(self, done: int, changed: Mapping[str, tuple[object, object]]) -> None:
+        """Write on rank 0 what is another after round `done`; forget what was after later rounds.
+
+        Else all rounds would be taken for those of the experiment with which the run ended.
+        """
+        path = self.out / CHANGES
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        kept = [line for line in lines if _after(line) < done]
+        if changed:
+            kept.append(as_json({"after_round": done, "changed": changed}) + "\n")
+        if kept != lines:
+            write_atomically(path, "".join(kept))
+            self._put(CHANGES)
+
+    def saved(self, experiment: str) -> None:
+        """Write on rank 0 that it is this experiment's run: there is something of it to resume."""
+        path = self.out / EXPERIMENT
+        if not path.exists() or path.read_text() != experiment:
+            self.own(experiment)
 
     def not_finished(self) -> None:
         """Remove on rank 0 the final model of a run that goes on."""
@@ -116,3 +139,11 @@ class Mirror:
     def _put(self, name: str) -> None:
         if self.objects is not None and (self.out / name).exists():
             self.objects.put(name, self.out / name)
+
+
+def _after(line: str) -> float:
+    """Return the round after which a line says that something changed; infinity: it is no line."""
+    try:
+        return int(json.loads(line)["after_round"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return float("inf")

@@ -5,6 +5,7 @@ The parts do not know each other. Which class each one is was decided in trainer
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -106,6 +107,7 @@ class RankState:
     loss: Loss = field(init=False)
     accuracy: float | None = None  # of the latest evaluation, the same on every rank
     notices: list[str] = field(default_factory=list)  # what a person should know of this start
+    changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # since the checkpoint
     watch: Watch = field(default_factory=Watch)
 
     def __post_init__(self) -> None:

@@ -31,7 +31,7 @@ TIMEOUT_SECONDS = 300.0  # for the pod to run: an image may have to be pulled
 POLL_SECONDS = 1.0
 VOLUME, MOUNT = "runs", "/runs"
 
-METRICS = ("experiment.json", "metrics.jsonl", "logs")
+METRICS = ("experiment.json", "metrics.jsonl", "changes.jsonl", "logs")
 WHAT: Mapping[str, tuple[str, ...]] = {
     "metrics": METRICS,
     "model": (*METRICS, "model.safetensors"),
