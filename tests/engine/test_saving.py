@@ -57,8 +57,56 @@ def test_an_old_checkpoint_that_stays_does_not_fail_the_run(
     monkeypatch.setattr(folders.shutil, "rmtree", busy)
     with caplog.at_level(logging.WARNING, logger="fedctl"):
         checkpoint.save(rank, 2, Folder(tmp_path))
-    assert "the checkpoint of round 1 was not deleted" in caplog.text
+    assert f"{tmp_path}/round-000001 was not deleted: Directory not empty" in caplog.text
     assert Folder(tmp_path).numbers() == [2], "its manifest went first"
+
+
+def test_of_an_old_checkpoint_that_is_a_link_only_the_link_goes(
+    rank: RankState, tmp_path: Path
+) -> None:
+    place, kept = Folder(tmp_path / "checkpoints"), tmp_path / "archive"
+    checkpoint.save(rank, 1, place)
+    for forget in (lambda: checkpoint.save(rank, 2, place), place.forget):
+        (newest,) = place.numbers()
+        place.opened(newest).rename(kept)
+        place.opened(newest).symlink_to(kept)
+        forget()
+        assert newest not in place.numbers() and (kept / manifest.NAME).exists()
+        shutil.rmtree(kept)
+
+
+@pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to("nowhere")])
+def test_names_of_ours_are_replaced_whatever_stands_there(
+    rank: RankState, tmp_path: Path, make: Any
+) -> None:
+    place = Folder(tmp_path)
+    for name in ("partial", "damaged-round-000002", "round-000002"):
+        make(tmp_path / name)
+    checkpoint.save(rank, 2, place)
+    assert place.numbers() == [2] and not place.partial.exists()
+    checkpoint.save(rank, 3, place)
+    (place.opened(3) / manifest.MODEL).unlink()
+    make(tmp_path / "damaged-round-000003")
+    checkpoint.save(jobs.experiment_run(TREE | {"checkpoint": {"keep": 3}}), 1, place)
+    assert checkpoint.restore(rank, place)[0] == 1
+    assert (tmp_path / "damaged-round-000003").is_dir()
+
+
+def test_a_damaged_checkpoint_that_stays_is_passed_over_again(
+    rank: RankState,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    place = Folder(tmp_path)
+    several = jobs.experiment_run(TREE | {"checkpoint": {"keep": 3}})
+    checkpoint.save(several, 1, place)
+    checkpoint.save(several, 2, place)
+    (place.opened(2) / manifest.MODEL).unlink()
+    monkeypatch.setattr(Path, "rename", failing(errno.EACCES))
+    for _ in range(2):
+        assert checkpoint.restore(rank, place)[0] == 1
+    assert f"{tmp_path}/round-000002 was not renamed: Permission denied" in caplog.text
 
 
 def test_an_earlier_run_is_forgotten_although_its_files_stay(

@@ -18,6 +18,7 @@ from trainer import manifest
 from trainer.config.errors import EnvironmentFault
 from trainer.engine import changes, plan, pod, state, state_file
 from trainer.engine.parts import RankState
+from trainer.engine.status import log
 from trainer.exchange.group import PeerLost
 from trainer.files import as_json
 from trainer.manifest import METRICS, Damaged, Manifest, Seal
@@ -158,7 +159,7 @@ def restore(
             place.leave(world.rank)
             if world.rank == 0:
                 for other in passed:
-                    place.set_aside(other)
+                    _set_aside(place, other)
             return number, None if "metrics" in allowed else content.metrics
         problem = problem or f"rank {troubled[0]} cannot use its part, see its log"
         name = manifest.folder_of(Path(), number).name
@@ -172,6 +173,15 @@ def restore(
             "or start a new run"
         )
     return 0, None
+
+
+def _set_aside(place: Place, number: int) -> None:
+    """Have a damaged checkpoint not used again; where that fails it is passed over again."""
+    try:
+        place.set_aside(number)
+    except OSError as error:
+        name = manifest.folder_of(Path(), number).name
+        log.warning("%s/%s was not renamed: %s", place, name, error.strerror or error)
 
 
 def _from_first(rank: RankState, value: float) -> float:

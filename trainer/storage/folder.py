@@ -1,5 +1,6 @@
 """Checkpoints in a folder that all ranks share: written beside it, then renamed into place."""
 
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -28,7 +29,7 @@ class Folder(Place):
         return [manifest.number_of(path) for path in manifest.found(self.path)]
 
     def begin(self, number: int) -> None:
-        shutil.rmtree(self.partial, ignore_errors=True)
+        _remove(self.partial)
         if not self.path.is_dir():
             self.path.mkdir()  # not the run folder: if it was removed, so is the run
             sync_folder(self.path.parent)
@@ -67,17 +68,29 @@ class Folder(Place):
     def set_aside(self, number: int) -> None:
         """Rename it."""
         checkpoint = self.opened(number)
-        if checkpoint.exists():
+        if os.path.lexists(checkpoint):
             place = checkpoint.with_name(DAMAGED + checkpoint.name)
-            shutil.rmtree(place, ignore_errors=True)
+            _remove(place)
             checkpoint.rename(place)
 
     def discard(self, number: int) -> None:
         checkpoint = self.opened(number)
-        (checkpoint / manifest.NAME).unlink(missing_ok=True)
-        shutil.rmtree(checkpoint)
+        if not checkpoint.is_symlink():
+            (checkpoint / manifest.NAME).unlink(missing_ok=True)
+        _remove(checkpoint)
 
     def forget(self) -> None:
         for checkpoint in manifest.found(self.path):
-            (checkpoint / manifest.NAME).unlink()
+            if checkpoint.is_symlink():
+                checkpoint.unlink()
+            else:
+                (checkpoint / manifest.NAME).unlink()
         shutil.rmtree(self.path, ignore_errors=True)  # what is left of it is never found
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, or what stands in its place; of a link, not what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from trainer.config.errors import EnvironmentFault
-from trainer.manifest import Seal
+from trainer.manifest import Seal, folder_of
 
 log = logging.getLogger("fedctl")
 CLIENTS = "clients"  # folder of the clients' records, in a checkpoint
@@ -79,7 +79,9 @@ class Place(ABC):
         try:
             self.discard(number)
         except (OSError, EnvironmentFault) as error:
-            log.warning("the checkpoint of round %d was not deleted: %s", number, error)
+            name = folder_of(Path(), number).name
+            problem = (isinstance(error, OSError) and error.strerror) or error
+            log.warning("%s/%s was not deleted: %s", self, name, problem)
 
     @abstractmethod
     def forget(self) -> None:
