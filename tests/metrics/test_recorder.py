@@ -6,6 +6,7 @@ import urllib.request
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from trainer.files import as_json
 from trainer.metrics.catalog import CATALOG, PHASES, PREFIX, TRAFFIC, Row
 from trainer.metrics.recorder import Recorder
 
@@ -68,6 +69,17 @@ def test_a_resumed_run_forgets_the_rounds_that_it_will_play_again(tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert rows == [Row(round=1).values(), Row(round=2).values(), again.values()]
     assert (rows[2]["round"], rows[2]["test_loss"], rows[2]["final"]) == (3, 0.5, True)
+
+
+def test_of_rows_that_may_have_changed_each_round_has_one_in_order(tmp_path):
+    """What --allow-changed metrics accepts may be anything."""
+    lines = [as_json(Row(round=number).values()) for number in (2, 3, 1, 2)]
+    lines[-1] = as_json(Row(round=2, test_loss=0.5).values())
+    odd = ['{"round": Infinity}', "[" * 200_000, '{"round": 1}', '{"round": "1"}', "null", ""]
+    (tmp_path / "metrics.jsonl").write_text("\n".join([*lines, *odd]) + "\n")
+    Recorder(tmp_path, LABELS, 2).close()
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["round"], row["test_loss"]) for row in rows] == [(1, None), (2, 0.5)]
 
 
 def test_a_row_has_every_metric_but_a_ranks_own_and_what_was_not_measured():

@@ -51,5 +51,5 @@ def _last_row(metrics: Path) -> Row | None:
     """Return the last row; None if there is none that is whole, and the run has to resume."""
     try:
         return Row.of(json.loads(metrics.read_text().splitlines()[-1]))
-    except (FileNotFoundError, ValueError, IndexError, TypeError, AttributeError):
+    except (FileNotFoundError, ValueError, IndexError, TypeError, AttributeError, RecursionError):
         return None

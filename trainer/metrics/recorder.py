@@ -22,6 +22,8 @@ from trainer.metrics import trackers
 from trainer.metrics.catalog import CATALOG, PREFIX, Row
 from trainer.metrics.sink import CLOSE_SECONDS, Ended, Sink
 
+NEEDED = {"time_seconds", "payload_bytes_total", "wire_bytes_total"}  # in each row of a run
+
 
 class Exposed(Collector):
     """The latest row as Prometheus metrics, collected only when Prometheus scrapes."""
@@ -124,11 +126,13 @@ class Recorder:
 def _reopen(path: Path, resume_round: int, reached: Seal | None) -> tuple[list[str], BinaryIO]:
     """Drop the rows of rounds that will run again; return the others, and the file to append to.
 
-    Without `reached`, because the file was allowed to have changed, whole rows are kept.
+    Without `reached`, because the file was allowed to have changed, the whole rows in it are kept:
+    one of each round, the last, in the order of rounds.
     """
     content = path.read_bytes() if path.exists() and resume_round else b""
     lines = content[: reached.bytes if reached else None].decode("utf-8", "replace")
-    kept = [row for row in lines.splitlines(keepends=True) if 0 <= _round(row) <= resume_round]
+    by_round = {_round(line): line for line in lines.splitlines(keepends=True)}
+    kept = [by_round[number] for number in sorted(by_round) if 0 <= number <= resume_round]
     write_atomically(path, "".join(kept))
     return kept, path.open("ab")
 
@@ -137,6 +141,7 @@ def _round(row: str) -> int:
     """Return the round of a row, one more for the final model's; -1 if it is no row."""
     try:
         values = json.loads(row) if row.endswith("\n") else {}
-        return int(values["round"]) + bool(values.get("final"))
-    except (ValueError, KeyError, TypeError, AttributeError):
+        whole = type(values["round"]) is int and values.keys() >= NEEDED
+        return values["round"] + bool(values.get("final")) if whole else -1
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return -1
