@@ -8,6 +8,7 @@ takes it too, and hands it on to the ranks that it starts.
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import socket
 import time
@@ -34,7 +35,7 @@ class Lock:
         try:
             _take(self.descriptor)
         except BlockingIOError:
-            who = _read(self.descriptor)
+            who = _read(self.descriptor, folder)
             os.close(self.descriptor)
             raise Taken(who) from None
         except OSError as error:
@@ -68,7 +69,7 @@ def holder(folder: Path) -> str | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return _read(descriptor)
+        return _read(descriptor, folder)
     except OSError:
         return None
     finally:
@@ -89,8 +90,11 @@ def _take(descriptor: int) -> None:
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _read(descriptor: int) -> str:
-    """Return who holds the lock; it may have it for an instant before its name is in the file."""
+def _read(descriptor: int, folder: Path) -> str:
+    """Return who holds the lock; it may have it for an instant before its name is in the file.
+
+    If that process has ended, its ranks hold what they inherited.
+    """
     here = socket.gethostname()
     for _ in range(PATIENCE):
         line = os.pread(descriptor, LONGEST, 0).decode("utf-8", "replace")
@@ -98,7 +102,23 @@ def _read(descriptor: int) -> str:
         if number.isdecimal() and (host != here or _lives(int(number))):
             break
         time.sleep(0.05)
+    else:
+        if ranks := _living(folder):
+            return ", ".join(f"process {process} (rank {rank})" for rank, process in ranks)
     return f"process {number or '?'}{'' if host in ('', here) else f' on {host}'}"
+
+
+def _living(folder: Path) -> list[tuple[int, int]]:
+    """Return the ranks that have not ended by their records, and their processes."""
+    found = []
+    for path in folder.glob("logs/rank-*.json"):
+        try:
+            record = json.loads(path.read_text())
+            if record["exit"] is None and _lives(int(record["pid"])):
+                found.append((int(record["rank"]), int(record["pid"])))
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            continue  # no record
+    return sorted(found)
 
 
 def _lives(number: int) -> bool:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shlex
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,8 +65,8 @@ def fresh(source: str, sets: Sequence[str], out: Path | None) -> Plan:
     folder = out or _unused(Path("runs"), experiment.name)
     refuse_no_folder(folder)
     if folder.is_dir() and any(folder.iterdir()):
-        is_run = (folder / runs.EXPERIMENT).is_file()
-        remedy = f", or continue its run with --resume {folder}" if is_run else ""
+        is_run, quoted = (folder / runs.EXPERIMENT).is_file(), shlex.quote(str(folder))
+        remedy = f", or continue its run with --resume {quoted}" if is_run else ""
         raise UserError(f"--out {folder}: exists and is not empty; name another folder{remedy}")
     machine_is_ready(experiment)
     return Plan(experiment, folder)
@@ -91,7 +92,7 @@ def resumed(folder: Path, sets: Sequence[str] = (), allowed: Sequence[str] = ())
     done = runs.checkpoint_round(folder)
     if runs.finished(folder) and experiment.rounds <= before.rounds:
         raise UserError(
-            f"--resume {folder}: has finished; `fedctl report {folder}` shows it; to "
+            f"--resume {folder}: has finished; `fedctl report {shlex.quote(str(folder))}` shows it; to "
             f"continue, set rounds=N with N above {before.rounds}"
         )
     if not done:
