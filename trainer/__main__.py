@@ -62,7 +62,7 @@ def main() -> int:
         keep_log(options.out, rank)
         return _run(options, rank, status)
     except (ConfigError, EnvironmentFault, OSError) as error:
-        return _end_without_record(rank, error)
+        return _end_without_record(rank, options.out, error)
     finally:
         if lock:
             lock.release()
@@ -77,16 +77,16 @@ def _run(options: argparse.Namespace, rank: int, status: Status) -> int:
         how, told = train(options.experiment, mirror, options.resume, status, allowed)
     except Exception as error:
         ours = f"{type(error).__name__}: {error} (this is a bug)"
-        code, message = explain(error) or (FAILED, ours)
+        code, message = explain(error, options.out) or (FAILED, ours)
         if code == FAILED and not isinstance(error, EnvironmentFault):
             log.error("%s", traceback.format_exc())
         return _end(status, mirror, "failed", code, message)
     return _end(status, mirror, how, CODES[how], told)
 
 
-def _end_without_record(rank: int, error: Exception) -> int:
+def _end_without_record(rank: int, out: Path, error: Exception) -> int:
     """Report how a rank failed that has no record: no place for one, or another run's folder."""
-    code, message = explain(error) or (FAILED, str(error))
+    code, message = explain(error, out) or (FAILED, str(error))
     message = redacted(message)
     print(f"rank {rank}: {message}", file=sys.stderr)
     record = {"rank": rank, "status": "failed", "exit": code, "message": message}

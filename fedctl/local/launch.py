@@ -117,7 +117,13 @@ class Started:
         if ranks.succeeded and runs.finished(folder):
             return None
         end = postmortem.End(
-            ranks.codes, ranks.hung, ranks.output(), self.rounds_done, self._stops, self._again()
+            ranks.codes,
+            ranks.hung,
+            ranks.output(),
+            self.rounds_done,
+            self._stops,
+            self._again(),
+            self.plan.experiment.rounds,
         )
         error = postmortem.cause(folder, end)
         worthless = isinstance(error, UserError | Stopped)

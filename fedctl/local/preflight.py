@@ -92,8 +92,8 @@ def resumed(folder: Path, sets: Sequence[str] = (), allowed: Sequence[str] = ())
     done = runs.checkpoint_round(folder)
     if runs.finished(folder) and experiment.rounds <= before.rounds:
         raise UserError(
-            f"--resume {folder}: has finished; `fedctl report {shlex.quote(str(folder))}` shows it; to "
-            f"continue, set rounds=N with N above {before.rounds}"
+            f"--resume {folder}: has finished; `fedctl report {shlex.quote(str(folder))}` shows "
+            f"it; to continue, set rounds=N with N above {before.rounds}"
         )
     if not done:
         raise UserError(

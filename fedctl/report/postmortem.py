@@ -15,6 +15,8 @@ UNUSABLE = ": no checkpoint in "  # in a message that says that none can be used
 PEER_LOST = "lost another rank"  # start of a rank's message about another rank's failure
 ERROR = re.compile(r"^(\w[\w.]*(?:Error|Exception|Interrupt)\b.*)$", re.M)
 
+MEMORY = re.compile(r"failed to map segment|[Cc]annot allocate memory|^MemoryError")
+
 
 @dataclass(frozen=True)
 class End:
@@ -22,7 +24,7 @@ class End:
 
     codes: exit codes by rank; hung: the ranks that fedctl had to kill; output: what all have
     printed; rounds: completed; stops: how often the user asked to stop; again: options of the
-    resumed run that no checkpoint has yet.
+    resumed run that no checkpoint has yet; planned: how many rounds it has.
     """
 
     codes: Mapping[int, int] = field(default_factory=dict)
@@ -31,10 +33,13 @@ class End:
     rounds: int = 0
     stops: int = 0
     again: Sequence[str] = ()
+    planned: int = 0
 
     @property
     def where(self) -> str:
-        """The round in which it happened."""
+        """The round in which it happened, as far as the rows tell."""
+        if self.planned and self.rounds >= self.planned:
+            return "at the end"
         return f"in round {self.rounds + 1}" if self.rounds else "before the first round ended"
 
     def died(self, rank: int) -> int | None:
@@ -95,6 +100,11 @@ def _silence(folder: Path, records: list[runs.Rank], end: End) -> str:
     lost = [r for r in records if r.status == "running"]
     errors = ERROR.findall(end.output)
     detail = f": {errors[-1].strip()}" if errors else ""
+    if errors and MEMORY.search(errors[-1]):
+        detail = (
+            f": out of memory ({errors[-1].strip()}); use fewer ranks, or give them more "
+            "(ulimit -v, the container's limit)"
+        )
     what = f"rank {lost[0].rank} ended {end.where} without a word" if lost else "no rank started"
     return f"{what}{detail}; see {runs.output_log(folder)}"
 

@@ -2,12 +2,15 @@
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 import torch
 
 from trainer.config.errors import ConfigError, EnvironmentFault
 from trainer.engine.diagnosis import explain
+
+RUN = Path("/runs/a")
 
 
 @pytest.mark.parametrize(
@@ -19,6 +22,11 @@ from trainer.engine.diagnosis import explain
             OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/no/such/metrics.jsonl"),
             1,
             "the disk of /no/such is full; make room on it, or use another folder",
+        ),
+        (
+            OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+            1,
+            "the disk of /runs/a is full; make room on it, or use another folder",
         ),
         (
             OSError(errno.EROFS, os.strerror(errno.EROFS), "/runs/a"),
@@ -35,20 +43,20 @@ from trainer.engine.diagnosis import explain
     ],
 )
 def test_each_has_its_line(error: Exception, code: int, text: str) -> None:
-    assert explain(error) == (code, text)
+    assert explain(error, RUN) == (code, text)
 
 
 def test_memory_is_named_by_whichever_library_asked_for_it() -> None:
     with pytest.raises(RuntimeError) as asked:
         torch.empty(2**52)
-    code, text = explain(asked.value) or (0, "")
+    code, text = explain(asked.value, RUN) or (0, "")
     assert code == 1 and text.startswith("out of memory (16777216.0 GiB more were needed); use a ")
-    code, text = explain(MemoryError()) or (0, "")
+    code, text = explain(MemoryError(), RUN) or (0, "")
     assert code == 1 and text.startswith("out of memory; use a smaller schedule.batch_size")
     cuda = "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has"
-    assert "2.50 GiB" in (explain(torch.OutOfMemoryError(cuda)) or (0, ""))[1]
+    assert "2.50 GiB" in (explain(torch.OutOfMemoryError(cuda), RUN) or (0, ""))[1]
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), RuntimeError("shapes differ"), AssertionError()])
 def test_the_rest_is_a_bug(error: Exception) -> None:
-    assert explain(error) is None
+    assert explain(error, RUN) is None

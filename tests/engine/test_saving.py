@@ -141,13 +141,9 @@ def test_another_rank_that_is_lost_leaves_no_scratch(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("removed,error", [("partial", PeerLost), ("", FileNotFoundError)])
+@pytest.mark.parametrize("removed", ["partial", "partial/clients", ""])
 def test_a_folder_that_rank_0_has_removed_means_that_rank_0_failed(
-    rank: RankState,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    removed: str,
-    error: type[Exception],
+    rank: RankState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removed: str
 ) -> None:
     """The first to fail names the cause; only the whole run folder is removed by a person."""
     place, write = Folder(tmp_path / "checkpoints"), state_file.write
@@ -156,10 +152,10 @@ def test_a_folder_that_rank_0_has_removed_means_that_rank_0_failed(
 
     def late(path: Path, state: Any) -> None:
         shutil.rmtree(place.path / removed)
-        write(path, state)
+        write(path.parent / CLIENTS / path.name, state)
 
     monkeypatch.setattr(state_file, "write", late)
-    with pytest.raises(error):
+    with pytest.raises(PeerLost if removed else FileNotFoundError):
         checkpoint.save(rank, 1, place)
 
 

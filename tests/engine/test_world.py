@@ -1,6 +1,7 @@
 """Who a rank is and where it meets the others: torchrun's words, the operators', a Job's."""
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from tests.ranks import MP
 from trainer.config.errors import ConfigError, EnvironmentFault
 from trainer.config.load import load
 from trainer.config.operation import Cluster
+from trainer.engine import distributed
 from trainer.engine.distributed import World, find, join, world
 
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "MASTER_ADDR": "a", "MASTER_PORT": "1234"}
@@ -200,3 +203,17 @@ def test_a_rank_that_was_started_alone_names_no_variable(tmp_path):
     subprocess.run([sys.executable, "-m", "trainer", *words], check=True, capture_output=True)
     log = (tmp_path / "logs" / "rank-0.log").read_text()
     assert "rank 0 of 1, on " in log and ": 1 client on 1 rank, " in log
+
+
+def test_a_full_disk_where_ranks_meet_is_called_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError(f"write: {os.strerror(errno.ENOSPC)}")
+
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "FEDCTL_STORE": f"{tmp_path}/s"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "_meet", full)
+    with pytest.raises(OSError, match="No space left") as told:
+        join(Cluster(), 2, torch.device("cpu"), 1.0)
+    assert told.value.filename == f"{tmp_path}/s"

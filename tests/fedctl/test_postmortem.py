@@ -83,6 +83,24 @@ def test_ranks_that_never_started(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(("rounds", "where"), [(8, "in round 9"), (9, "at the end")])
+def test_no_round_comes_after_the_last(
+    tmp_path: Path, write_rank: WriteRank, rounds: int, where: str
+) -> None:
+    write_rank(tmp_path, 0, "failed", exit=1, message="the disk is full")
+    line = str(postmortem.cause(tmp_path, End({0: 1}, rounds=rounds, planned=9)))
+    assert line.startswith(f"rank 0 {where}: the disk is full; see ")
+
+
+def test_a_library_that_finds_no_memory_to_load_says_so(tmp_path: Path) -> None:
+    output = "ImportError: libtorch_cpu.so: failed to map segment from shared object\n"
+    assert str(postmortem.cause(tmp_path, End({0: 1}, output=output))) == (
+        "no rank started: out of memory (ImportError: libtorch_cpu.so: failed to map segment from "
+        "shared object); use fewer ranks, or give them more (ulimit -v, the container's limit); "
+        f"see {tmp_path}/logs/output.log"
+    )
+
+
 def test_a_rank_that_hangs_is_named(tmp_path: Path, write_rank: WriteRank) -> None:
     write_rank(tmp_path, 0, "failed", **PEER)
     write_rank(tmp_path, 1, "running")

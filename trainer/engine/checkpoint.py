@@ -46,8 +46,9 @@ def save(rank: RankState, number: int, place: Place, metrics: Seal | None = None
         if world.rank == 0:
             _complete(rank, number, place, folder, tables, metrics)
     except FileNotFoundError as error:
-        # Rank 0 has failed, and removed the folder for others to have room: it says why.
-        if world.rank and place.shared and folder.parent.exists() and not folder.exists():
+        # Rank 0 has failed, and removes the folder for others to have room: it says why.
+        ours = Path(error.filename or "").is_relative_to(folder)
+        if world.rank and place.shared and ours and folder.parent.exists():
             raise PeerLost("lost another rank: rank 0 gave this checkpoint up") from error
         raise
     finally:

@@ -23,14 +23,17 @@ SIZE = re.compile(r"(?:allocate|allocate:) (\d+) bytes|allocate ([\d.]+ [GM]iB)"
 LESS = "use a smaller schedule.batch_size or model, fewer ranks on this machine, or give it more"
 
 
-def explain(error: BaseException) -> tuple[int, str] | None:
-    """Return the exit code and the line for a failure; None for a bug."""
+def explain(error: BaseException, folder: Path) -> tuple[int, str] | None:
+    """Return the exit code and the line for a failure; None for a bug.
+
+    folder: of the run, to which a rank writes if the system does not name the file.
+    """
     if isinstance(error, ConfigError):
         return WRONG, str(error)
     if isinstance(error, EnvironmentFault | Damaged):
         return FAILED, str(error)
     if isinstance(error, OSError):
-        return FAILED, _system(error)
+        return FAILED, _system(error, folder)
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return FAILED, _memory(error)
     if isinstance(error, RuntimeError) and MEMORY.search(str(error)):
@@ -38,11 +41,11 @@ def explain(error: BaseException) -> tuple[int, str] | None:
     return None
 
 
-def _system(error: OSError) -> str:
+def _system(error: OSError, folder: Path) -> str:
     place = str(error.filename or "")
     if error.errno in FULL:
-        where = f" of {_existing(Path(place))}" if place else ""
-        return f"the disk{where} is full; make room on it, or use another folder"
+        where = _existing(Path(place)) if place else folder
+        return f"the disk of {where} is full; make room on it, or use another folder"
     what = (error.strerror or first_sentence(error)).lower()
     if not place:
         return f"{what} ({type(error).__name__})"

@@ -19,6 +19,7 @@ from torch.distributed.rendezvous import rendezvous
 from trainer.config.errors import ConfigError, EnvironmentFault
 from trainer.config.operation import Cluster
 from trainer.engine.allocator import keep_freed_memory
+from trainer.engine.diagnosis import FULL
 from trainer.engine.status import log
 from trainer.exchange.group import first_sentence
 
@@ -152,6 +153,9 @@ def join(cluster: Cluster, ranks: int, device: torch.device, patience: float) ->
     except (dist.DistError, RuntimeError, ValueError) as error:
         if isinstance(error, EnvironmentFault | ConfigError):
             raise
+        for code in FULL:
+            if os.strerror(code) in str(error):
+                raise OSError(code, os.strerror(code), here.store) from error
         raise EnvironmentFault(
             f"cannot join the process group at {here.meeting}: {first_sentence(error)}"
         ) from error
