@@ -143,7 +143,10 @@ def test_without_a_checkpoint_a_run_begins(tmp_path: Path) -> None:
 def test_a_folder_without_manifest_was_never_finished(run: Path) -> None:
     (run / manifest.FOLDER / "round-000003" / manifest.NAME).unlink()
     rank, done = restored(run)
-    assert (done, rank.notices) == (2, [])
+    assert done == 2
+    assert rank.notices == ["checkpoint round-000003 is passed over: manifest.json is missing"]
+    (run / manifest.FOLDER / "round-000001" / manifest.NAME).unlink()
+    assert len(restored(run)[0].notices) == 1, "an older one is not missed"
 
 
 def test_another_format_is_passed_over(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

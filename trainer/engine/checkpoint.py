@@ -149,6 +149,11 @@ def restore(
     world = rank.parts.world
     passed: list[int] = []
     numbers = [] if world.rank else place.numbers()
+    newest = max(numbers, default=0)
+    for other in [] if world.rank else place.cut():
+        if other > newest:
+            name = manifest.folder_of(Path(), other).name
+            rank.notice(f"checkpoint {name} is passed over: {manifest.NAME} is missing")
     while number := int(_from_first(rank, max(numbers, default=0))):
         numbers = [other for other in numbers if other < number]
         content, checkpoint, problem = _examined(rank, place, number, metrics, allowed)
@@ -167,7 +172,7 @@ def restore(
         passed.append(number)
         rank.notice(f"checkpoint {name} is passed over: {problem}")
     if passed:
-        rows = METRICS in rank.notices[0]
+        rows = any(METRICS in text for text in rank.notices)
         remedy = " resume without the lost rows (--allow-changed metrics)," if rows else ""
         raise EnvironmentFault(
             f"no checkpoint in {place} can be used ({rank.notices[0]}); restore the files,{remedy} "

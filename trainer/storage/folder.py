@@ -28,6 +28,13 @@ class Folder(Place):
     def numbers(self) -> list[int]:
         return [manifest.number_of(path) for path in manifest.found(self.path)]
 
+    def cut(self) -> list[int]:
+        try:
+            there = {manifest.number_of(path) for path in self.path.iterdir()}
+        except FileNotFoundError:
+            return []
+        return sorted(there - {-1, *self.numbers()})
+
     def begin(self, number: int) -> None:
         _remove(self.partial)
         if not self.path.is_dir():

@@ -29,6 +29,13 @@ class Place(ABC):
     def numbers(self) -> list[int]:
         """Return the rounds of the checkpoints that were finished, the newest first."""
 
+    def cut(self) -> list[int]:
+        """Return the rounds of those that were finished and have lost their manifest since.
+
+        At a URL they cannot be told from uploads that ended midway.
+        """
+        return []
+
     # ------------------------------------------------------------------ saving, in this order
 
     @abstractmethod
