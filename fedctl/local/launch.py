@@ -156,7 +156,9 @@ def _prepare(plan: Plan) -> Lock:
         for made in [] if plan.resume else [logs] if existed else [logs, folder]:
             with contextlib.suppress(OSError):
                 made.rmdir()
-        raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
+        raise UserError(
+            f"{error.filename or folder}: cannot be written: {error.strerror}"
+        ) from None
     except Taken as error:
         raise UserError(f"{folder}: is being run by {error}; wait for it") from None
     try:
@@ -170,7 +172,9 @@ def _prepare(plan: Plan) -> Lock:
     except OSError as error:
         _undo(plan, existed)
         lock.release()
-        raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
+        raise UserError(
+            f"{error.filename or folder}: cannot be written: {error.strerror}"
+        ) from None
     except BaseException:
         lock.release()
         raise

@@ -64,12 +64,22 @@ def fresh(source: str, sets: Sequence[str], out: Path | None) -> Plan:
     experiment = with_absolute_data(experiment)
     folder = out or _unused(Path("runs"), experiment.name)
     refuse_no_folder(folder)
+    _refuse_odd_name("--out", folder)
     if folder.is_dir() and any(folder.iterdir()):
         is_run, quoted = (folder / runs.EXPERIMENT).is_file(), shlex.quote(str(folder))
         remedy = f", or continue its run with --resume {quoted}" if is_run else ""
         raise UserError(f"--out {folder}: exists and is not empty; name another folder{remedy}")
     machine_is_ready(experiment)
     return Plan(experiment, folder)
+
+
+def _refuse_odd_name(option: str, folder: Path) -> None:
+    """Raise if the ranks could not meet in this folder: torch takes names in UTF-8 alone."""
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError:
+        name = str(folder.absolute()).encode("utf-8", "backslashreplace").decode()
+        raise UserError(f"{option} {name}: is not a name in UTF-8; use another folder") from None
 
 
 def holds_nothing(folder: Path) -> bool:
@@ -79,11 +89,17 @@ def holds_nothing(folder: Path) -> bool:
 
 def resumed(folder: Path, sets: Sequence[str] = (), allowed: Sequence[str] = ()) -> Plan:
     """Plan the continuation of the run in `folder`, with its own settings but for `sets`."""
+    _refuse_odd_name("--resume", folder)
     path = folder / runs.EXPERIMENT
     if not path.is_file():
         raise UserError(f"--resume {folder}: not a run folder, it has no {runs.EXPERIMENT}")
     if odd := not_a_file(folder):
         raise UserError(f"--resume {folder}: {odd} is not a file; remove it, or restore the file")
+    for kept in (folder / lock.NAME, *folder.glob("logs/*.log")):
+        if kept.exists() and not os.access(kept, os.R_OK | os.W_OK):
+            raise UserError(
+                f"--resume {folder}: {kept} cannot be written by this user; change its permissions"
+            )
     if holder := lock.holder(folder):
         raise UserError(f"--resume {folder}: is still running ({holder})")
     before, _origins = load(path)

@@ -54,7 +54,8 @@ class Ranks:
         except BaseException as error:
             self.end()
             if isinstance(error, OSError):
-                raise RunError(f"the ranks cannot be started: {error.strerror}") from None
+                what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+                raise RunError(f"the ranks cannot be started: {what}") from None
             raise
 
     def _process(

@@ -131,3 +131,27 @@ def test_what_a_run_resumed_with_is_kept_with_the_rounds_it_was_true_of(tmp_path
     assert kept() == [4]
     mirror.resumes(0, {})
     assert kept() == []
+
+
+@pytest.mark.parametrize("name", [".lock", "logs/rank-0.log", "logs/output.log"])
+def test_a_file_that_this_user_cannot_write_is_named(
+    write_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    run = write_run("a")
+    write_checkpoint(run, 10)
+    (run / name).touch()
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, how: path != run / name and real(path, how))
+    with pytest.raises(UserError, match=f"{name} cannot be written by this user; change"):
+        preflight.resumed(run, ["rounds=11"])
+
+
+@pytest.mark.parametrize("option", ["--out", "--resume"])
+def test_a_folder_whose_name_is_not_utf_8_is_refused(
+    fedctl: Callable[..., Any], tmp_path: Path, option: str
+) -> None:
+    source = ["gwpf-digits"] if option == "--out" else []
+    result = fedctl("run", *source, option, os.fsdecode(b"a\xff"))
+    assert result.exit_code == 2 and list(tmp_path.iterdir()) == []
+    assert result.stderr.startswith(f"error: {option} ")
+    assert result.stderr.endswith("is not a name in UTF-8; use another folder\n")
