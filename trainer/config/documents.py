@@ -15,35 +15,15 @@ from typing import Any
 import yaml
 
 from trainer.config.errors import ConfigError, cut
-from trainer.config.secrets import is_named_like_one
+from trainer.config.scalars import NULL, REAL, SWITCH, TAG, WHOLE, Problem, scalar, text_of, whole
 from trainer.files import not_regular, open_regular
 
 MOST_PATH = 300  # characters of the name of a missing file in a message
 MOST_BYTES = 1 << 20  # of a file: the limit of an experiment on a cluster
 MOST_VALUES = 50_000  # of a document, each alias counted in full
 MOST_DEPTH = 30  # of sections and lists
-MOST_DIGITS = 30  # of a whole number: more than any setting takes
 
-_TAG = "tag:yaml.org,2002:"
 _NAMED = re.compile(r"(found (?:undefined|duplicate) [a-z ]+) '.*", re.DOTALL)
-_WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]*(?:_[0-9]+)*)")
-_REAL = re.compile(
-    r"[-+]?(?:(?:0|[1-9][0-9]*(?:_[0-9]+)*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
-    r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
-)
-_NULL = re.compile(r"~|null|Null|NULL|")
-_YES = re.compile(r"yes|Yes|YES|true|True|TRUE|on|On|ON")
-_NO = re.compile(r"no|No|NO|false|False|FALSE|off|Off|OFF")
-_SWITCH = re.compile(f"{_YES.pattern}|{_NO.pattern}")
-_OLD = yaml.resolver.Resolver()  # of YAML 1.1, with octal numbers and base 60
-
-
-class _Problem(ValueError):
-    """What is wrong with a text, and the line, from 1, or 0 if there is none."""
-
-    def __init__(self, problem: str, line: int = 0) -> None:
-        super().__init__(problem)
-        self.problem, self.line = problem, line
 
 
 def is_file(source: str, path: Path) -> bool:
@@ -99,7 +79,7 @@ def parse(text: str, key: str, *, is_json: bool = False) -> Any:
         raise ConfigError(key, _at(mark.line + 1 if mark else 0, f"not YAML: {problem}")) from None
     except json.JSONDecodeError as error:
         raise ConfigError(key, _at(error.lineno, f"not JSON: {error.msg.lower()}")) from None
-    except _Problem as error:
+    except Problem as error:
         raise ConfigError(key, _at(error.line, error.problem)) from None
     except RecursionError:
         raise ConfigError(key, f"is nested deeper than {MOST_DEPTH} levels; flatten it") from None
@@ -134,7 +114,7 @@ class _Loader(yaml.SafeLoader):
         """Return the next node; PyYAML calls itself for each level, so count them."""
         self._depth += 1
         if self._depth > MOST_DEPTH:
-            raise _Problem(
+            raise Problem(
                 f"is nested deeper than {MOST_DEPTH} levels; flatten it",
                 self.line + 1,
             )
@@ -152,20 +132,20 @@ class _Dumper(yaml.SafeDumper):
     def text(self, text: str) -> yaml.ScalarNode:
         """Escape the line breaks that PyYAML would write as they are, and read as spaces."""
         style = '"' if re.search("[\x85\u2028\u2029]", text) else None
-        return self.represent_scalar(f"{_TAG}str", text, style=style)
+        return self.represent_scalar(f"{TAG}str", text, style=style)
 
 
 _Dumper.add_representer(str, _Dumper.text)
 
 
 for _name, _pattern, _first in (
-    ("null", _NULL, ["~", "n", "N", ""]),
-    ("bool", _SWITCH, list("yYnNtTfFoO")),
-    ("int", _WHOLE, list("-+0123456789")),
-    ("float", _REAL, list("-+.0123456789")),
+    ("null", NULL, ["~", "n", "N", ""]),
+    ("bool", SWITCH, list("yYnNtTfFoO")),
+    ("int", WHOLE, list("-+0123456789")),
+    ("float", REAL, list("-+.0123456789")),
 ):
     for _side in (_Loader, _Dumper):
-        _side.add_implicit_resolver(_TAG + _name, re.compile(f"(?:{_pattern.pattern})\\Z"), _first)
+        _side.add_implicit_resolver(TAG + _name, re.compile(f"(?:{_pattern.pattern})\\Z"), _first)
 
 
 def _plain_yaml(text: str) -> Any:
@@ -188,29 +168,29 @@ class _Values:
         line = node.start_mark.line + 1
         self._count += 1
         if self._count > MOST_VALUES:
-            raise _Problem(f"has more than {MOST_VALUES:,} values, aliases counted in full", line)
+            raise Problem(f"has more than {MOST_VALUES:,} values, aliases counted in full", line)
         if depth > MOST_DEPTH:  # through aliases, which may even contain themselves
-            raise _Problem(f"is nested deeper than {MOST_DEPTH} levels; flatten it", line)
+            raise Problem(f"is nested deeper than {MOST_DEPTH} levels; flatten it", line)
         if isinstance(node, yaml.MappingNode):
             _expect(node, "map")
             return dict(self._pairs(node, key, depth))
         if isinstance(node, yaml.SequenceNode):
             _expect(node, "seq")
             return [self.of(item, f"{key}.{i}", depth + 1) for i, item in enumerate(node.value)]
-        return _scalar(node, key)
+        return scalar(node, key)
 
     def _pairs(self, node: yaml.MappingNode, key: str, depth: int) -> Iterator[tuple[str, Any]]:
         lines: dict[str, int] = {}
         for name, value in node.value:
             line = name.start_mark.line + 1
             if not isinstance(name, yaml.ScalarNode):
-                raise _Problem("has a key that is a list or a section; write a name", line)
+                raise Problem("has a key that is a list or a section; write a name", line)
             if name.value == "<<" and not name.style:
-                raise _Problem("<<: merging is not supported; use `extends`, or repeat", line)
-            text = _text(name.value, line)
+                raise Problem("<<: merging is not supported; use `extends`, or repeat", line)
+            text = text_of(name.value, line)
             full = f"{key}.{text}".removeprefix(".")
             if text in lines:
-                raise _Problem(
+                raise Problem(
                     f"{full} is given twice (lines {lines[text]} and {line}); remove one of them"
                 )
             lines[text] = line
@@ -218,56 +198,8 @@ class _Values:
 
 
 def _expect(node: yaml.Node, kind: str) -> None:
-    if node.tag != _TAG + kind:
-        raise _Problem(f"{node.tag}: unknown tag; remove it", node.start_mark.line + 1)
-
-
-def _scalar(node: Any, key: str) -> Any:
-    """Return text, a number, a switch or None, by the node's tag; `key` is for messages."""
-    kind, text, line = node.tag.removeprefix(_TAG), node.value, node.start_mark.line + 1
-    if kind in ("str", "!"):
-        if not node.style and _is_number_elsewhere(text):
-            raise _Problem(
-                f"{_shown(text, key)} is a number to some readers of YAML, and text to others; "
-                "write a number in decimal without leading zeros, and text in quotes",
-                line,
-            )
-        return _text(text, line)
-    if kind == "null" and _NULL.fullmatch(text):
-        return None
-    if kind == "bool" and _SWITCH.fullmatch(text):
-        return _YES.fullmatch(text) is not None
-    if kind == "int" and _WHOLE.fullmatch(text):
-        return _whole(text, line)
-    if kind == "float" and _REAL.fullmatch(text):
-        return float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
-    tag = _shown(node.tag, key)
-    raise _Problem(f"{tag}: unknown tag, or not its value; remove it, or quote the text", line)
-
-
-def _shown(text: str, key: str) -> str:
-    return "the value" if is_named_like_one(key) else text[:40]
-
-
-def _is_number_elsewhere(text: str) -> bool:
-    tag = _OLD.resolve(yaml.ScalarNode, text, (True, False))
-    return tag in (f"{_TAG}int", f"{_TAG}float") or text.startswith("0o")
-
-
-def _whole(text: str, line: int = 0) -> int:
-    if len(text) > MOST_DIGITS:
-        raise _Problem(f"has a number of {len(text)} digits; at most {MOST_DIGITS} are read", line)
-    return int(text)
-
-
-def _text(text: str, line: int = 0) -> str:
-    """Return the text with JSON's pairs of surrogates joined; a single one is no character."""
-    if "\0" in text:
-        raise _Problem("has a NUL character, which no name and no path can have", line)
-    try:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16")
-    except UnicodeDecodeError:
-        raise _Problem("has half of a surrogate pair, which is no character", line) from None
+    if node.tag != TAG + kind:
+        raise Problem(f"{node.tag}: unknown tag; remove it", node.start_mark.line + 1)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -279,26 +211,26 @@ class _Pairs(list[tuple[str, Any]]):
 
 
 def _plain_json(text: str) -> Any:
-    tree = json.loads(text, object_pairs_hook=_Pairs, parse_int=_whole, parse_constant=_no_constant)
+    tree = json.loads(text, object_pairs_hook=_Pairs, parse_int=whole, parse_constant=_no_constant)
     return _built(tree, "", 1)
 
 
 def _no_constant(name: str) -> Any:
-    raise _Problem(f"has {name}, which is no number of JSON; write one that is finite")
+    raise Problem(f"has {name}, which is no number of JSON; write one that is finite")
 
 
 def _built(value: Any, key: str, depth: int) -> Any:
     """Return the value at a dotted key, with objects as dicts."""
     if depth > MOST_DEPTH:
-        raise _Problem(f"is nested deeper than {MOST_DEPTH} levels; flatten it")
+        raise Problem(f"is nested deeper than {MOST_DEPTH} levels; flatten it")
     if isinstance(value, _Pairs):
         found: dict[str, Any] = {}
         for name, item in value:
-            full = f"{key}.{_text(name)}".removeprefix(".")
-            if _text(name) in found:
-                raise _Problem(f"{cut(full)} is given twice; remove one of them")
-            found[_text(name)] = _built(item, full, depth + 1)
+            full = f"{key}.{text_of(name)}".removeprefix(".")
+            if text_of(name) in found:
+                raise Problem(f"{cut(full)} is given twice; remove one of them")
+            found[text_of(name)] = _built(item, full, depth + 1)
         return found
     if isinstance(value, list):
         return [_built(item, f"{key}.{i}", depth + 1) for i, item in enumerate(value)]
-    return _text(value) if isinstance(value, str) else value
+    return text_of(value) if isinstance(value, str) else value
