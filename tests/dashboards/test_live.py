@@ -35,6 +35,7 @@ def run(tmp_path_factory):
         fedctl(
             "run", "gwpf-digits", "--ranks", RANKS, "--out", folder / "run",
             "--set", "rounds=1000000", "--set", "evaluation.alignment=true",
+            "--set", "parallel.pipeline=2",
         )  # fmt: skip
         wait_for_round(folder / "run", 1)
         yield folder / "run"
