@@ -33,9 +33,12 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("watched")
     with starting_in(folder) as fedctl:
         fedctl(
-            "run", "gwpf-digits", "--ranks", RANKS, "--out", folder / "run",
+            # a language model as a pipeline, which freezes: every series has something to say
+            "run", "gwpf-text", "--ranks", RANKS, "--out", folder / "run",
             "--set", "rounds=1000000", "--set", "evaluation.alignment=true",
-            "--set", "parallel.pipeline=2",
+            "--set", "evaluation.every=1", "--set", "parallel.pipeline=2",
+            "--set", "schedule.phases.0.steps=2", "--set", "schedule.batch_size=4",
+            "--set", "model.name=llama-tiny", "--set", "data.tokenizer.size=400",
         )  # fmt: skip
         wait_for_round(folder / "run", 1)
         yield folder / "run"
