@@ -27,7 +27,7 @@ from trainer.engine.mirror import Mirror
 from trainer.engine.parts import RankState
 from trainer.engine.pod import Deadline, Pod
 from trainer.engine.status import Status, final, keep_log, log, show_log
-from trainer.files import not_a_file
+from trainer.files import not_a_file, not_regular
 from trainer.lock import Lock, Taken
 from trainer.manifest import METRICS, Seal
 from trainer.metrics.recorder import Recorder
@@ -55,7 +55,7 @@ def main() -> int:
         show_log(rank)
         log.addFilter(redact)  # libraries put addresses into their errors
         if odd := not_a_file(options.out):
-            raise EnvironmentFault(f"{odd} is not a file; remove it, or restore the file")
+            raise EnvironmentFault(f"{odd} {not_regular(odd)}")
         # Nothing is written before this, since the folder may have the records of a run under way.
         lock = None if here.store or rank else _alone(options.out)
         status = Status(options.out, rank)

@@ -24,8 +24,8 @@ class Purpose(IntEnum):
     ESTIMATE = 107  # (seed, ESTIMATE, rank, round): batches for BatchNorm's statistics
     FREEZING = 110  # (seed, FREEZING, round): random freezing in APF# and its relatives
     CROP = 111  # (seed of a turn's stream, CROP, batch): random crops of images in files
-    DROPOUT = 120  # (seed, DROPOUT, purpose, client, round, stage): of a pipeline's later stages
     ROUNDING = 112  # (seed, ROUNDING, round, client or owner, vector): stochastic rounding
+    DROPOUT = 120  # (seed, DROPOUT, purpose, client, round, stage): of a pipeline's later stages
 
 
 def stream(seed: int, purpose: Purpose, *place: int) -> torch.Generator:

@@ -18,7 +18,7 @@ from trainer import lock, manifest
 from trainer.config.errors import ConfigError, install
 from trainer.config.load import load, validate
 from trainer.config.schema import Experiment, covers
-from trainer.files import not_a_file
+from trainer.files import not_a_file, not_regular
 from trainer.storage.objects import VARIABLE
 
 
@@ -94,7 +94,7 @@ def resumed(folder: Path, sets: Sequence[str] = (), allowed: Sequence[str] = ())
     if not path.is_file():
         raise UserError(f"--resume {folder}: not a run folder, it has no {runs.EXPERIMENT}")
     if odd := not_a_file(folder):
-        raise UserError(f"--resume {folder}: {odd} is not a file; remove it, or restore the file")
+        raise UserError(f"--resume {folder}: {odd} {not_regular(odd)}")
     for kept in (folder / lock.NAME, *folder.glob("logs/*.log")):
         if kept.exists() and not os.access(kept, os.R_OK | os.W_OK):
             raise UserError(

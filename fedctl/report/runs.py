@@ -17,7 +17,7 @@ from fedctl.terminal import plain
 from trainer import manifest
 from trainer.config import documents
 from trainer.config.errors import ConfigError
-from trainer.files import not_a_file, open_regular
+from trainer.files import not_a_file, not_regular, open_regular
 
 EXPERIMENT, METRICS = manifest.EXPERIMENT, manifest.METRICS
 MODEL = manifest.MODEL
@@ -81,7 +81,7 @@ def read(folder: Path, label: str = "") -> Run:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such run folder")
     if odd := not_a_file(folder):
-        raise UserError(f"{odd}: is not a file")
+        raise UserError(f"{odd}: {not_regular(odd)}")
     experiment = _experiment(folder)
     rows, final, bad = _rows(folder)
     if not any(map(tested, rows)):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests import patience
@@ -37,6 +37,7 @@ def line_of(text: str, **options: bool) -> str:
 
 
 @given(trees)
+@example(["0o", {"0o17": "0o 1"}])
 def test_what_is_dumped_reads_back_equal(tree: object) -> None:
     again = parse(dump(tree), "key")
     assert again == tree and dump(again) == dump(tree)  # of the same types: 1 is not 1.0 nor True

@@ -194,7 +194,7 @@ def test_a_model_that_cannot_be_read_at_the_moment_is_no_lack_of_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / manifest.MODEL).touch()
-    monkeypatch.setattr(Path, "open", failing(errno.EIO))
+    monkeypatch.setattr(manifest, "open_regular", failing(errno.EIO))
     with pytest.raises(OSError, match="Input/output"):
         manifest.whole_model(tmp_path / manifest.MODEL)
 

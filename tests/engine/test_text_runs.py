@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tests import bounds, jobs, prose
+from tests import bounds, checkpoint_jobs, jobs, prose
 from tests.products import sampled
 from tests.ranks import ranks
 from trainer.config.errors import ConfigError
@@ -73,18 +73,18 @@ def test_a_run_resumes_to_the_same_bits(texts, tmp_path):
     straight = jobs.experiment_run(tree)
     for number in range(1, 6):
         run_round(straight, number)
-    jobs.saved_after(tree, 3, str(tmp_path / "saved"))
-    resumed = jobs.resumed_for(tree, 2, str(tmp_path / "saved"))
+    checkpoint_jobs.saved_after(tree, 3, str(tmp_path / "saved"))
+    resumed = checkpoint_jobs.resumed_for(tree, 2, str(tmp_path / "saved"))
     assert np.array_equal(resumed["end"], straight.server.anchor.numpy())
 
 
 def test_a_changed_text_is_not_resumed(texts, tmp_path):
     tree = prose.tree(texts)
-    jobs.saved_after(tree, 1, str(tmp_path / "saved"))
+    checkpoint_jobs.saved_after(tree, 1, str(tmp_path / "saved"))
     with (texts / "00.txt").open("a") as file:
         file.write("!")
     with pytest.raises(ConfigError, match="data"):
-        jobs.resumed_for(tree, 1, str(tmp_path / "saved"))
+        checkpoint_jobs.resumed_for(tree, 1, str(tmp_path / "saved"))
 
 
 def other_texts(tree, folder):

@@ -157,9 +157,9 @@ def test_validate(fedctl: Invoke, tmp_path: Path) -> None:
         ('"rounds.": 3', "'rounds.': has an empty name; write names with dots between them"),
         (f"? {'a.' * 3000}b\n: 3", f"{'a.' * 40}...: is nested deeper than 30 levels; flatten it"),
         (f"{'a' * 300}: 3", f"{'a' * 80}...: unknown key"),
-        ("checkpoint.at_end: 1", "checkpoint.at_end: 1: input should be a valid boolean"),
-        ("checkpoint.at_end: t", "checkpoint.at_end: 't': input should be a valid boolean"),
-        ('checkpoint.at_end: "yes"', "checkpoint.at_end: 'yes': input should be a valid boolean"),
+        ("checkpoint.at_end: 1", "checkpoint.at_end: 1: write true or false"),
+        ("checkpoint.at_end: t", "checkpoint.at_end: 't': write true or false"),
+        ('checkpoint.at_end: "yes"', "checkpoint.at_end: 'yes': write true or false"),
     ],
 )
 def test_validate_says_what_is_wrong(

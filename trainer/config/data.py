@@ -194,7 +194,7 @@ class Data(Section):
     context: int = setting(
         35, help="T, the tokens of a sample of text", unit="tokens", ge=1, le=65_536
     )
-    tokenizer: Tokenizer = setting(Words(), help="how text becomes tokens")
+    tokenizer: Tokenizer = setting(Words(), help="how text becomes tokens", fixed=True)
     test_share: float = setting(
         0.1,
         help="share of the text, at its end, that is the test text; a folder of your own with "

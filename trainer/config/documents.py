@@ -130,8 +130,11 @@ class _Dumper(yaml.SafeDumper):
         return True
 
     def text(self, text: str) -> yaml.ScalarNode:
-        """Escape the line breaks that PyYAML would write as they are, and read as spaces."""
-        style = '"' if re.search("[\x85\u2028\u2029]", text) else None
+        """Escape the line breaks that PyYAML would write as they are, and read as spaces.
+
+        YAML 1.2 takes 0o17 for a number, of which PyYAML knows nothing.
+        """
+        style = '"' if re.search("[\x85\u2028\u2029]|^0o", text) else None
         return self.represent_scalar(f"{TAG}str", text, style=style)
 
 
