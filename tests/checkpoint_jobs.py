@@ -1,5 +1,6 @@
 """What tests ask ranks to do around a checkpoint: save, resume, and compare what there is."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,27 @@ KEEPING: dict[str, Any] = {
 
 def restored(tree: dict[str, Any], folder: str) -> dict[str, Any]:
     """Run 12 rounds; save after 6, resume there in a fresh run; what differs at the end."""
-    saved = with_norm(tree, Path(folder) / "one")
-    for number in range(1, 13):
+    return through_and_resumed(with_norm, tree, folder, rounds=12)
+
+
+def through_and_resumed(
+    make: Callable[[dict[str, Any], Path], RankState],
+    tree: dict[str, Any],
+    folder: str,
+    rounds: int,
+) -> dict[str, Any]:
+    """Save at half way, resume there in a fresh run; what was frozen there, and what differs."""
+    half, place = rounds // 2, Folder(Path(folder))
+    saved = make(tree, Path(folder) / "one")
+    for number in range(1, rounds + 1):
         run_round(saved, number)
         saved.ledger.settle()
-        if number == 6:
-            checkpoint.save(saved, number, Folder(Path(folder)))
+        if number == half:
+            checkpoint.save(saved, number, place)
             frozen = int(getattr(saved.parts.policy, "labelled", 0))
-    again = with_norm(tree, Path(folder) / "other")
-    assert checkpoint.restore(again, Folder(Path(folder)))[0] == 6
-    for number in range(7, 13):
+    again = make(tree, Path(folder) / "other")
+    assert checkpoint.restore(again, place)[0] == half
+    for number in range(half + 1, rounds + 1):
         run_round(again, number)
         again.ledger.settle()
     evaluate(saved), evaluate(again)

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from tests.checkpoint_jobs import through_and_resumed
 from tests.jobs import CPU, experiment_run
 from trainer.config.errors import ConfigError, Diverged
 from trainer.config.models import MODELS, Network
@@ -334,22 +335,7 @@ def told_to_stop(tree: dict[str, Any], which: int) -> list[bool]:
 
 def resumed(tree: dict[str, Any], folder: str) -> list[str]:
     """Save after 3 rounds of 6, resume there in a fresh run; what differs at the end."""
-    from tests.checkpoint_jobs import compare, everything
-
-    saved = with_network(tree, Path(folder) / "one")
-    for number in range(1, 7):
-        run_round(saved, number)
-        saved.ledger.settle()
-        if number == 3:
-            checkpoint.save(saved, number, Folder(Path(folder)))
-    again = with_network(tree, Path(folder) / "other")
-    assert checkpoint.restore(again, Folder(Path(folder)))[0] == 3
-    for number in range(4, 7):
-        run_round(again, number)
-        again.ledger.settle()
-    evaluate(saved), evaluate(again)
-    differing: list[str] = []
-    compare(everything(saved), everything(again), "", differing)
+    differing: list[str] = through_and_resumed(with_network, tree, folder, rounds=6)["differing"]
     return differing
 
 

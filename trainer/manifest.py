@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainer.files import open_regular
+from trainer.files import not_regular, open_regular
 
 EXPERIMENT, METRICS = "experiment.json", "metrics.jsonl"  # in a run folder
 CHANGES = "changes.jsonl"  # there too: a line for each resume with other settings or samples
@@ -99,11 +99,6 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _is_odd(path: Path) -> bool:
-    """Return whether it is there and no file: a pipe, say, whose reader waits without end."""
-    return path.exists() and not _is_file(path)
-
-
 def _raise_unless_absent(error: OSError) -> None:
     if error.errno not in ABSENT:
         raise error
@@ -155,7 +150,7 @@ def check(path: Path, wanted: Seal | None, name: str = "") -> None:
     if wanted is None:
         raise Damaged(f"{name} does not belong to it")
     try:
-        if _is_odd(path):
+        if not_regular(path):
             raise Damaged(f"{name} is not a file")
         size = path.stat().st_size
         if size == wanted.bytes and seal(path) == wanted:
@@ -171,7 +166,7 @@ def check(path: Path, wanted: Seal | None, name: str = "") -> None:
 def begins_with(path: Path, wanted: Seal) -> None:
     """Raise Damaged unless a file that has grown still begins with what was sealed."""
     try:
-        if _is_odd(path):
+        if not_regular(path):
             raise Damaged(f"{path.name} is not a file")
         with path.open("rb") as file:
             start = file.read(wanted.bytes)
@@ -192,7 +187,7 @@ def whole_model(path: Path) -> bool:
     Raise OSError if it cannot be told at the moment.
     """
     try:
-        if _is_odd(path):
+        if not_regular(path):
             return False
         with open_regular(path) as file:
             length = int.from_bytes(file.read(8), "little")
