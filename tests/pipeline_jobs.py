@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tests.checkpoint_jobs import through_and_resumed
 from tests.jobs import CPU, experiment_run
+from trainer.__main__ import named
 from trainer.config.errors import ConfigError, Diverged
 from trainer.config.models import MODELS, Network
 from trainer.config.parallel import Parallel
@@ -285,6 +286,11 @@ def how_it_ends(tree: dict[str, Any], folder: str) -> str:
     finally:
         signal.signal(signal.SIGTERM, before)
     return ""
+
+
+def labels(tree: dict[str, Any]) -> dict[str, str]:
+    """What this rank is called on /metrics."""
+    return named(experiment_run(tree))
 
 
 def scored(tree: dict[str, Any]) -> tuple[float, float]:

@@ -232,13 +232,20 @@ def _begin(
 
 def _recorder(state: RankState, out: Path, done: int, reached: Seal | None) -> Recorder:
     experiment, world = state.experiment, state.parts.world
-    labels = {
+    own = out if world.rank == 0 else None
+    return Recorder(own, named(state), done, experiment, reached)
+
+
+def named(state: RankState) -> dict[str, str]:
+    """Return the labels that say on /metrics which run, and which rank of it, this is."""
+    experiment, world = state.experiment, state.parts.world
+    return {
         "run": experiment.name,
         "digest": experiment.digest(),
         "rank": str(world.rank),
         "ranks": str(world.size),
+        "stage": str(state.parts.line.rank),
     }
-    return Recorder(out if world.rank == 0 else None, labels, done, experiment, reached)
 
 
 def _read(path: Path, variables: Pod) -> Experiment:

@@ -62,7 +62,7 @@ class Plain(View):
 
     def row(self, row: Row) -> None:
         self._eta.row(row)
-        if row.get("final"):  # the target accuracy may have ended the run early
+        if row.get("final"):  # a target may have ended the run early
             if self._unprinted:
                 self._print(self._unprinted)
         elif tested(row):

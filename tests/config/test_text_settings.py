@@ -37,6 +37,11 @@ def test_the_canonical_form_is_read_back():
     ("sets", "message"),
     [
         (
+            ["evaluation.target_perplexity=9"],
+            "evaluation.target_perplexity: only text has a perplexity, and data.name=digits is "
+            "images; set evaluation.target to an accuracy",
+        ),
+        (
             ["data.name=text"],
             "data: name text needs path; set data.path to the file or folder",
         ),

@@ -60,6 +60,12 @@ def test_without_a_pipeline_rows_know_none(tmp_path):
     assert not [name for name in names if "pipeline" in name]
 
 
+def test_metrics_tell_which_stage_a_rank_has():
+    found = ranks(4).run(pipeline_jobs.labels, BASE | {"parallel": {"pipeline": 2}})
+    assert [labels["stage"] for labels in found] == ["0", "1", "0", "1"]
+    assert [labels["rank"] for labels in found] == ["0", "1", "2", "3"]
+
+
 @pytest.mark.parametrize("split", ["parameters", "layers", "cost"])
 def test_however_it_is_cut_it_computes_the_same(split):
     parallel = THREE | {"split": split}

@@ -78,6 +78,13 @@ def test_a_run_resumes_to_the_same_bits(texts, tmp_path):
     assert np.array_equal(resumed["end"], straight.server.anchor.numpy())
 
 
+def test_a_run_ends_at_its_target_perplexity(texts, tmp_path):
+    tree = prose.tree(texts, rounds=50, evaluation={"target_perplexity": 5.0})
+    *before, reached, final = ranks(1).run(jobs.life, tree, str(tmp_path / "run"))[0]
+    assert final["final"] and reached["round"] == final["round"] < 50
+    assert reached["test_perplexity"] < 5 <= min(row["test_perplexity"] for row in before)
+
+
 def test_a_changed_text_is_not_resumed(texts, tmp_path):
     tree = prose.tree(texts)
     checkpoint_jobs.saved_after(tree, 1, str(tmp_path / "saved"))

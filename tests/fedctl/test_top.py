@@ -15,7 +15,7 @@ from tests.fedctl.podserver import PodServer
 from trainer.metrics.catalog import CATALOG, PREFIX, Row
 from trainer.metrics.recorder import Exposed
 
-LABELS = {"run": "digits", "digest": "80e9865219ff", "rank": "0", "ranks": "2"}
+LABELS = {"run": "digits", "digest": "80e9865219ff", "rank": "0", "ranks": "2", "stage": "0"}
 
 
 def page(number: int, share: float = 1.0, frozen: float = 0.5, **more: Any) -> str:

@@ -10,7 +10,7 @@ from trainer.files import as_json
 from trainer.metrics.catalog import CATALOG, PHASES, PREFIX, TRAFFIC, Row
 from trainer.metrics.recorder import Recorder
 
-LABELS = {"run": "r", "digest": "d", "rank": "0", "ranks": "1"}
+LABELS = {"run": "r", "digest": "d", "rank": "0", "ranks": "1", "stage": "0"}
 
 
 def full_row(number: int) -> Row:

@@ -9,6 +9,7 @@ import typing
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from trainer.config.data import TEXT
 from trainer.config.models import MODELS
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def misfits(experiment: "Experiment") -> Iterator[str]:
 
 
 def _of_another_kind(experiment: "Experiment") -> Iterator[str]:
-    """Yield a model and a partition that are for other samples than the experiment's."""
+    """Yield a model, a partition and a target for other samples than the experiment's."""
     data, model = experiment.data, experiment.model.name
     if MODELS[model].takes != data.kind:
         fitting = [name for name, network in MODELS.items() if network.takes == data.kind]
@@ -81,6 +82,11 @@ def _of_another_kind(experiment: "Experiment") -> Iterator[str]:
         yield (
             f"data.partition.name: {data.partition.name} divides {data.partition.divides[0]}, and "
             f"data.name={data.name} is {data.kind}; set it to {', '.join(names)}"
+        )
+    if data.kind != TEXT and experiment.evaluation.target_perplexity is not None:
+        yield (
+            f"evaluation.target_perplexity: only text has a perplexity, and data.name={data.name} "
+            f"is {data.kind}; set evaluation.target to an accuracy"
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import field_validator
 
 from trainer.config import secrets
-from trainer.config.base import MANY, Only, Section, setting
+from trainer.config.base import LARGE, MANY, Only, Section, setting
 
 
 class Evaluation(Section):
@@ -36,6 +36,9 @@ class Evaluation(Section):
     target: float | None = setting(
         None, help="end the run when the accuracy (0 to 1) is above this", ge=0, lt=1
     )
+    target_perplexity: float | None = setting(
+        None, help="end the run when a language model's perplexity is below this", gt=1, le=LARGE
+    )
     bn_batches: int = setting(
         0,
         help="training batches, over all ranks, from which BatchNorm's statistics are estimated "
@@ -49,6 +52,13 @@ class Evaluation(Section):
         help="measure how far the clients' full gradients are from their mean in each evaluated "
         "round; costs one more exchange if the algorithm does not exchange them itself",
     )
+
+    def passed(self, accuracy: float | None, perplexity: float | None) -> bool:
+        """Return whether the scores of an evaluation, where there was one, are past a target."""
+        lowest, most = self.target, self.target_perplexity
+        return (lowest is not None and accuracy is not None and accuracy > lowest) or (
+            most is not None and perplexity is not None and perplexity < most
+        )
 
 
 class Checkpoint(Section):

@@ -79,6 +79,7 @@ class Loop:
                 self.rank.ledger.settle()
             else:
                 self.rank.accuracy = evaluated.accuracy
+                self.rank.perplexity = evaluated.perplexity
             row = self._row(outcome, evaluated)
             self._record(row, evaluated)
             finite = self.judge.passes(self.done, evaluated, outcome.alignment)
@@ -92,10 +93,10 @@ class Loop:
         return True
 
     def _over(self) -> bool:
-        """Whether all rounds are done, or the target accuracy is passed; the same on every rank."""
-        target, accuracy = self.rank.experiment.evaluation.target, self.rank.accuracy
-        passed = target is not None and accuracy is not None and accuracy > target
-        return passed or self.done == self.rank.experiment.rounds
+        """Whether all rounds are done, or a target is passed; the same on every rank."""
+        experiment = self.rank.experiment
+        passed = experiment.evaluation.passed(self.rank.accuracy, self.rank.perplexity)
+        return passed or self.done == experiment.rounds
 
     def _saved(self) -> bool:
         experiment = self.rank.experiment
@@ -129,7 +130,7 @@ class Loop:
     def _finish(self, row: Row, result: Result) -> None:
         """Combine all clients into one model, evaluate it and save it; row: of the last round."""
         if self.done < self.rank.experiment.rounds:
-            log.info("the target accuracy was passed in round %d", self.done)
+            log.info("the target was passed in round %d", self.done)
         rank, group = self.rank, self.rank.parts.group
         drifted = rank.drifted
         reconcile(rank)

@@ -106,6 +106,7 @@ class RankState:
     ledger: Ledger
     loss: Loss = field(init=False)
     accuracy: float | None = None  # of the latest evaluation, the same on every rank
+    perplexity: float | None = None  # likewise, of a language model
     notices: list[str] = field(default_factory=list)  # what a person should know of this start
     changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # since the checkpoint
     watch: Watch = field(default_factory=Watch)

@@ -27,6 +27,7 @@ def agreed(rank: RankState) -> State:
         "taken": rank.clients.taken,
         "home": rank.store.home,
         "accuracy": rank.accuracy,
+        "perplexity": rank.perplexity,
         "ledger": rank.ledger.state(),
     }
 
@@ -64,7 +65,8 @@ def load_agreed(rank: RankState, state: State) -> None:
     parts.policy.load(state["policy"])
     for transform, saved in zip(parts.chain, state["chain"], strict=True):
         transform.load(saved)
-    rank.clients.taken, rank.accuracy = state["taken"], state["accuracy"]
+    rank.clients.taken = state["taken"]
+    rank.accuracy, rank.perplexity = state["accuracy"], state.get("perplexity")
     rank.store.home = {client: homed(rank, client, at) for client, at in state["home"].items()}
     ledger, size = state["ledger"], parts.group.size
     for name in ("rank_samples", "idle"):

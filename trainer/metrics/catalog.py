@@ -191,7 +191,11 @@ class Row:
 
 CATALOG: tuple[Metric, ...] = (
     Metric(
-        "info", "gauge", "", "Always 1; the labels name the run", ("run", "digest", "rank", "ranks")
+        "info",
+        "gauge",
+        "",
+        "Always 1; the labels name the run, and the stage of a pipeline (else 0) that the rank has",
+        ("run", "digest", "rank", "ranks", "stage"),
     ),
     *(Metric(name=f.name, **f.metadata) for f in fields(Row) if f.metadata),
 )

@@ -9,7 +9,7 @@ from typing import Any
 from trainer.metrics.catalog import CATALOG, PREFIX
 
 Row = dict[str, Any]  # name -> number, or {label: number}; without what was not measured
-Labels = dict[str, str]  # of fedctl_info: run, digest, rank, ranks
+Labels = dict[str, str]  # of fedctl_info: run, digest, rank, ranks, stage
 
 KINDS = {metric.name: metric for metric in CATALOG}
 
