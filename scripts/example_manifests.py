@@ -12,7 +12,7 @@ from fedctl import bundled
 from fedctl.chart import helm, values
 from trainer.config.load import load
 
-SETS = ["ranks=4"]  # but a pipeline has the ranks that it has
+RANKS = 4  # of a preset that leaves them open
 NAMESPACE = "team-a"
 KUEUE = {"queue.kind": "kueue", "queue.name": "gpus"}
 RACK = {
@@ -44,7 +44,8 @@ EXAMPLES = [
 def sets(preset: str) -> list[str]:
     """Return the settings of a preset's examples."""
     experiment, _ = load(preset, presets=bundled.PRESETS)
-    return [] if experiment.parallel.pipeline > 1 else SETS
+    open_ = experiment.ranks == 1 and experiment.clients >= RANKS
+    return [f"ranks={RANKS}"] if open_ else []
 
 
 def main(folder: Path) -> None:

@@ -218,7 +218,7 @@ def test_commands_would_start(page: str) -> None:
 def test_the_homeworks_sweeps_are_its_exercises() -> None:
     counts = {name: len(variants(file.read(name), [])) for name in bundled.sweeps()}
     homework = {name: n for name, n in counts.items() if name.startswith("homework-")}
-    assert list(homework.values()) == [4, 10, 4, 4, 4]  # A1's pairs, A2's tables, A3's plots
+    assert list(homework.values()) == [4, 10, 4, 4, 4, 6]  # A1's pairs, A2's tables, A3's plots, B
     assert set(homework) <= {words[-1] for words in map(str.split, swept())}
 
 

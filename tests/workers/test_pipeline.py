@@ -75,5 +75,6 @@ def test_a_batch_has_as_many_microbatches_as_it_divides_into():
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("stages,count", [(2, 2), (2, 4), (3, 3), (3, 6), (4, 4)])
 def test_many_steps_do_not_end_in_a_deadlock(stages, count, schedule):
-    losses = ranks(stages).run(jobs.many_steps, settings(stages, count, schedule), 500)
+    steps = 5000 if (stages, count, schedule) == (3, 3, "gpipe") else 500  # the homework's B1: 5000
+    losses = ranks(stages).run(jobs.many_steps, settings(stages, count, schedule), steps)
     assert 0 < max(losses) < 1.5
