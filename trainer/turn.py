@@ -46,8 +46,8 @@ class Turn:
 
     server: x and its state, read-only; params: y_i, the client's copy, (P,), which the network's
     parameters are views of; grads: the gradient of the latest batch, (P,); memory: the state that
-    the algorithm keeps of this client between rounds, which only `delivered` may change; work:
-    temporary state of this turn, created in `begin`.
+    the algorithm keeps of this client between rounds; what others hold too (a control) changes only
+    in `delivered`; work: temporary state of this turn, created in `begin`.
     """
 
     client: int
@@ -59,7 +59,7 @@ class Turn:
     steps: int = 0  # K, local steps of this client
     lr: float = 0.0  # eta of this step
     mean_lr: float = 0.0  # mean of eta over the client's steps
-    batch: int = 0  # samples that the latest gradient is the mean of
+    batch: int = 0  # predictions that the latest gradient is the mean of: images, or tokens
     gradient: Tensor | None = None  # G_i (P,), the client's full gradient at x, if needed
     mean_gradient: Tensor | None = None  # G (P,), its mean over the round's clients, if needed
     work: Memory = field(default_factory=dict)

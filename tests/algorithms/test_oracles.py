@@ -127,9 +127,13 @@ def test_option_1_keeps_the_gradient_of_the_round_before():
     assert values == pytest.approx([x1, corrected], abs=bounds.of_sums(10, unit=bounds.FP64))
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [{"name": "sgd"}, {"name": "sgd", "momentum": 0.9}, {"name": "adam"}, {"name": "adamw"}],
+    ids=["sgd", "momentum", "adam", "adamw"],
+)
 def test_option_2_keeps_the_mean_of_the_local_gradients_whatever_steps_along_them(optimizer):
-    settings = {"name": optimizer, "lr": 0.1}
+    settings = {"lr": 0.1, **optimizer}
     for count in (1, 2, 5):
         _, memories, seen = played(count, 4, settings, {"name": "scaffold"})
         for memory, gradients in zip(memories, seen, strict=True):

@@ -22,8 +22,9 @@ class LocalOptimizer:
 
     names: tuple[str, ...] = ()  # of the tensors of its state
     decoupled: ClassVar[bool] = False  # weight decay acts on the parameters, not the gradient
-    # K steps move by the sum of eta g, so that (y_0 - y) / (K eta) is the mean gradient
-    linear: ClassVar[bool] = False
+    # K steps move by the sum of eta g, g clipped and with L2 decay if there are any, so that
+    # (y_0 - y) / (K eta) is their mean; momentum would count a gradient up to 1 / (1 - mu) times
+    linear: bool = False
 
     def __init__(self, settings: Local, decay: Tensor | None = None) -> None:
         self.settings, self.decay = settings, decay

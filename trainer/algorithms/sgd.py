@@ -35,11 +35,10 @@ def descend(
 class LocalSGD(LocalOptimizer):
     """SGD at a client; its state is the velocity, if there is momentum."""
 
-    linear = True
-
     def __init__(self, settings: Settings, decay: Tensor | None = None) -> None:
         super().__init__(settings, decay)
         self.momentum, self.nesterov = settings.momentum, settings.nesterov
+        self.linear = not self.momentum
         self.names = ("momentum",) if self.momentum else ()
 
     def move(self, x: Tensor, g: Tensor, lr: float, state: Memory) -> None:

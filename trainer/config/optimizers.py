@@ -1,4 +1,4 @@
-"""Settings of the optimizers: the clients', which takes local steps, and the server's.
+"""Settings of the clients' optimizers, which take the local steps, and of the server's.
 
 The classes that implement them are in trainer/algorithms.
 """
@@ -68,7 +68,7 @@ class Moments(Local):
     beta1: float = setting(0.9, help="decay of the mean of gradients", ge=0, lt=1)
     beta2: float = setting(0.999, help="decay of the mean of squared gradients", ge=0, lt=1)
     eps: float = setting(
-        1e-8, help="added to the root of the mean of squared gradients", gt=0, le=LARGE
+        1e-8, help="added to the root of the mean of squared gradients", ge=1e-30, le=LARGE
     )
     warmup_lr: float = setting(
         1e-5, help="learning rate at the start of the warm-up", gt=0, le=LARGE
@@ -123,10 +123,10 @@ class Adaptive(Section):
     beta1: float = setting(0.9, help="decay of the mean of updates", ge=0, lt=1)
     tau: float = setting(
         1e-3,
-        help="added to the root of the squared updates, whose mean or sum starts at its square; "
-        "the smaller, the more adaptive",
-        gt=0,
-        le=LARGE,
+        help="added to the root of the squared updates, which start at its square; the smaller, "
+        "the more adaptive",
+        ge=1e-18,  # its square is a number in single precision; so it is at the other end
+        le=1e18,
     )
 
 

@@ -60,8 +60,11 @@ def own(rank: RankState) -> State:
 def load_agreed(rank: RankState, state: State) -> None:
     """Restore the result of `agreed`; the number of ranks may be another."""
     parts, server = rank.parts, rank.server
-    for name in state["server"].keys() & server.state.keys():  # momentum may be off since then
-        server.state[name].copy_(state["server"][name])
+    for name, vector in server.state.items():
+        if name in state["server"]:
+            vector.copy_(state["server"][name])
+        else:  # momentum may be on since then
+            rank.notice(f"the checkpoint has no {name} of the server, so it starts anew")
     parts.policy.load(state["policy"])
     for transform, saved in zip(parts.chain, state["chain"], strict=True):
         transform.load(saved)

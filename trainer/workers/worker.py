@@ -1,4 +1,4 @@
-"""The interface between the engine and what computes gradients: one device, later a pipeline.
+"""The interface between the engine and what computes gradients: one device, or a pipeline of ranks.
 
 A worker knows neither clients nor rounds.
 """
