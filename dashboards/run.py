@@ -94,7 +94,7 @@ def _time() -> Panels:
 def _details() -> Panels:
     return [
         listing("Ranks", "Where each rank is scraped", {"Up": (of(f"{PREFIX}info"), "short")},
-                [*RUN_LABELS, "rank", "ranks", "pod", "instance"]),
+                [*RUN_LABELS, "rank", "ranks", "stage", "pod", "instance"]),
         graph("Gradient variance", "Mean over clients of ||G_i - G||²", "short",
               {LEGEND: of("run:fedctl_gradient_variance:max")}).no_value(NOT_MEASURED),
         graph("Memory by rank", "On a GPU what PyTorch has reserved, on a CPU what is resident",
@@ -105,7 +105,7 @@ def _details() -> Panels:
               {RANK: of("rank:fedctl_rank_idle_seconds:sum")}),
         graph("Idle in pipelines", "Share of a round's gradients in which a rank did not compute",
               "percentunit",
-              {RANK: of("rank:fedctl_pipeline_idle_ratio:max"),
+              {f"{RANK}, stage {{{{stage}}}}": of("rank:fedctl_pipeline_idle_ratio:max"),
                f"{LEGEND} if stages were even": of("run:fedctl_pipeline_ideal_idle_ratio:max")},
               most=1).no_value(NO_PIPELINE),
     ]  # fmt: skip

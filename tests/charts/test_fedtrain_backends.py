@@ -155,8 +155,8 @@ def test_kueue_keeps_each_pipeline_together_and_prefers_one_place_for_all(backen
     told = pod(given)["metadata"]["annotations"]
     told = {key: told[key] for key in told if key.startswith("kueue.x-k8s.io/podset")}
     prefix = "kueue.x-k8s.io/podset-"
-    if backend == "pytorchjob":
-        assert told == {f"{prefix}required-topology": "rack"}
+    if backend == "pytorchjob":  # all in one place, as a group of two sets of pods
+        assert told == {f"{prefix}required-topology": "rack", f"{prefix}group-name": "ranks"}
     else:
         assert told == {
             f"{prefix}preferred-topology": "rack",

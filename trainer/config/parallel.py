@@ -34,8 +34,8 @@ class Parallel(Section):
     microbatches: int = setting(
         1,
         help="M, equal parts of a batch that follow each other through the stages; a batch that "
-        "does not divide into M has as many as it can. More of them leave a rank less idle, "
-        "(S - 1) / (M + S - 1) of a step, but are smaller",
+        "does not divide into M has as many as it can. With more of them a rank idles less, for "
+        "(S - 1) / (M + S - 1) of a step, but each is smaller",
         unit="microbatches",
         ge=1,
         le=1000,

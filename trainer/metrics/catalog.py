@@ -141,7 +141,7 @@ class Row:
         "Bytes that FedAvg in fp32 would have had to upload for the same rounds",
     )
     rank_samples_total: dict[str, int] | None = _measure(
-        "counter", "samples", "Training samples, by the rank that processed them", ("trained_by",)
+        "counter", "samples", "Training samples, by the rank, or the pipeline of ranks, that processed them", ("trained_by",)
     )
     rank_idle_seconds_total: dict[str, float] | None = _measure(
         "counter",
@@ -194,7 +194,7 @@ CATALOG: tuple[Metric, ...] = (
         "info",
         "gauge",
         "",
-        "Always 1; the labels name the run, and the stage of a pipeline (else 0) that the rank has",
+        "Always 1; the labels name the run, and the rank's place in its pipeline (0 without one)",
         ("run", "digest", "rank", "ranks", "stage"),
     ),
     *(Metric(name=f.name, **f.metadata) for f in fields(Row) if f.metadata),

@@ -200,6 +200,10 @@ schedulingGroup: {podGroupName: {{ .Release.Name }}}
 {{- define "fedtrain.queueAnnotations" -}}
 {{- with .Values.scheduling.topology -}}
 {{- if and .key (eq $.Values.queue.kind "kueue") }}
+{{- if and (eq $.Values.backend "pytorchjob") (gt (include "fedtrain.ranks" $ | int) 1) }}
+{{- /* A PyTorchJob's master and workers are two sets of pods, each of which Kueue would place by itself. */}}
+kueue.x-k8s.io/podset-group-name: ranks
+{{- end }}
 {{- $stages := include "fedtrain.stages" $ | int }}
 {{- /* Kueue numbers the pods of one set: a PyTorchJob has two, so its ranks cannot be told apart by S. */}}
 {{- if and .required (gt $stages 1) (ne $.Values.backend "pytorchjob") }}
