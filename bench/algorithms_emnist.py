@@ -11,9 +11,7 @@ shared set where that is IID.
 
 import argparse
 import statistics
-import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from bench.harness import Benchmark, Row, by_case, markdown, publish, recording, spread
-from bench.trial import payload, train
+from bench.trial import Job, payload, played
 
 SEEDS = (1, 2, 3)
 STEPS, LR = 10, 0.05
@@ -59,24 +57,22 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
     options = parser.parse_args()
-    jobs = [(seed, split, case) for seed in options.seeds for split in SPLITS for case in CASES]
-    with tempfile.TemporaryDirectory() as folder, recording(BENCHMARK) as record:
-
-        def play(job: tuple[int, str, Case]) -> tuple[dict[str, Any], dict[str, Any]]:
-            seed, split, case = job
-            tree = experiment(case, split, seed, options.rounds)
-            own = {**tree["data"], "path": str(options.data.resolve())}
-            trial = train({**tree, "data": own}, Path(folder) / str(jobs.index(job)))
-            return tree, {"curve": curve(trial.rows), "cpu_seconds": trial.cpu_seconds}
-
-        with ThreadPoolExecutor(options.jobs) as pool:
-            for (seed, split, case), (tree, values) in zip(jobs, pool.map(play, jobs), strict=True):
-                record(f"{case.name} | {split}", seed, values, {**tree, "data": options.data.name})
-                print(seed, split, case.name, values["curve"][-1], flush=True)
+    path = str(options.data.resolve())
+    jobs = [
+        Job(f"{case.name} | {split}", seed, experiment(case, split, seed, options.rounds, path))
+        for seed in options.seeds
+        for split in SPLITS
+        for case in CASES
+    ]
+    with recording(BENCHMARK) as record:
+        for job, trial in played(jobs, options.jobs):
+            values = {"curve": curve(trial.rows), "cpu_seconds": trial.cpu_seconds}
+            record(job.case, job.seed, values, {**job.tree, "data": options.data.name})
+            print(job.seed, job.case, values["curve"][-1], flush=True)
     publish(BENCHMARK)
 
 
-def experiment(case: Case, split: str, seed: int, rounds: int) -> dict[str, Any]:
+def experiment(case: Case, split: str, seed: int, rounds: int, data: str) -> dict[str, Any]:
     share = SPLITS[split]
     alike = case.shared and share == 1.0
     return {
@@ -86,6 +82,7 @@ def experiment(case: Case, split: str, seed: int, rounds: int) -> dict[str, Any]
         "clients": 10,
         "data": {
             "name": "emnist-digits",
+            "path": data,
             "partition": {"name": "shared"}
             if alike
             else {"name": "percentage-iid", "share": share},

@@ -10,20 +10,14 @@ which their clients were done and those of another rank were not.
 """
 
 import argparse
-import json
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from bench.harness import Benchmark, Row, by_case, markdown, publish, recording, spread
-from bench.trial import QUIET
-from trainer.config.load import load
+from bench.trial import on_ranks
 
 SEEDS = (1, 2, 3)
 ROUNDS = 30
@@ -40,7 +34,7 @@ def main() -> None:
             for ranks in RANKS:
                 for placement in ("fixed", "dealt"):
                     tree = experiment(seed, ranks, placement, options.rounds)
-                    values = evenness(run(tree), ranks)
+                    values = evenness(on_ranks(tree), ranks)
                     record(f"{ranks} ranks, {placement}", seed, values, tree)
     publish(BENCHMARK)
 
@@ -59,19 +53,7 @@ def experiment(seed: int, ranks: int, placement: str, rounds: int) -> dict[str, 
         "optimizer": {"lr": 0.02},
         "schedule": {"batch_size": 4, "phases": [{"epochs": 1}]},
         "evaluation": {"every": rounds, "model": "agreed"},
-        **QUIET,
     }
-
-
-def run(tree: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl of a run on as many processes as it has ranks."""
-    loaded, _ = load(tree)
-    with tempfile.TemporaryDirectory() as folder:
-        file, out = Path(folder, "experiment.json"), Path(folder, "run")
-        file.write_text(loaded.canonical())
-        program = Path(sys.executable).with_name("fedctl")
-        subprocess.run([program, "run", file, "--out", out], check=True, capture_output=True)
-        return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 def evenness(rows: Sequence[dict[str, Any]], ranks: int) -> dict[str, float]:

@@ -10,9 +10,7 @@ small simulation of the same rules, single seed; its GWPF had no longest frozen 
 
 import argparse
 import statistics
-import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from bench.harness import Benchmark, Row, by_case, markdown, publish, recording, spread
-from bench.trial import payload, train
+from bench.trial import Job, payload, played
 
 SEEDS = (3000, 3001, 3002)
 PRESET = "fedavg-emnist-digits"
@@ -85,26 +83,23 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, recording(BENCHMARK) as record:
-        jobs = [(seed, case) for seed in options.seeds for case in CASES]
-
-        def play(job: tuple[int, Case]) -> dict[str, Any]:
-            seed, case = job
-            out = Path(folder) / f"{seed}-{CASES.index(case)}"
-            return run(case, seed, options.rounds, options.data.resolve(), out)
-
-        with ThreadPoolExecutor(options.jobs) as pool:
-            for (seed, case), values in zip(jobs, pool.map(play, jobs), strict=True):
-                used = {"preset": PRESET, "sync": case.sync, "rounds": options.rounds}
-                record(case.name, seed, values, {**used, "data": options.data.name})
-                print(f"{seed} {case.name}: {values['bytes_total']:.3f} of FedAvg's bytes, "
-                      f"{100 * values['accuracy_mean']:.2f} %", flush=True)  # fmt: skip
+    jobs = [
+        Job(case.name, seed, experiment(case, seed, options.rounds, options.data.resolve()))
+        for seed in options.seeds
+        for case in CASES
+    ]
+    with recording(BENCHMARK) as record:
+        for job, trial in played(jobs, options.jobs):
+            values = {**summary(trial.rows), "cpu_seconds": trial.cpu_seconds}
+            used = {"preset": PRESET, "sync": job.tree["sync"], "rounds": options.rounds}
+            record(job.case, job.seed, values, {**used, "data": options.data.name})
+            print(f"{job.seed} {job.case}: {values['bytes_total']:.3f} of FedAvg's bytes, "
+                  f"{100 * values['accuracy_mean']:.2f} %", flush=True)  # fmt: skip
     publish(BENCHMARK)
 
 
-def run(case: Case, seed: int, rounds: int, data: Path, out: Path) -> dict[str, Any]:
-    """One run; what its metrics say."""
-    tree = {
+def experiment(case: Case, seed: int, rounds: int, data: Path) -> dict[str, Any]:
+    return {
         "extends": PRESET,
         "seed": seed,
         "rounds": rounds,
@@ -113,8 +108,6 @@ def run(case: Case, seed: int, rounds: int, data: Path, out: Path) -> dict[str, 
         # tested as all ranks hold it; the last row then tests the mean of all clients too
         "evaluation": {"model": "agreed", "every": 10},
     }
-    trial = train(tree, out)
-    return {**summary(trial.rows), "cpu_seconds": trial.cpu_seconds}
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 from bench.harness import ROOT
 from trainer.config.load import load
 
+PRESETS = ROOT / "fedctl" / "presets"
 QUIET = {"metrics": {"port": None}}  # several run at once
 
 
@@ -25,7 +28,7 @@ class Trial:
 
 def train(tree: Mapping[str, Any], out: Path) -> Trial:
     """Train this experiment to its end in the new folder `out`."""
-    experiment, _ = load({**tree, **QUIET}, presets=ROOT / "fedctl" / "presets")
+    experiment, _ = load({**tree, **QUIET}, presets=PRESETS)
     out.mkdir(parents=True)
     (out / "experiment.json").write_text(experiment.canonical())
     command = [sys.executable, "-m", "trainer", str(out / "experiment.json"), "--out", str(out)]
@@ -41,11 +44,43 @@ def train(tree: Mapping[str, Any], out: Path) -> Trial:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"{experiment.name}: " + (out / "output").read_text()[-2000:])
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return Trial(rows, round(usage.ru_utime + usage.ru_stime, 2))
+    return Trial(_rows(out), round(usage.ru_utime + usage.ru_stime, 2))
+
+
+def on_ranks(tree: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl of a run on as many processes as it has ranks."""
+    experiment, _ = load({**tree, **QUIET}, presets=PRESETS)
+    with tempfile.TemporaryDirectory() as folder:
+        file, out = Path(folder, "experiment.json"), Path(folder, "run")
+        file.write_text(experiment.canonical())
+        program = Path(sys.executable).with_name("fedctl")
+        ended = subprocess.run([program, "run", file, "--out", out], capture_output=True, text=True)
+        if ended.returncode:
+            sys.exit(f"{experiment.name}: {ended.stderr[-2000:]}")
+        return _rows(out)
+
+
+def _rows(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 def payload(row: Mapping[str, Any]) -> int:
     """Bytes that the clients had to upload so far."""
     kinds: dict[str, int] = row["payload_bytes_total"]
     return sum(kinds.values())
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a comparison: its name there, and its experiment, with the seed."""
+
+    case: str
+    seed: int
+    tree: dict[str, Any]
+
+
+def played(jobs: Sequence[Job], at_once: int) -> Iterator[tuple[Job, Trial]]:
+    """Train all of them, so many at a time, each on one thread; yield each with what it said."""
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(at_once) as pool:
+        outs = [Path(folder) / str(number) for number in range(len(jobs))]
+        yield from zip(jobs, pool.map(train, [job.tree for job in jobs], outs), strict=True)
