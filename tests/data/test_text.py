@@ -189,13 +189,23 @@ def test_a_line_of_any_length_is_learned_from():
     assert len(model.encode("the mat . The dog")) < 10
 
 
-def test_what_is_no_model_is_refused_in_a_line(tmp_path):
-    for name, content in (("absent", None), ("text", b"no model"), ("empty", b"")):
-        path = tmp_path / name
-        if content is not None:
-            path.write_bytes(content)
-        with pytest.raises(ConfigError, match=r"^data.tokenizer.model: .*\.model file$"):
-            tokenizers.tokenise(SentencePiece(model=str(path)), Corpus(["a"], [], ["b"]))
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "is not a file; give the path of a .model file"),
+        (b"no model", "is not a model of SentencePiece; give the path of a .model file"),
+        (b"", "is not a model of SentencePiece; give the path of a .model file"),
+        (b"x" * 101, "is larger than any model of SentencePiece; give the path of one"),
+    ],
+)
+def test_what_is_no_model_is_refused_in_a_line(tmp_path, monkeypatch, content, problem):
+    monkeypatch.setattr(tokenizers, "MOST_BYTES_OF_A_MODEL", 100)
+    path = tmp_path / "own.model"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        tokenizers.tokenise(SentencePiece(model=str(path)), Corpus(["a"], [], ["b"]))
+    assert str(caught.value) == f"data.tokenizer.model: {path} {problem}"
 
 
 def test_the_fingerprint_sees_each_byte_and_each_token():

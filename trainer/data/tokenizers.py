@@ -155,16 +155,20 @@ def _loaded(path: Path) -> SentencePieceProcessor:
             raise ConfigError(
                 key, f"{path} is larger than any model of SentencePiece; give the path of one"
             )
-        model = SentencePieceProcessor(model_proto=path.read_bytes())
-        if not _pieces(model):
-            raise ValueError("an empty file, which the library takes")
+        content = path.read_bytes()
     except OSError as error:
-        raise ConfigError(key, f"{path} cannot be read ({error.strerror})") from None
-    except (RuntimeError, ValueError):  # the latter: a piece that is not UTF-8
         raise ConfigError(
-            key, f"{path} is not a model of SentencePiece; give the path of a .model file"
+            key, f"{path} cannot be read ({error.strerror}); check the path"
         ) from None
-    return model
+    try:
+        model = SentencePieceProcessor(model_proto=content)
+        if _pieces(model):  # the library takes an empty file, which has none
+            return model
+    except (RuntimeError, ValueError):  # the latter: a piece that is not UTF-8
+        pass
+    raise ConfigError(
+        key, f"{path} is not a model of SentencePiece; give the path of a .model file"
+    )
 
 
 _TOKENIZERS: dict[str, Callable[[Any, Corpus], Tokens]] = {
