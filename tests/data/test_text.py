@@ -177,10 +177,22 @@ def test_a_vocabulary_larger_than_the_text_is_refused_in_a_line():
         tokenizers.tokenise(SentencePiece(size=5000), Corpus(["one line"], [], ["x"]))
 
 
-@pytest.mark.parametrize("content", ["", "\n", "\0\0\n"])
+@pytest.mark.parametrize("content", ["", "\n", "\0\0\n", "▅\n"])
 def test_a_text_of_nothing_is_refused_in_a_line(content):
-    with pytest.raises(ConfigError, match=r"data.tokenizer.size: 300 tokens cannot be trained"):
+    with pytest.raises(ConfigError) as caught:
         tokenizers.tokenise(SentencePiece(size=300), Corpus([content], [], ["x"]))
+    assert str(caught.value) == (
+        "data.tokenizer.size: 300 tokens cannot be trained on this text; give more text, or "
+        "another size"
+    )
+
+
+@pytest.mark.parametrize("reserved", ["▅", "\0"])
+def test_a_line_with_a_character_of_the_library_is_learned_from(reserved):
+    line = "zqzq" + reserved
+    pieces = tokenizers.trained([f"{line}\n" * 200 + PROSE], 300)
+    assert "zqzq" in pieces.encode("zqzq", out_type=str)
+    assert pieces.decode(pieces.encode(line)) == line
 
 
 def test_a_line_of_any_length_is_learned_from():

@@ -26,6 +26,9 @@ Ids = npt.NDArray[np.int32]  # tokens, (n,)
 MOST_BYTES_OF_A_MODEL = 1 << 26  # LLaMA-2's has half a million
 LONGEST_LINE = 4096  # characters of a line that SentencePiece learns from; longer ones are cut
 LONGEST_PIECE = 16  # characters of a token, SentencePiece's default
+# SentencePiece skips each line that contains its own sign for what it does not know, and learns
+# nothing from a text of zeros.
+UNLEARNED = str.maketrans("", "", "\u2585\0")
 
 
 class Tokens(NamedTuple):
@@ -131,8 +134,8 @@ def trained(documents: Iterable[str], size: int) -> SentencePieceProcessor:
         why = " ".join(str(error).rpartition("] ")[2].split())
         raise ConfigError(
             "data.tokenizer.size",
-            f"{size} tokens cannot be trained on this text ({why[-160:]}); give more text, or "
-            "another size",
+            f"{size} tokens cannot be trained on this text{why and f' ({why[-160:]})'}; give more "
+            "text, or another size",
         ) from None
     return SentencePieceProcessor(model_proto=content.getvalue())
 
@@ -141,8 +144,7 @@ def _sentences(documents: Iterable[str]) -> Iterator[str]:
     for document in documents:
         for line in lines(document):
             for begin in range(0, len(line), LONGEST_LINE):
-                # SentencePiece keeps this character for itself, and skips what contains it
-                if part := line[begin : begin + LONGEST_LINE].replace("\0", ""):
+                if part := line[begin : begin + LONGEST_LINE].translate(UNLEARNED):
                     yield part
 
 
