@@ -13,7 +13,7 @@ from trainer.config.base import LARGE, Only, Section, setting
 IMAGES, TEXT = "images", "text"
 TASKS = {IMAGES: "trainer.tasks.images:Images", TEXT: "trainer.tasks.tokens:Tokens"}
 TEXTS = ("python-topics", "wikitext2", "text")  # the names of data sets that are text
-OWN_SPLIT = ("python-topics", "text")  # of these, those without a test text of their own
+UNDIVIDED = ("python-topics", "text")  # of these, those without a test text of their own
 
 
 class Division(Section):
@@ -159,7 +159,7 @@ class Data(Section):
         "threads": Only("name", ("imagenet",)),
         **dict.fromkeys(("resize", "augment", "mean", "std", "label_noise"), _OF_IMAGES),
         **dict.fromkeys(("context", "tokenizer"), _OF_TEXT),
-        "test_share": Only("name", OWN_SPLIT),
+        "test_share": Only("name", UNDIVIDED),
     }
     name: Literal[
         "digits",

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
-from trainer.config.data import Tokenizer
+from trainer.config.data import SentencePiece, Tokenizer, Words
 from trainer.config.errors import ConfigError
 from trainer.data.text import Corpus
 
@@ -60,7 +60,7 @@ def _words(document: str) -> Iterator[str]:
         yield EOS
 
 
-def by_words(chosen: Any, corpus: Corpus) -> Tokens:
+def by_words(chosen: Words, corpus: Corpus) -> Tokens:
     """Number the words: all of them as they first appear, or the most frequent ones."""
     if chosen.size is None:
         numbers: dict[str, int] = {}
@@ -88,7 +88,7 @@ def by_words(chosen: Any, corpus: Corpus) -> Tokens:
 # SentencePiece
 
 
-def by_pieces(chosen: Any, corpus: Corpus) -> Tokens:
+def by_pieces(chosen: SentencePiece, corpus: Corpus) -> Tokens:
     """Encode each document with a model that is read, or trained on the training text.
 
     Each document begins with the sign for that, if the model has one (as LLaMA's does).
