@@ -39,18 +39,26 @@ def test_python_has_a_text_of_its_own():
 
 
 @given(
-    documents=st.lists(st.text("ab\n", max_size=30), min_size=1, max_size=8),
+    documents=st.lists(st.text("ab \n", max_size=300), min_size=1, max_size=8),
     share=st.floats(0.01, 0.99),
 )
-def test_dividing_loses_nothing(documents, share):
+def test_dividing_loses_nothing_and_keeps_to_the_share(documents, share):
     corpus = text._divided(documents, share)
-    assert "".join(corpus.train + corpus.test) == "".join(documents)
+    assert "".join(corpus.train + corpus.test) == (whole := "".join(documents))
+    # a hundredth for the end of a line, half a character of rounding
+    assert abs(sum(map(len, corpus.test)) - share * len(whole)) <= len(whole) / 100 + 0.5 + 1e-6
+
+
+def test_a_heading_does_not_become_the_training_text():
+    body = "word " * 2000
+    corpus = text._divided([f"Title\n{body}"], 0.1)
+    assert corpus.train[0].endswith("word ") and len(corpus.test[0]) == pytest.approx(1000, abs=101)
 
 
 def test_the_test_text_begins_with_a_line(tmp_path):
-    (tmp_path / "a.txt").write_text(PROSE)
+    (tmp_path / "a.txt").write_text(PROSE * 3)
     corpus = text.read(own(tmp_path / "a.txt", test_share=0.3))
-    assert corpus.train[0].endswith("\n") and corpus.train[0] + corpus.test[0] == PROSE
+    assert corpus.train[0].endswith("\n") and corpus.train[0] + corpus.test[0] == PROSE * 3
 
 
 def test_a_folder_is_its_files_in_order(tmp_path):

@@ -148,14 +148,19 @@ def _file(path: Path) -> str:
 
 
 def _divided(documents: Sequence[str], share: float) -> Corpus:
-    """Make the last `share` of the characters the test text, cut at the end of a line if it can."""
-    train, left = [], round(sum(map(len, documents)) * (1 - share))
+    """Make the last `share` of the characters the test text.
+
+    It is cut after a line or else a word, if one ends within the last hundredth before the place.
+    """
+    total = sum(map(len, documents))
+    train, left = [], round(total * (1 - share))
     for number, document in enumerate(documents):
         if len(document) < left:
             train.append(document)
             left -= len(document)
             continue
-        cut = document.rfind("\n", 0, left) + 1 or left
+        near = max(0, left - total // 100), left
+        cut = document.rfind("\n", *near) + 1 or document.rfind(" ", *near) + 1 or left
         parts = document[:cut], document[cut:]
         test = [part for part in (parts[1], *documents[number + 1 :]) if part]
         return Corpus([*train, parts[0]] if parts[0] else train, [], test)
