@@ -77,11 +77,21 @@ def test_a_folder_may_be_divided_already(tmp_path):
     assert text.read(own(tmp_path)) == Corpus(["learn"], [], ["judge"])
 
 
+@pytest.mark.parametrize(
+    "content", [b"one\r\n\r\ntwo\n", b"one\r\rtwo\r", b"\xef\xbb\xbfone\n\ntwo\n"]
+)
+def test_lines_end_in_one_way_and_a_mark_of_the_byte_order_is_no_text(tmp_path, content):
+    (tmp_path / "a.txt").write_bytes(content)
+    corpus = text.read(own(tmp_path, test_share=0.4))
+    assert "".join(corpus.train + corpus.test) == "one\n\ntwo\n"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("names", text.WIKITEXT)
-def test_wikitext_is_read_under_both_names(tmp_path, names):
+def test_wikitext_is_read_under_both_names(tmp_path, names, end):
     train = " \n = Title = \n \n words \n = = Part = = \n more \n = Other = \n end \n"
     for name, content in zip(names, (train, "valid \n", "test \n"), strict=True):
-        (tmp_path / name).write_text(content)
+        (tmp_path / name).write_text(content, newline=end)
     corpus = text.read(Data(name="wikitext2", path=str(tmp_path)))
     assert [len(corpus.train), corpus.validation, corpus.test] == [3, ["valid \n"], ["test \n"]]
     assert "".join(corpus.train) == train and corpus.train[2].startswith(" = Other = ")

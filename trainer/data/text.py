@@ -137,8 +137,10 @@ def _refuse_too_large(paths: Iterable[Path]) -> None:
 
 
 def _file(path: Path) -> str:
+    """Read a file; lines end as Python reads them, and a mark of the byte order is no text."""
     try:
-        return path.read_bytes().decode("utf-8")
+        content = path.read_bytes().decode("utf-8-sig")
+        return content.replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise ConfigError(
             KEY,
