@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -239,13 +240,18 @@ def test_what_is_no_model_is_refused_in_a_line(tmp_path, monkeypatch, content, p
 
 
 def test_the_fingerprint_sees_each_byte_and_each_token():
-    corpus = Corpus(["one\n", "two"], [], ["three"])
+    def tokens(vocabulary, *train):
+        return tokenizers.Tokens([np.array(ids, np.int32) for ids in train], [], vocabulary)
+
+    corpus, found = Corpus(["one\n", "two"], [], ["three"]), tokens(["a", "b"], [0, 1], [1])
     seen = {
-        of_text(corpus, ["a", "b"]),
-        of_text(corpus, ["a", "c"]),
-        of_text(Corpus(["one ", "two"], [], ["three"]), ["a", "b"]),
-        of_text(Corpus(["one", "\ntwo"], [], ["three"]), ["a", "b"]),
-        of_text(Corpus(["one\n", "two", "three"], [], []), ["a", "b"]),
+        of_text(corpus, found),
+        of_text(corpus, tokens(["a", "c"], [0, 1], [1])),
+        of_text(corpus, tokens(["a", "b"], [0, 0], [1])),
+        of_text(corpus, tokens(["a", "b"], [0], [1, 1])),
+        of_text(Corpus(["one ", "two"], [], ["three"]), found),
+        of_text(Corpus(["one", "\ntwo"], [], ["three"]), found),
+        of_text(Corpus(["one\n", "two", "three"], [], []), found),
     }
-    assert len(seen) == 5
-    assert of_text(corpus, ["a", "b"]) in seen
+    assert len(seen) == 7
+    assert of_text(corpus, found) in seen

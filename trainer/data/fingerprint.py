@@ -1,17 +1,17 @@
 """The fingerprint of a data set: whether a run that resumes has the data that it began with.
 
-It depends on the samples and their order, not on the path or the format of the files. The
-vocabulary of a text is a part of its data.
+It depends on the samples and their order, not on the path or the format of the files. The tokens
+of a text, and what each stands for, are a part of its data.
 """
 
 import hashlib
-from collections.abc import Sequence
 
 import numpy as np
 from torch import Tensor
 
 from trainer.data.load import Dataset
 from trainer.data.text import Corpus
+from trainer.data.tokenizers import Tokens
 
 
 def fingerprint(data: Dataset) -> str:
@@ -31,11 +31,13 @@ def fingerprint(data: Dataset) -> str:
     return digest.hexdigest()
 
 
-def of_text(corpus: Corpus, vocabulary: Sequence[str]) -> str:
-    """Return the SHA-256 of all documents, and of what each token stands for."""
+def of_text(corpus: Corpus, tokens: Tokens) -> str:
+    """Return the SHA-256 of all documents, of what each token stands for, and of all tokens."""
     digest = hashlib.sha256()
-    for part in (*corpus, vocabulary):
+    for part in (*corpus, tokens.vocabulary):
         for text in (str(len(part)), *part):
             content = text.encode(errors="surrogatepass")
             digest.update(b"%d " % len(content) + content)
+    for ids in (*tokens.train, *tokens.test):
+        digest.update(b"%d " % len(ids) + ids.tobytes())
     return digest.hexdigest()

@@ -37,7 +37,7 @@ class Tokens:
         found = tokenise(experiment.data.tokenizer, corpus)
         self.experiment, self.device = experiment, device
         # Each rank may have another Python, or another file at the path.
-        self.fingerprint, self.alike = of_text(corpus, found.vocabulary), True
+        self.fingerprint, self.alike = of_text(corpus, found), True
         self.vocabulary = len(found.vocabulary)
         # Windows are cut on the CPU, where their lengths are known without waiting for a device.
         self.home = torch.device("cpu")
