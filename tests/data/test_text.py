@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from trainer.config.data import Data, SentencePiece, Words
 from trainer.config.errors import ConfigError
-from trainer.data import text, tokenizers
+from trainer.data import memory, text, tokenizers
 from trainer.data.fingerprint import of_text
 from trainer.data.text import Corpus
 
@@ -127,6 +128,34 @@ def test_a_text_beyond_memory_is_refused_before_it_is_read(tmp_path):
     with open(tmp_path / "a.txt", "wb") as file:
         file.truncate(1 << 40)  # a hole
     assert "give a smaller text" in refusal(own(tmp_path))
+
+
+def test_each_tokenizer_and_each_rank_of_the_machine_takes_its_memory(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text(PROSE)
+    monkeypatch.setattr(memory, "_limits", lambda: [40 * len(PROSE)])
+    text.read(own(tmp_path))
+    assert "text (sentencepiece) would take 0.0 GB of this machine's" in refusal(
+        own(tmp_path, tokenizer={"name": "sentencepiece"})
+    )
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "6")
+    assert "would take 0.0 GB for each of 6 ranks of this machine's" in refusal(own(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [("0::/own/pod", "memory.max"), ("4:memory:/own/pod", "memory/memory.limit_in_bytes")],
+)
+def test_a_control_group_may_grant_less_memory(tmp_path, monkeypatch, line, name):
+    monkeypatch.setattr(memory, "CGROUPS", tmp_path)
+    monkeypatch.setattr(memory, "OWN_CGROUP", tmp_path / "cgroup")
+    assert list(memory._limits()) == []
+    (tmp_path / "cgroup").write_text(f"9:cpu:/elsewhere\n{line}\n")
+    path = Path(name)
+    for folder, limit in (("own/pod", "max"), ("own", "300"), ("", "500")):
+        place = tmp_path / path.parent / folder / path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(f"{limit}\n")
+    assert list(memory._limits()) == [300, 500]
 
 
 # ---------------------------------------------------------------------------------------------

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 import torch
 from torch import Tensor
 
 from trainer.config.errors import ConfigError
+from trainer.data import memory
 
 CHANNELS = (1, 3, 4)
 
@@ -62,13 +62,12 @@ def _refuse_empty(shape: tuple[int, ...], name: str) -> None:
 
 
 def refuse_too_large(size: int, what: str) -> None:
-    """Raise if `what` takes more bytes than this machine has, before anything is allocated."""
-    if size > (memory := psutil.virtual_memory().total):
-        raise ConfigError(
-            "data.path",
-            f"{what} would take {size / 1e9:,.0f} GB of this machine's {memory / 1e9:,.0f} GB; use "
-            "fewer or smaller images, or data.name=imagenet, which leaves them in their files",
-        )
+    """Raise if images take more bytes than this machine has, before anything is allocated."""
+    memory.refuse_too_large(
+        size,
+        what,
+        "use fewer or smaller images, or data.name=imagenet, which leaves them in their files",
+    )
 
 
 def images(array: npt.NDArray[Any], name: str) -> Tensor:

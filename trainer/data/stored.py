@@ -19,6 +19,7 @@ from torch.nn.functional import interpolate
 from trainer.config.errors import ConfigError
 from trainer.data.batches import augment
 from trainer.data.listing import Files
+from trainer.data.memory import ranks_here
 from trainer.files import open_regular
 from trainer.keys import Purpose
 from trainer.keys import stream as keyed
@@ -99,7 +100,7 @@ def _pillow(content: bytes) -> Tensor:
 def threads_here() -> int:
     """Return the cores of this process divided by the number of ranks on this machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, (cores or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, (cores or 1) // ranks_here())
 
 
 class Decoder:

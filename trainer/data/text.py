@@ -11,16 +11,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
-
-from trainer.config.data import Data
+from trainer.config.data import Data, Tokenizer
 from trainer.config.errors import ConfigError
+from trainer.data import memory
 
 KEY = "data.path"
 SUFFIX = ".txt"
-# Memory of a byte of text while it is tokenised: the text itself, its words as Python strings, and
-# its tokens.
-TOKENISING = 24
+# Bytes of memory that a byte of prose takes while it is tokenised, measured with 8 MB: the text,
+# its words as Python strings or what SentencePiece learns from, and the tokens. If each word is
+# another one, it is up to three times as much.
+TOKENISING = {"words": 8, "sentencepiece": 48}
 
 WIKITEXT = (
     ("wiki.train.tokens", "wiki.valid.tokens", "wiki.test.tokens"),
@@ -52,10 +52,11 @@ def _read(data: Data, path: Path | None) -> Corpus:
         return _divided(_python_topics(), data.test_share)
     assert path is not None  # the schema requires it
     if data.name == "wikitext2":
-        return _wikitext2(path)
+        return _wikitext2(path, data.tokenizer)
     if path.is_dir() and (path / "train").is_dir() and (path / "test").is_dir():
-        return Corpus(_documents(path / "train"), [], _documents(path / "test"))
-    return _divided(_documents(path), data.test_share)
+        train, test = (_documents(path / part, data.tokenizer) for part in ("train", "test"))
+        return Corpus(train, [], test)
+    return _divided(_documents(path, data.tokenizer), data.test_share)
 
 
 def _python_topics() -> list[str]:
@@ -75,11 +76,11 @@ def _python_topics() -> list[str]:
     return [topics[name] for name in sorted(topics)]
 
 
-def _wikitext2(folder: Path) -> Corpus:
+def _wikitext2(folder: Path, tokenizer: Tokenizer) -> Corpus:
     for names in WIKITEXT:
         paths = [folder / name for name in names]
         if all(path.is_file() for path in paths):
-            _refuse_too_large(paths)
+            _refuse_too_large(paths, tokenizer)
             train, validation, test = map(_file, paths)
             return Corpus(_articles(train), [validation], [test])
     raise ConfigError(
@@ -97,7 +98,7 @@ def _articles(text: str) -> list[str]:
     return [text[a:b] for a, b in pairwise(edges)]
 
 
-def _documents(path: Path) -> list[str]:
+def _documents(path: Path, tokenizer: Tokenizer) -> list[str]:
     """Read a file, or each .txt file below a folder in the order of their paths."""
     if path.is_dir():
         found = sorted(
@@ -112,7 +113,7 @@ def _documents(path: Path) -> list[str]:
             )
     else:
         found = [path]
-    _refuse_too_large(found)
+    _refuse_too_large(found, tokenizer)
     return [_file(file) for file in found]
 
 
@@ -120,20 +121,16 @@ def _stop(error: OSError) -> None:
     raise error
 
 
-def _refuse_too_large(paths: Iterable[Path]) -> None:
-    """Raise if the files take more memory than this machine has, before any is read."""
+def _refuse_too_large(paths: Iterable[Path], tokenizer: Tokenizer) -> None:
+    """Raise if the files take more memory than there is, before any is read."""
     size = 0
     for path in paths:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
             raise ConfigError(KEY, f"{path} is not a regular file; give a text file")
         size += found.st_size
-    if size * TOKENISING > (memory := psutil.virtual_memory().total):
-        raise ConfigError(
-            KEY,
-            f"{size / 1e9:,.1f} GB of text take about {size * TOKENISING / 1e9:,.0f} GB to "
-            f"tokenise, of this machine's {memory / 1e9:,.0f} GB; give a smaller text",
-        )
+    what = f"tokenising {size / 1e9:,.1f} GB of text ({tokenizer.name})"
+    memory.refuse_too_large(size * TOKENISING[tokenizer.name], what, "give a smaller text")
 
 
 def _file(path: Path) -> str:
