@@ -21,6 +21,12 @@ from trainer.config.schema import Experiment, covers
 from trainer.files import not_a_file, not_regular
 from trainer.storage.objects import VARIABLE
 
+# What every rank imports, or may.
+MODULES = (
+    *("torch", "torchvision", "numpy", "safetensors", "sklearn", "sentencepiece", "psutil"),
+    "prometheus_client",
+)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -187,11 +193,7 @@ def machine_is_ready(experiment: Experiment) -> None:
             f"{VARIABLE}: `fedctl run` keeps a run in its folder; unset it, and copy the folder "
             "to the store at the end (docs/storage.md has a command that runs there)"
         )
-    missing = [
-        module
-        for module in ("torch", "torchvision", "safetensors", "sklearn", "prometheus_client")
-        if importlib.util.find_spec(module) is None
-    ]
+    missing = [module for module in MODULES if importlib.util.find_spec(module) is None]
     if missing:
         raise RunError(f"training needs {missing[0]}, which is not installed; {install('trainer')}")
     _ports_are_free(experiment)

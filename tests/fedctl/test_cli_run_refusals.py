@@ -139,15 +139,16 @@ def test_ports_in_use(fedctl: Invoke, tmp_path: Path, busy_port: int) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_trainer(fedctl: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("module", ["torch", "numpy", "sentencepiece", "psutil"])
+def test_missing_trainer(fedctl: Invoke, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     find = preflight.importlib.util.find_spec
     monkeypatch.setattr(
-        preflight.importlib.util, "find_spec", lambda name: None if name == "torch" else find(name)
+        preflight.importlib.util, "find_spec", lambda name: None if name == module else find(name)
     )
     result = fedctl("run", "gwpf-digits")
     assert (result.exit_code, result.stderr) == (
         RunError.exit_code,
-        "error: training needs torch, which is not installed; "
+        f"error: training needs {module}, which is not installed; "
         "in the checkout of fedctl, run .venv/bin/pip install -e '.[trainer]'\n",
     )
 
