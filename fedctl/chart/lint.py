@@ -101,13 +101,15 @@ def _of_storage(release: Release) -> Iterator[Problem]:
             f"is {what}, but {release.experiment.ranks} ranks share a checkpoint's folder: saving "
             "one fails; use accessMode ReadWriteMany, or a claim that has it",
         )
-    if data.path is not None and not data.path.startswith("/data/") and data.path != "/data":
-        yield Problem(
-            "warning",
-            "data.path",
-            f"{data.path} is not under /data, where the pod has its data; put it on the claim "
-            "that storage.data names",
-        )
+    model = getattr(data.tokenizer, "model", None)
+    for key, path in (("data.path", data.path), ("data.tokenizer.model", model)):
+        if path is not None and not path.startswith("/data/") and path != "/data":
+            yield Problem(
+                "warning",
+                key,
+                f"{path} is not under /data, where the pod has its data; put it on the claim that "
+                "storage.data names",
+            )
 
 
 def _of_the_network(release: Release) -> Iterator[Problem]:

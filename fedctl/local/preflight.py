@@ -158,23 +158,32 @@ def _refuse_changes(before: Experiment, after: Experiment, allowed: Sequence[str
 
 
 def with_absolute_data(experiment: Experiment) -> Experiment:
-    """Return the experiment with an absolute data path, which any working folder can use."""
-    if experiment.data.path is None:
-        return experiment
+    """Return the experiment with absolute paths of its data, which any working folder can use."""
+    tree = json.loads(experiment.canonical())
+    data = tree["data"]
+    for key, section, name, is_file in (
+        ("data.path", data, "path", data["name"] == "npz"),
+        ("data.tokenizer.model", data["tokenizer"], "model", True),
+    ):
+        if (given := section.get(name)) is not None:
+            section[name] = str(_absolute(key, given, is_file=is_file))
+    return validate(tree)
+
+
+def _absolute(key: str, given: str, *, is_file: bool) -> Path:
+    """Return an absolute path; raise if nothing is there, or what cannot be read."""
     try:
-        path = Path(os.path.abspath(Path(experiment.data.path).expanduser()))
+        path = Path(os.path.abspath(Path(given).expanduser()))
         there = path.exists()
     except (OSError, ValueError, RuntimeError) as error:  # too long, say, or no such user
-        raise ConfigError("data.path", f"{experiment.data.path}: {error}") from None
+        raise ConfigError(key, f"{given}: {error}") from None
     if not there:
-        raise ConfigError("data.path", f"{experiment.data.path} does not exist")
-    if experiment.data.name == "npz" and not path.is_file():
-        raise ConfigError("data.path", f"{experiment.data.path} is not a file")
+        raise ConfigError(key, f"{given} does not exist")
+    if is_file and not path.is_file():
+        raise ConfigError(key, f"{given} is not a file")
     if not os.access(path, os.R_OK):
-        raise ConfigError("data.path", f"{experiment.data.path} is not readable by this user")
-    tree = json.loads(experiment.canonical())
-    tree["data"]["path"] = str(path)
-    return validate(tree)
+        raise ConfigError(key, f"{given} is not readable by this user")
+    return path
 
 
 def _unused(parent: Path, name: str) -> Path:

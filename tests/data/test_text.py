@@ -114,6 +114,13 @@ def test_what_is_no_text_is_refused_in_a_line(tmp_path):
     assert "is not a regular file" in refusal(own(tmp_path))
 
 
+@pytest.mark.parametrize("path", ["~nosuchuser/x", "zero\0", "half\ud800"])
+def test_what_cannot_be_a_path_is_refused_in_a_line(path):
+    assert "cannot be a path (" in refusal(own(path))
+    with pytest.raises(ConfigError, match=r"^data.tokenizer.model: .* cannot be a path \("):
+        tokenizers.tokenise(SentencePiece(model=path), Corpus(["a"], [], ["b"]))
+
+
 def test_a_file_without_permission_is_refused_in_a_line(tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text("x")
 

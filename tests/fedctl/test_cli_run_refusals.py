@@ -169,6 +169,33 @@ def test_data_is_found_from_everywhere(tmp_path: Path, monkeypatch: pytest.Monke
     assert not plan.folder.exists()
 
 
+def with_model(path: str) -> list[str]:
+    return ["--set", f"data.tokenizer={{name: sentencepiece, model: {path}}}"]
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (with_model("no.model"), "data.tokenizer.model: no.model does not exist"),
+        (with_model("."), "data.tokenizer.model: . is not a file"),
+        (with_model("~nosuchuser/x"), "data.tokenizer.model: ~nosuchuser/x: "),
+    ],
+)
+def test_the_model_of_a_tokenizer_must_be_there(
+    fedctl: Invoke, words: list[str], problem: str
+) -> None:
+    assert refused(fedctl("run", "fedavg-text", "--out", "out", *words)).startswith(problem)
+
+
+def test_the_model_of_a_tokenizer_is_found_from_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my.model").write_bytes(b"")
+    plan = preflight.fresh("fedavg-text", with_model("my.model")[1::2], Path("out"))
+    assert plan.experiment.model_dump()["data"]["tokenizer"]["model"] == str(tmp_path / "my.model")
+
+
 def test_resuming_what_cannot_be_resumed(fedctl: Invoke, write_run: WriteRun) -> None:
     assert refused(fedctl("run", "--resume", "nowhere")) == (
         "--resume nowhere: not a run folder, it has no experiment.json"

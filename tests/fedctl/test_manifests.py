@@ -267,6 +267,14 @@ def test_lint_has_nothing_to_say_of_a_run_that_can_be_sent(fedctl):
         (("--set", "data.name=mnist"), "warning: data.name: mnist is downloaded"),
         (("--set", "data.name=npz", "--set", "data.path=x.npz"), "warning: data.path: x.npz is "),
         (
+            (
+                *("--set", "data.name=python-topics", "--set", "model.name=llama-tiny"),
+                *("--set", "data.partition={name: contiguous}"),
+                *("--set", "data.tokenizer={name: sentencepiece, model: ~/a.model}"),
+            ),
+            "warning: data.tokenizer.model: ~/a.model is not under /data, where the pod has its",
+        ),
+        (
             ("--set", "metrics.wandb.mode=online"),
             "warning: metrics: a tracker is outside the cluster",
         ),

@@ -4,7 +4,6 @@ No other module knows the data sets' class counts and normalisations.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from trainer.config.errors import ConfigError
 from trainer.data import images, npz
 from trainer.data.arrays import Arrays, check, count_classes, refuse_too_large
 from trainer.data.listing import listed
+from trainer.data.paths import expanded
 from trainer.data.stored import Decoder, Images, Stored
 
 
@@ -92,7 +92,7 @@ def load(data: Data, *, download: bool) -> Dataset:
 
 
 def _read(data: Data, download: bool) -> Arrays:
-    path = Path(data.path).expanduser() if data.path else None
+    path = expanded("data.path", data.path) if data.path else None
     if data.name == "digits":
         return _digits()
     if data.name == "folder":
@@ -105,7 +105,7 @@ def _read(data: Data, download: bool) -> Arrays:
 
 def _imagenet(data: Data) -> Dataset:
     assert data.path is not None  # the schema requires it
-    parts, decoder = listed(Path(data.path).expanduser()), Decoder(data.threads)
+    parts, decoder = listed(expanded("data.path", data.path)), Decoder(data.threads)
     train, test = (
         Stored(files, data.resize or IMAGENET_SIDE, decoder, torch.arange(len(files)), CPU)
         for files in parts

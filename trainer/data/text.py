@@ -14,6 +14,7 @@ from typing import NamedTuple
 from trainer.config.data import Data, Tokenizer
 from trainer.config.errors import ConfigError
 from trainer.data import memory
+from trainer.data.paths import expanded
 
 KEY = "data.path"
 SUFFIX = ".txt"
@@ -40,7 +41,7 @@ class Corpus(NamedTuple):
 def read(data: Data) -> Corpus:
     """Read the text that data.name and data.path select."""
     try:
-        return _read(data, Path(data.path).expanduser() if data.path else None)
+        return _read(data, expanded(KEY, data.path) if data.path else None)
     except OSError as error:
         raise ConfigError(
             KEY, f"{error.filename} cannot be read ({error.strerror}); check the path"

@@ -17,8 +17,10 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from trainer.config.data import SentencePiece, Tokenizer, Words
 from trainer.config.errors import ConfigError
+from trainer.data.paths import expanded
 from trainer.data.text import Corpus
 
+KEY = "data.tokenizer.model"
 EOS, UNKNOWN = "<eos>", "<unk>"
 
 Ids = npt.NDArray[np.int32]  # tokens, (n,)
@@ -96,7 +98,7 @@ def by_pieces(chosen: SentencePiece, corpus: Corpus) -> Tokens:
     if chosen.model is None:
         model = trained(corpus.train, chosen.size)
     else:
-        model = _loaded(Path(chosen.model).expanduser())
+        model = _loaded(expanded(KEY, chosen.model))
     begin = [model.bos_id()] if model.bos_id() >= 0 else []
 
     def ids(documents: Sequence[str]) -> list[Ids]:
@@ -149,18 +151,17 @@ def _sentences(documents: Iterable[str]) -> Iterator[str]:
 
 
 def _loaded(path: Path) -> SentencePieceProcessor:
-    key = "data.tokenizer.model"
     try:
         if not path.is_file():
-            raise ConfigError(key, f"{path} is not a file; give the path of a .model file")
+            raise ConfigError(KEY, f"{path} is not a file; give the path of a .model file")
         if path.stat().st_size > MOST_BYTES_OF_A_MODEL:
             raise ConfigError(
-                key, f"{path} is larger than any model of SentencePiece; give the path of one"
+                KEY, f"{path} is larger than any model of SentencePiece; give the path of one"
             )
         content = path.read_bytes()
     except OSError as error:
         raise ConfigError(
-            key, f"{path} cannot be read ({error.strerror}); check the path"
+            KEY, f"{path} cannot be read ({error.strerror}); check the path"
         ) from None
     try:
         model = SentencePieceProcessor(model_proto=content)
@@ -169,7 +170,7 @@ def _loaded(path: Path) -> SentencePieceProcessor:
     except (RuntimeError, ValueError):  # the latter: a piece that is not UTF-8
         pass
     raise ConfigError(
-        key, f"{path} is not a model of SentencePiece; give the path of a .model file"
+        KEY, f"{path} is not a model of SentencePiece; give the path of a .model file"
     )
 
 
