@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainer.config.data import InOrder
 from trainer.config.errors import ConfigError
 from trainer.data import windows
 
@@ -47,6 +48,17 @@ def test_each_token_after_the_first_is_predicted_once(begin, size, context):
         for place in range(start + 1, start + 1 + length)
     ]
     assert predicted == list(range(begin + 1, begin + size))
+
+
+def test_every_partition_that_keeps_neighbours_together_is_in_the_table():
+    assert {kind.model_fields["name"].default for kind in InOrder.__subclasses__()} == set(
+        windows.PIECES
+    )
+    sizes = np.array([3, 0, 9, 5, 7])
+    for pieces in windows.PIECES.values():
+        order, lengths = pieces(sizes, 3, 8)
+        assert sorted(order) == [0, 1, 2, 3, 4] and len(lengths) == 3
+        assert lengths.sum() == sizes.sum()
 
 
 @given(total=st.integers(0, 10_000), clients=st.integers(1, 50))

@@ -3,7 +3,7 @@
 All are pure functions of lengths, clients and a seed, and know no token.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -92,3 +92,23 @@ def dealt(sizes: Numbers, clients: int, seed: int) -> list[Numbers]:
         hands[client].append(int(document))
         tokens[client] += sizes[document]
     return [np.sort(np.array(hand, np.int64)) for hand in hands]
+
+
+def _documents(sizes: Numbers, clients: int, seed: int) -> tuple[Numbers, Numbers]:
+    hands = dealt(sizes, clients, seed)
+    return np.concatenate(hands), np.array([sizes[hand].sum() for hand in hands])
+
+
+# The partitions that cut a text into one piece for each client. From sizes of documents, clients
+# and a seed: the order in which documents follow each other, and the tokens of each client.
+PIECES: dict[str, Callable[[Numbers, int, int], tuple[Numbers, Numbers]]] = {
+    "contiguous": lambda sizes, clients, _: (
+        np.arange(len(sizes)),
+        contiguous(int(sizes.sum()), clients),
+    ),
+    "documents": _documents,
+    "lengths": lambda sizes, clients, seed: (
+        np.arange(len(sizes)),
+        gwpf_lengths(int(sizes.sum()), clients, seed),
+    ),
+}

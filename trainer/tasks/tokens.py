@@ -41,7 +41,7 @@ class Tokens:
         self.vocabulary = len(found.vocabulary)
         # Windows are cut on the CPU, where their lengths are known without waiting for a device.
         self.home = torch.device("cpu")
-        self.documents = found.train
+        self.sizes = np.array([len(document) for document in found.train], np.int64)
         self.tokens, test = _joined(found.train), _joined(found.test)
         _refuse_too_short(self.tokens, "training text")
         _refuse_too_short(test, "test text")
@@ -59,31 +59,25 @@ class Tokens:
     def split(self) -> Sequence[Tensor]:
         """Return each client's windows, without those that it holds out."""
         data, clients = self.experiment.data, self.experiment.clients
-        if data.partition.name in ("iid", "shared"):
-            self.windows = windows.cut(0, len(self.tokens), data.context)
-            none = np.zeros(len(self.windows.starts), np.int64)  # labels, which neither looks at
-            parts = partition(data.partition, none, clients, self.experiment.seed)
-        else:
+        if data.partition.name in windows.PIECES:
             own = self._texts()
             self.windows = windows.joined(own)
             ends = np.cumsum([len(part.starts) for part in own])
             parts = np.split(np.arange(ends[-1]), ends[:-1])
+        else:
+            self.windows = windows.cut(0, len(self.tokens), data.context)
+            none = np.zeros(len(self.windows.starts), np.int64)  # labels, which none looks at
+            parts = partition(data.partition, none, clients, self.experiment.seed)
         return [torch.from_numpy(p[: len(p) - int(len(p) * data.holdout)]) for p in parts]
 
     def _texts(self) -> list[Windows]:
         """Divide the text among the clients; return the windows of each."""
         data, seed = self.experiment.data, self.experiment.seed
         clients, total = self.experiment.clients, len(self.tokens)
-        if data.partition.name == "documents":
-            sizes = np.array([len(document) for document in self.documents])
-            hands = windows.dealt(sizes, clients, seed)
-            # a client's documents follow each other from here on
-            self.tokens = _joined([self.documents[n] for hand in hands for n in hand])
-            lengths = np.array([sizes[hand].sum() for hand in hands])
-        elif data.partition.name == "lengths":
-            lengths = windows.gwpf_lengths(total, clients, seed)
-        else:
-            lengths = windows.contiguous(total, clients)
+        order, lengths = windows.PIECES[data.partition.name](self.sizes, clients, seed)
+        documents = self.tokens.split(self.sizes.tolist())
+        # a client's documents follow each other from here on
+        self.tokens, self.sizes = torch.cat([documents[n] for n in order]), self.sizes[order]
         columns = 1
         if data.sampling == "fixed":
             columns = self.experiment.schedule.batch_size or 1
@@ -103,7 +97,6 @@ class Tokens:
 
     def hold(self, parts: Sequence[Tensor], clients: Sequence[int]) -> Sequence[Tensor]:
         """Keep only the tokens of these clients' windows."""
-        self.documents = []
         if len(clients) == len(parts) or self.experiment.data.partition.name == "shared":
             return parts
         own = np.concatenate([parts[client].numpy() for client in clients])
