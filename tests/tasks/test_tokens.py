@@ -1,6 +1,7 @@
 """The task of language: which tokens clients and tests are given, and what is counted of them."""
 
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -35,29 +36,31 @@ def words(found: Tokens, places: torch.Tensor) -> list[tuple[list[int], list[int
 def test_clients_divide_the_text_among_them(tmp_path, partition):
     tree = prose.tree(prose.folder(tmp_path / "d"), data={"partition": {"name": partition}})
     found = task(tree)
-    whole = found.tokens.clone()
+    whole = Counter(found.tokens.tolist())
     parts = found.split()
     assert len(parts) == 4 and all(len(part) for part in parts)
-    targets = []
-    for part in parts:
-        targets.append([token for _, y in words(found, part) for token in y])
-        assert len(set(part.tolist())) == len(part)
-    counted = sorted(token for own in targets for token in own)
+    targets = [Counter(token for _, y in words(found, part) for token in y) for part in parts]
     if partition == "shared":
         assert all(own == targets[0] for own in targets)
-        counted = sorted(targets[0])
+        targets = targets[:1]
     # iid and shared: all but the first token of the text; others: of each client's
-    lost = len(whole) - len(counted)
-    assert lost == (1 if partition in ("iid", "shared") else 4)
-    if partition not in ("shared",):
+    pieces = 1 if partition in ("iid", "shared") else 4
+    begins = (
+        [found.windows.starts.min()]
+        if pieces == 1
+        else [found.windows.starts[part[0]] for part in parts]
+    )
+    first = Counter(found.tokens[begins].tolist())
+    assert first.total() == pieces and sum(targets, first) == whole
+    if partition != "shared":
         places = [set(part.tolist()) for part in parts]
-        assert sum(map(len, places)) == len(set.union(*places))
+        assert sum(map(len, places)) == len(set.union(*places)) == sum(map(len, parts))
 
 
 def test_documents_stay_whole(tmp_path):
     tree = prose.tree(prose.folder(tmp_path / "d"), data={"partition": {"name": "documents"}})
     found = task(tree)
-    documents = [document.tolist() for document in found.documents]
+    documents = [document.tolist() for document in found.tokens.split(found.sizes.tolist())]
     ends = np.cumsum([len(part) for part in found.split()])
     first = found.windows.starts[np.concatenate([[0], ends[:-1]])]
     for begin, end in zip(first, [*first[1:], len(found.tokens)], strict=True):
