@@ -2,16 +2,18 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.config.data import IID, Dirichlet, Partition, PercentageIID, Shards
+from trainer.config.data import IID, Dirichlet, Partition, PercentageIID, Shards, Shared
 from trainer.config.errors import ConfigError
 from trainer.data.partition import (
     Labels,
     Parts,
     dirichlet_over_classes,
     dirichlet_over_clients,
+    held,
     iid,
     partition,
     percentage_iid,
@@ -255,3 +257,13 @@ def test_as_many_samples_as_clients_is_enough_for_equal_splits(
     labels = labels_of(counts)
     for config in (IID(), Dirichlet(over="classes"), PercentageIID(share=share)):
         assert all(sizes(partition(config, labels, len(labels), seed)))
+
+
+def test_a_rank_holds_each_sample_of_its_clients_once() -> None:
+    parts = [torch.tensor(part) for part in ([5, 2], [7, 2, 9], [1])]
+    kept, places = held(IID(), parts, [0, 1])
+    assert kept.tolist() == [2, 5, 7, 9]
+    assert [kept[places[client]].tolist() for client in (0, 1)] == [[5, 2], [7, 2, 9]]
+    assert places[2].tolist() == [-1]
+    for config, clients in ((IID(), [0, 1, 2]), (Shared(), [1])):
+        assert held(config, parts, clients) == (None, parts)

@@ -6,11 +6,13 @@ Python have frozen, so a seed gives the same split forever.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from trainer.config.data import Partition
 from trainer.config.errors import ConfigError
@@ -33,6 +35,26 @@ def partition(config: Partition, labels: Labels, clients: int, seed: int) -> Par
         key, remedy = _REMEDIES[config.name]
         raise ConfigError(key, f"client {empty} of {clients} would hold no sample; {remedy}")
     return parts
+
+
+def without_holdout(parts: Parts, share: float) -> list[Tensor]:
+    """Return each client's samples without the share of them that it never trains on."""
+    return [torch.from_numpy(part[: len(part) - int(len(part) * share)]) for part in parts]
+
+
+def held(
+    config: Partition, parts: Sequence[Tensor], clients: Sequence[int]
+) -> tuple[Tensor | None, Sequence[Tensor]]:
+    """Return the samples that these clients have, each once, and all parts as places among them.
+
+    None: all samples, and the parts as they are. The parts of other clients keep their length, but
+    their places are not valid.
+    """
+    if len(clients) == len(parts) or config.name == "shared":
+        return None, parts
+    kept, places = torch.unique(torch.cat([parts[c] for c in clients]), return_inverse=True)
+    own = dict(zip(clients, places.split([len(parts[c]) for c in clients]), strict=True))
+    return kept, [own.get(c, torch.full_like(part, -1)) for c, part in enumerate(parts)]
 
 
 def iid(labels: Labels, clients: int, seed: int) -> Parts:

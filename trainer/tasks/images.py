@@ -14,7 +14,7 @@ from trainer.config.schema import Experiment
 from trainer.data import load
 from trainer.data.batches import Normalise, noisy
 from trainer.data.fingerprint import fingerprint
-from trainer.data.partition import partition
+from trainer.data.partition import held, partition, without_holdout
 from trainer.data.stored import feed
 from trainer.models import norm
 from trainer.tasks.task import Batch
@@ -68,18 +68,12 @@ class Images:
         parts = partition(
             drawing.partition, self.y.numpy(), self.experiment.clients, self.experiment.seed
         )
-        return [torch.from_numpy(p[: len(p) - int(len(p) * drawing.holdout)]) for p in parts]
+        return without_holdout(parts, drawing.holdout)
 
     def hold(self, parts: Sequence[Tensor], clients: Sequence[int]) -> Sequence[Tensor]:
-        """Move these clients' samples to the device, each once, even if clients share them.
-
-        The parts of other clients keep their length, but their places are not valid.
-        """
-        whole = len(clients) == len(parts) or self.experiment.data.partition.name == "shared"
-        if not whole:
-            kept, places = torch.unique(torch.cat([parts[c] for c in clients]), return_inverse=True)
-            own = dict(zip(clients, places.split([len(parts[c]) for c in clients]), strict=True))
-            parts = [own.get(c, torch.full_like(part, -1)) for c, part in enumerate(parts)]
+        """Move these clients' samples to the device, each once, even if clients share them."""
+        kept, parts = held(self.experiment.data.partition, parts, clients)
+        if kept is not None:
             self.x, self.y = self.x[kept], self.y[kept]
         self.x, self.y = self.x.to(self.device), self.y.to(self.home)
         if self.ready:

@@ -15,7 +15,7 @@ from trainer.config.models import MODELS
 from trainer.config.schema import Experiment
 from trainer.data import text, windows
 from trainer.data.fingerprint import of_text
-from trainer.data.partition import partition
+from trainer.data.partition import held, partition, without_holdout
 from trainer.data.tokenizers import Ids, tokenise
 from trainer.data.windows import Windows
 from trainer.tasks.task import Batch
@@ -68,7 +68,7 @@ class Tokens:
             self.windows = windows.cut(0, len(self.tokens), data.context)
             none = np.zeros(len(self.windows.starts), np.int64)  # labels, which none looks at
             parts = partition(data.partition, none, clients, self.experiment.seed)
-        return [torch.from_numpy(p[: len(p) - int(len(p) * data.holdout)]) for p in parts]
+        return without_holdout(parts, data.holdout)
 
     def _texts(self) -> list[Windows]:
         """Divide the text among the clients; return the windows of each."""
@@ -97,19 +97,17 @@ class Tokens:
 
     def hold(self, parts: Sequence[Tensor], clients: Sequence[int]) -> Sequence[Tensor]:
         """Keep only the tokens of these clients' windows."""
-        if len(clients) == len(parts) or self.experiment.data.partition.name == "shared":
+        found, parts = held(self.experiment.data.partition, parts, clients)
+        if found is None:
             return parts
-        own = np.concatenate([parts[client].numpy() for client in clients])
-        starts, lengths = self.windows.starts[own], self.windows.lengths[own]
+        starts, lengths = (column[found.numpy()] for column in self.windows)
         edges = np.zeros(len(self.tokens) + 1, np.int64)  # +1 where a window begins, -1 after it
         np.add.at(edges, starts, 1)
         np.add.at(edges, starts + lengths + 1, -1)
         kept = np.cumsum(edges[:-1]) > 0
         self.tokens = self.tokens[torch.from_numpy(kept)]
         self.windows = Windows((np.cumsum(kept) - 1)[starts], lengths)
-        sizes = [len(parts[client]) for client in clients]
-        places = dict(zip(clients, torch.arange(len(own)).split(sizes), strict=True))
-        return [places.get(c, torch.full_like(part, -1)) for c, part in enumerate(parts)]
+        return parts
 
     def batches(
         self, places: Iterable[Tensor], stream: torch.Generator | None, *, training: bool = True
