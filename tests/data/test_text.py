@@ -77,6 +77,7 @@ def test_a_folder_may_be_divided_already(tmp_path):
         (tmp_path / part).mkdir()
         (tmp_path / part / "a.txt").write_text(content)
     assert text.read(own(tmp_path)) == Corpus(["learn"], [], ["judge"])
+    assert text.read(Data(name="python-topics")).divided
 
 
 @pytest.mark.parametrize(

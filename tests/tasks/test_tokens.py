@@ -159,7 +159,12 @@ def test_one_byte_changes_the_fingerprint(tmp_path):
         ("one two three\n" * 3, {"clients": 20}, "use fewer clients"),
         (prose.prose(9), {"schedule": {"batch_size": 99}}, "a smaller schedule.batch_size"),
         (prose.prose(), {"data": {"partition": {"name": "documents"}}}, "give more documents"),
-        ("\0\n", {}, "the test text has 0 tokens"),
+        (
+            "\0\n",
+            {},
+            "data.test_share: the test text has 0 tokens, and a prediction needs 2; give more "
+            "text, or another data.test_share",
+        ),
     ],
 )
 def test_too_little_text_is_refused_in_a_line(tmp_path, content, changes, message):
@@ -169,6 +174,17 @@ def test_too_little_text_is_refused_in_a_line(tmp_path, content, changes, messag
     with pytest.raises(ConfigError) as caught:
         task(tree).split()
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_test_text_of_its_own_that_is_too_short_is_refused_in_a_line(tmp_path):
+    for part, content in (("train", prose.prose()), ("test", "")):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "a.txt").write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        task(prose.tree(tmp_path))
+    assert str(caught.value) == (
+        "data.path: the test text has 0 tokens, and a prediction needs 2; give more test text"
+    )
 
 
 def test_one_huge_line_is_a_text(tmp_path):

@@ -34,7 +34,7 @@ def fingerprint(data: Dataset) -> str:
 def of_text(corpus: Corpus, tokens: Tokens) -> str:
     """Return the SHA-256 of all documents, of what each token stands for, and of all tokens."""
     digest = hashlib.sha256()
-    for part in (*corpus, tokens.vocabulary):
+    for part in (corpus.train, corpus.validation, corpus.test, tokens.vocabulary):
         for text in (str(len(part)), *part):
             content = text.encode(errors="surrogatepass")
             digest.update(b"%d " % len(content) + content)

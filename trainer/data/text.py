@@ -36,6 +36,7 @@ class Corpus(NamedTuple):
     train: list[str]
     validation: list[str]  # never learned from: only its words are in a vocabulary of all words
     test: list[str]
+    divided: bool = False  # the test text is data.test_share of the text
 
 
 def read(data: Data) -> Corpus:
@@ -163,5 +164,5 @@ def _divided(documents: Sequence[str], share: float) -> Corpus:
         cut = document.rfind("\n", *near) + 1 or document.rfind(" ", *near) + 1 or left
         parts = document[:cut], document[cut:]
         test = [part for part in (parts[1], *documents[number + 1 :]) if part]
-        return Corpus([*train, parts[0]] if parts[0] else train, [], test)
-    return Corpus(train, [], [])
+        return Corpus([*train, parts[0]] if parts[0] else train, [], test, divided=True)
+    return Corpus(train, [], [], divided=True)

@@ -43,8 +43,8 @@ class Tokens:
         self.home = torch.device("cpu")
         self.sizes = np.array([len(document) for document in found.train], np.int64)
         self.tokens, test = _joined(found.train), _joined(found.test)
-        _refuse_too_short(self.tokens, "training text")
-        _refuse_too_short(test, "test text")
+        _refuse_too_short(self.tokens, "training text", divided=corpus.divided)
+        _refuse_too_short(test, "test text", divided=corpus.divided)
         self.windows = Windows(np.empty(0, np.int64), np.empty(0, np.int64))  # until `split`
         self.test_tokens = test
         self.test_windows = windows.cut(0, len(test), experiment.data.context)
@@ -160,10 +160,11 @@ def _joined(documents: Sequence[Ids]) -> Tensor:
     return torch.from_numpy(np.concatenate([np.empty(0, np.int32), *documents]))
 
 
-def _refuse_too_short(tokens: Tensor, what: str) -> None:
+def _refuse_too_short(tokens: Tensor, what: str, *, divided: bool) -> None:
     if len(tokens) < 2:
+        by_share = divided and what == "test text"
+        remedy = "text, or another data.test_share" if divided else what
         raise ConfigError(
-            "data.path" if what == "training text" else "data.test_share",
-            f"the {what} has {len(tokens)} tokens, and a prediction needs 2; give more text, or "
-            "another data.test_share",
+            "data.test_share" if by_share else "data.path",
+            f"the {what} has {len(tokens)} tokens, and a prediction needs 2; give more {remedy}",
         )
