@@ -156,7 +156,7 @@ def test_one_byte_changes_the_fingerprint(tmp_path):
     [
         ("", {}, "the training text has 0 tokens"),
         ("one", {}, "needs 2"),
-        ("one two three\n" * 3, {"clients": 20}, "use fewer clients"),
+        ("one two three\n" * 3, {"clients": 20}, "two for each column of a batch"),
         (prose.prose(9), {"schedule": {"batch_size": 99}}, "a smaller schedule.batch_size"),
         (prose.prose(), {"data": {"partition": {"name": "documents"}}}, "give more documents"),
         (
@@ -167,13 +167,23 @@ def test_one_byte_changes_the_fingerprint(tmp_path):
         ),
     ],
 )
-def test_too_little_text_is_refused_in_a_line(tmp_path, content, changes, message):
+def test_too_little_text_in_columns_is_refused_in_a_line(tmp_path, content, changes, message):
     (tmp_path / "a.txt").write_text(content)
     tree = prose.tree(tmp_path / "a.txt", **changes)
     tree["data"]["sampling"] = "fixed"
     with pytest.raises(ConfigError) as caught:
         task(tree).split()
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_too_little_text_without_columns_is_refused_in_a_line(tmp_path):
+    (tmp_path / "a.txt").write_text("one two three\n" * 3)
+    with pytest.raises(ConfigError) as caught:
+        task(prose.tree(tmp_path / "a.txt", clients=20)).split()
+    assert str(caught.value) == (
+        "clients: client 0 of 20 would have 1 of the 12 tokens, and it needs 2; use fewer "
+        "clients, or another seed or data.partition.name"
+    )
 
 
 def test_a_test_text_of_its_own_that_is_too_short_is_refused_in_a_line(tmp_path):

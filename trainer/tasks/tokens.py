@@ -83,11 +83,14 @@ class Tokens:
             columns = self.experiment.schedule.batch_size or 1
         for client, length in enumerate(lengths):
             if length < 2 * columns:
+                why, remedy = "", "another seed or data.partition.name"
+                if columns > 1:
+                    why = ", two for each column of a batch (data.sampling=fixed)"
+                    remedy = "a smaller schedule.batch_size"
                 raise ConfigError(
                     "clients",
                     f"client {client} of {clients} would have {length} of the {total} tokens, and "
-                    f"it needs {2 * columns}: two for each column of a batch; use fewer clients, "
-                    "or a smaller schedule.batch_size with data.sampling=fixed",
+                    f"it needs {2 * columns}{why}; use fewer clients, or {remedy}",
                 )
         ends = np.cumsum(lengths)
         return [
