@@ -212,7 +212,7 @@ def ddp(tree: dict[str, Any], rounds: int) -> Any:
         model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
     )
     places = (rank.clients.sampler.places(client, k) for k in range(rounds))
-    for x, y in task.batches(places, None):
+    for x, y, _ in task.batches(places, None):
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(model(task.inputs(x)), y).backward()
         optimizer.step()

@@ -70,7 +70,7 @@ def plain(tree: dict[str, Any], rounds: int) -> Any:
     optimizer = kind[settings.name](worker.model.parameters(), **options)
     steps = rank.experiment.schedule.phases[0].steps
     places = (rank.clients.sampler.places(0, k) for k in range(rounds * steps))
-    for x, y in task.batches(places, None):
+    for x, y, _ in task.batches(places, None):
         worker.gradient(x, y)
         optimizer.step()
     return worker.params.detach().numpy().copy()

@@ -48,8 +48,8 @@ class Toy:
     def loss(self, output: Tensor, y: Tensor) -> Tensor:
         return nn.functional.cross_entropy(output.flatten(0, -2), y.flatten(), ignore_index=IGNORED)
 
-    def units(self, y: Tensor) -> int:
-        return int((y != IGNORED).sum())
+    def units(self, y: Tensor) -> Tensor:
+        return (y != IGNORED).sum()
 
     def score(self, output: Tensor, y: Tensor) -> Tensor:
         right = (output.argmax(-1) == y).sum()
@@ -124,7 +124,8 @@ def gradients(name: str, cases: list[tuple[dict[str, Any], int]]) -> list[dict[s
             whole = single.gradient(x, y)
         own = staged.layout.views(staged.grads)
         all_of_it = single.layout.views(single.grads)
-        scores = staged.score([(x, y), (x[:1], y[:1])])
+        tests = [(x, y, int(Toy().units(y))), (x[:1], y[:1], int(Toy().units(y[:1])))]
+        scores = staged.score(tests)
         found.append(
             {
                 "apart": max(float((own[n] - all_of_it[n]).abs().max()) for n in own),
@@ -132,7 +133,7 @@ def gradients(name: str, cases: list[tuple[dict[str, Any], int]]) -> list[dict[s
                 "parameters": len(all_of_it),
                 "loss": abs(float(loss) - float(whole)) if staged.scores else float(loss),
                 "scores": scores,
-                "single": single.score([(x, y), (x[:1], y[:1])]),
+                "single": single.score(tests),
                 "last": staged.scores,
                 "total": float(staged.total(staged.grads.square().sum())),
                 "square": float(single.grads.square().sum()),
@@ -203,7 +204,7 @@ def sent(parallel: dict[str, Any], steps: int) -> dict[str, int]:
         for _ in range(steps):
             staged.gradient(x, y)
         trained = dict(counted)
-        staged.score([(x, y)])
+        staged.score([(x, y, len(y))])
     # For each schedule that is new, torch's stages send a vote of 4 bytes to each neighbour.
     neighbours = sum((at > 0) + (at < staged.count - 1) for at in staged.numbers)
     return {

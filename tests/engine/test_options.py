@@ -113,7 +113,7 @@ def test_weight_decay_can_spare_norms_and_biases(algorithm):
         groups[parameter.dim() == 1]["params"].append(parameter)
     optimizer = torch.optim.SGD(groups, lr=0.1)
     places = (fresh.clients.sampler.places(0, k) for k in range(2))
-    for x, y in task.batches(places, None):
+    for x, y, _ in task.batches(places, None):
         worker.gradient(x, y)
         optimizer.step()
     # two rounds, in each of which a weight changes by a batch's sum and its decay, in one step

@@ -26,7 +26,8 @@ def task(tree: dict, rank: int = 0, ranks: int = 1) -> Tokens:
 def words(found: Tokens, places: torch.Tensor) -> list[tuple[list[int], list[int]]]:
     """The inputs and targets of each sample, without what only fills its batch."""
     pairs = []
-    for x, y in found.batches(places.split(1), None):
+    for x, y, units in found.batches(places.split(1), None):
+        assert units == (y != IGNORED).sum()
         assert x.shape == y.shape and x.dtype == y.dtype == torch.int64
         pairs.append((x[0].tolist(), y[0].tolist()))
     return pairs
@@ -91,7 +92,8 @@ def test_a_fixed_order_is_batchify(tmp_path, partition):
         expected = list(batchify(found.tokens[begin:end].numpy(), 4, 7))
         assert sampler.steps_per_pass(client) == len(expected)
         places = (sampler.places(client, k) for k in range(len(expected)))
-        for (x, y), (inputs, targets) in zip(found.batches(places, None), expected, strict=True):
+        given = zip(found.batches(places, None), expected, strict=True)
+        for (x, y, _), (inputs, targets) in given:
             assert np.array_equal(x.numpy(), inputs) and np.array_equal(y.numpy(), targets)
         begin = end
 
@@ -111,8 +113,8 @@ def test_a_rank_that_keeps_some_clients_text_gives_them_the_same_samples(tmp_pat
 
 def test_ranks_share_the_test_text(tmp_path):
     tree = prose.tree(prose.folder(tmp_path / "d"))
-    alone = [y.flatten() for _, y in task(tree).test(5)]
-    three = [y.flatten() for rank in range(3) for _, y in task(tree, rank, 3).test(5)]
+    alone = [y.flatten() for _, y, _ in task(tree).test(5)]
+    three = [y.flatten() for rank in range(3) for _, y, _ in task(tree, rank, 3).test(5)]
     real = [torch.cat(found)[torch.cat(found) != IGNORED] for found in (alone, three)]
     assert torch.equal(*(found.sort().values for found in real))
     assert len(real[0]) == len(task(tree).test_tokens) - 1
@@ -122,10 +124,10 @@ def test_a_short_window_counts_by_its_tokens(tmp_path):
     tree = prose.tree(prose.folder(tmp_path / "d"), data={"context": 50})
     found = task(tree)
     part = found.split()[0]
-    ((x, y),) = found.batches([part], None)
+    ((x, y, units),) = found.batches([part], None)
     short = int((y[-1] != IGNORED).sum())
     assert 0 < short < 50 and not x[-1, short:].any()
-    assert found.units(y) == 50 * (len(part) - 1) + short
+    assert units == found.units(y) == 50 * (len(part) - 1) + short
     torch.manual_seed(0)
     output = torch.randn(*x.shape, found.vocabulary)
     kept = y.flatten() != IGNORED
@@ -133,7 +135,16 @@ def test_a_short_window_counts_by_its_tokens(tmp_path):
     assert torch.allclose(found.loss(output, y), cross_entropy(flat, targets))
     right, losses = found.score(output, y).tolist()
     assert right == int((flat.argmax(1) == targets).sum())
-    assert math.isclose(losses, float(cross_entropy(flat, targets)) * found.units(y), rel_tol=1e-5)
+    assert math.isclose(losses, float(cross_entropy(flat, targets)) * units, rel_tol=1e-5)
+
+
+def test_no_value_of_a_batch_is_waited_for(tmp_path):
+    tree = prose.tree(prose.folder(tmp_path / "d"))
+    device = torch.device("meta")  # it has no values
+    found = Tokens(load(tree)[0], device, 0, 1, download=False)
+    for x, y, units in (*found.batches([found.split()[0]], None), *found.test(5)):
+        assert x.is_meta and y.is_meta and units > 0
+        assert found.units(y).is_meta
 
 
 def test_each_rank_makes_the_same_tokens_of_the_same_text(tmp_path):

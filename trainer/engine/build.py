@@ -125,7 +125,7 @@ def _worker(
         found = list(edges)
     elif settings.split == "cost" and settings.layers is None and mesh.world.rank == 0:
         rows = (experiment.schedule.batch_size or len(places)) // settings.microbatches
-        ((x, _),) = task.batches([places[: max(1, rows)]], None, training=False)
+        ((x, *_),) = task.batches([places[: max(1, rows)]], None, training=False)
         found = cut(model, settings, seconds(model, task.inputs(x)))
     told = [float(edge) * (mesh.world.rank == 0) for edge in found]
     edges = [int(edge) for edge in mesh.world.sum_numbers(told, "control")]

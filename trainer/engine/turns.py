@@ -56,8 +56,8 @@ def train(
     algorithm.begin(turn)
     first = rank.clients.taken[client]
     places = (rank.clients.sampler.places(client, first + k) for k in range(member.steps))
-    for lr, (x, y) in zip(rates, parts.task.batches(places, draws), strict=True):
-        turn.lr, turn.batch = lr, parts.task.units(y)
+    for lr, (x, y, units) in zip(rates, parts.task.batches(places, draws), strict=True):
+        turn.lr, turn.batch = lr, units
         rank.loss.add(worker.gradient(x, y), turn.batch)
         algorithm.step(turn)
         policy.stepped(turn)
@@ -86,9 +86,8 @@ def full_gradient(rank: RankState, client: int) -> Tensor:
     samples, size = sampler.every(client), sampler.batch_size(client)
     if (cap := parts.algorithm.gradient_samples) is not None:
         samples = samples[: -(-cap // size) * size]
-    for x, y in parts.task.batches(samples.split(size), draws):
+    for x, y, units in parts.task.batches(samples.split(size), draws):
         parts.worker.gradient(x, y)
-        units = parts.task.units(y)
         total.add_(parts.worker.grads, alpha=units)
         seen += units
     return total.div_(seen)

@@ -88,20 +88,19 @@ class Images:
     def batches(
         self, places: Iterable[Tensor], stream: torch.Generator | None, *, training: bool = True
     ) -> Iterator[Batch]:
-        """Yield images (B, C, H, W), as integers if the data is not ready, and labels (B,)."""
+        """Yield images (B, C, H, W), as integers if the data is not ready, and labels (B,), B."""
         for x, y in feed(self.x, self.y, places, stream if self.augment else None):
             if training and self.noise and stream is not None:
-                yield x, noisy(y, self.noise, self.classes, stream)
-            else:
-                yield x, y
+                y = noisy(y, self.noise, self.classes, stream)
+            yield x, y, len(y)
 
     def loss(self, output: Tensor, y: Tensor) -> Tensor:
         """Return the mean cross-entropy, ()."""
         return cross_entropy(output, y)
 
-    def units(self, y: Tensor) -> int:
-        """Return the number of images: each is one prediction."""
-        return len(y)
+    def units(self, y: Tensor) -> Tensor:
+        """Return the number of images, (): each is one prediction."""
+        return y.new_full((), len(y))
 
     def score(self, output: Tensor, y: Tensor) -> Tensor:
         """Return the number of correctly classified images and the sum of losses: (2,) float64."""
@@ -111,4 +110,4 @@ class Images:
     def test(self, batch_size: int) -> Iterator[Batch]:
         """Return this rank's share of the test images, in batches."""
         parts = (slice(at, at + batch_size) for at in range(0, len(self.y_test), batch_size))
-        return feed(self.x_test, self.y_test, parts)
+        return ((x, y, len(y)) for x, y in feed(self.x_test, self.y_test, parts))

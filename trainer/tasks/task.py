@@ -9,7 +9,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-Batch = tuple[Tensor, Tensor]  # inputs (B, ...) as stored, targets (B, ...)
+# Inputs (B, ...) as stored, targets (B, ...), and how many predictions the mean loss is over: it is
+# known before the batch is on the device, which would have to be waited for.
+Batch = tuple[Tensor, Tensor, int]
 
 
 class Task(Protocol):
@@ -45,8 +47,8 @@ class Task(Protocol):
     def loss(self, output: Tensor, y: Tensor) -> Tensor:
         """Return the batch's mean loss, ()."""
 
-    def units(self, y: Tensor) -> int:
-        """Return the number of predictions that the mean loss is over."""
+    def units(self, y: Tensor) -> Tensor:
+        """Return the number of predictions of some of a batch's targets, (), on the device."""
 
     def score(self, output: Tensor, y: Tensor) -> Tensor:
         """Return (2,) float64: the number of correct predictions, and the sum of the losses."""

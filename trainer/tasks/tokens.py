@@ -115,9 +115,9 @@ class Tokens:
     def batches(
         self, places: Iterable[Tensor], stream: torch.Generator | None, *, training: bool = True
     ) -> Iterator[Batch]:
-        """Yield inputs and targets, each (B, T) int64; T is less if all windows are shorter.
+        """Yield inputs and targets, each (B, T) int64, and how many targets are tokens.
 
-        Where a window is shorter than its batch, the target is IGNORED.
+        T is less if all windows are shorter. After the end of a window targets are IGNORED.
         """
         for chosen in places:
             yield self._batch(self.tokens, self.windows, chosen.numpy())
@@ -136,7 +136,12 @@ class Tokens:
         found = tokens[(starts + steps).clamp_(max=len(tokens) - 1)].long()  # (B, T + 1)
         x, y, after = found[:, :-1], found[:, 1:], steps[:-1] >= lengths
         x, y = x.masked_fill(after, 0), y.masked_fill(after, IGNORED)
-        return x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+        return self._sent(x), self._sent(y), int(lengths.sum())
+
+    def _sent(self, values: Tensor) -> Tensor:
+        if self.device.type == "cuda":  # only what is pinned is copied while work goes on
+            values = values.pin_memory()
+        return values.to(self.device, non_blocking=True)
 
     def inputs(self, x: Tensor) -> Tensor:
         """Return the tokens themselves, (B, T)."""
@@ -146,9 +151,9 @@ class Tokens:
         """Return the mean cross-entropy over all tokens of (B, T, V), ()."""
         return cross_entropy(output.flatten(0, 1), y.flatten(), ignore_index=IGNORED)
 
-    def units(self, y: Tensor) -> int:
-        """Return the number of tokens that are predicted; on a GPU this waits for the batch."""
-        return int((y != IGNORED).sum())
+    def units(self, y: Tensor) -> Tensor:
+        """Return the number of tokens that are predicted, ()."""
+        return (y != IGNORED).sum()
 
     def score(self, output: Tensor, y: Tensor) -> Tensor:
         """Return the number of next tokens that come first, and the sum of losses: (2,) float64."""

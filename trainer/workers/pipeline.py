@@ -92,7 +92,7 @@ class Pipeline(Single):
             for at in self.numbers
         }
         self.flows: OrderedDict[Any, Flow] = OrderedDict()  # by shape, least recent first
-        self.units = 1  # predictions of the batch
+        self.units = torch.ones(())  # predictions of the batch, on the device
         self.own, self.all = Stopwatch(line.device), Stopwatch(line.device)
         self.ideal: list[float] = []  # idle share of each gradient, if all stages were equal
 
@@ -111,7 +111,8 @@ class Pipeline(Single):
     def _loss(self, output: Tensor, y: Tensor) -> Tensor:
         """Return a microbatch's part of the batch's mean loss, ()."""
         with self.own.running():
-            return self.task.loss(output, y) * (self.task.units(y) / self.units)
+            loss = self.task.loss(output, y)
+            return loss * (self.task.units(y).double() / self.units).to(loss.dtype)
 
     def _output(self, x: Tensor) -> Tensor:
         """Return the network's output where it is known, and nothing on the other ranks."""
@@ -207,7 +208,7 @@ class Pipeline(Single):
             result = super().score(batches)
         else:
             self.model.eval()
-            for x, _ in batches:
+            for x, *_ in batches:
                 self._output(x)
             self.model.train()
             result = (0.0, 0.0, 0)

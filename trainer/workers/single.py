@@ -53,9 +53,9 @@ class Single:
         self.model.eval()
         sums = torch.zeros(2, dtype=torch.float64, device=self.params.device)
         count = 0
-        for x, y in batches:
+        for x, y, units in batches:
             sums += self.task.score(self._output(x), y)
-            count += self.task.units(y)
+            count += units
         self.model.train()
         right, loss = sums.tolist()
         return right, loss, count
@@ -71,7 +71,7 @@ class Single:
         norms = [m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         momenta = [norm.momentum for norm in norms]
         counters = [counter.clone() for counter in self.flat.counters]
-        for number, (x, _) in enumerate(batches):
+        for number, (x, *_) in enumerate(batches):
             for norm in norms:
                 norm.momentum = 1 / (1 + number)
             self._output(x)
