@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, silu
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from trainer.config.models import MODELS
 from trainer.layout import Flat
@@ -142,6 +144,27 @@ def test_positions_are_sines_and_cosines():
             angle = t / 10_000 ** (2 * i / 6)
             expected = torch.tensor([math.sin(angle), math.cos(angle)])
             assert torch.allclose(code[t, 2 * i : 2 * i + 2], expected, atol=1e-5)
+
+
+class Devices(TorchDispatchMode):
+    """Where the results of all operations are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        self.seen |= {t.device.type for t in tree_leaves(result) if isinstance(t, torch.Tensor)}
+        return result
+
+
+@pytest.mark.parametrize("name", ["transformer-tiny", "llama-tiny"])
+def test_nothing_is_computed_on_another_device(name):
+    model = MODELS[name](vocabulary=20).to("meta")
+    with Devices() as devices:
+        model(torch.zeros(2, 9, dtype=torch.int64, device="meta"))
+    assert devices.seen == {"meta"}
 
 
 def example(model: Transformer, x: torch.Tensor) -> torch.Tensor:

@@ -13,13 +13,13 @@ INITIAL = 0.1  # embedding and decoder weights start between -INITIAL and INITIA
 LONGEST_WAVE = 10_000.0  # of the positions' sinusoids, in tokens over 2 pi
 
 
-def sinusoids(length: int, width: int) -> Tensor:
+def sinusoids(length: int, width: int, device: torch.device | None = None) -> Tensor:
     """Return the positions' code of Vaswani et al. 2017, section 3.5: (length, width) float32.
 
     Column 2i is sin(t / 10000^(2i / width)) at position t, column 2i + 1 the cosine of the same.
     """
-    rates = torch.exp(torch.arange(0, width, 2) * (-math.log(LONGEST_WAVE) / width))
-    angles = torch.arange(length)[:, None] * rates
+    rates = torch.exp(torch.arange(0, width, 2, device=device) * (-math.log(LONGEST_WAVE) / width))
+    angles = torch.arange(length, device=device)[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], 2).flatten(1)
 
 
@@ -36,7 +36,8 @@ class Embedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         vectors = self.tokens(x) * math.sqrt(self.tokens.embedding_dim)
-        out: Tensor = self.dropout(vectors + sinusoids(x.shape[1], vectors.shape[2]).to(vectors))
+        code = sinusoids(x.shape[1], vectors.shape[2], x.device)
+        out: Tensor = self.dropout(vectors + code.to(vectors))
         return out
 
 
