@@ -96,6 +96,12 @@ def test_rotation_is_multiplication_by_complex_numbers():
     assert torch.allclose(rotated(x), expected, atol=7 * 7 * 2**-23 * float(x.abs().max()))
 
 
+def test_rotation_rounds_to_bf16_once():
+    x = torch.randn(2, 3, 70, 16).bfloat16()
+    assert rotated(x).dtype == torch.bfloat16
+    assert torch.equal(rotated(x), rotated(x.float()).bfloat16())
+
+
 def test_scores_of_rotated_vectors_depend_on_their_distance_only():
     query, key = torch.randn(2, 16, dtype=torch.float64)
     turned = [rotated(v.expand(1, 1, 9, 16)).squeeze() for v in (query, key)]

@@ -16,15 +16,15 @@ def rotated(x: Tensor) -> Tensor:
     """Rotate queries or keys (B, heads, T, D) by their positions (RoFormer, Su et al. 2021).
 
     Values 2i and 2i + 1 are the real and imaginary part of a number, which is multiplied by
-    exp(j t THETA^(-2i / D)) at position t, as in LLaMA's own code.
+    exp(j t THETA^(-2i / D)) at position t, in single precision at least, as in LLaMA's own code.
     """
     length, size = x.shape[2:]
     rates = THETA ** (-torch.arange(0, size, 2, device=x.device) / size)
     angles = torch.arange(length, device=x.device)[:, None] * rates  # (T, D / 2)
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    cos, sin = angles.cos(), angles.sin()  # fp32, to which bf16 values are promoted
     real, imaginary = x[..., 0::2], x[..., 1::2]
     pairs = [real * cos - imaginary * sin, real * sin + imaginary * cos]
-    return torch.stack(pairs, -1).flatten(-2)
+    return torch.stack(pairs, -1).flatten(-2).type_as(x)
 
 
 class Attention(nn.Module):
