@@ -126,7 +126,7 @@ class Words(Section):
 
 
 class SentencePiece(Section):
-    """Parts of words by byte pair encoding, and bytes for what is rare, as in LLaMA (lossless)."""
+    """Parts of words by byte pair encoding, and bytes for what is rare, as in LLaMA."""
 
     effects: ClassVar[dict[str, Only]] = {"size": Only("model", (None,))}
     name: Literal["sentencepiece"] = "sentencepiece"
@@ -140,7 +140,9 @@ class SentencePiece(Section):
     )
     model: str | None = setting(
         None,
-        help="a trained model instead (a .model file), such as LLaMA-2's tokenizer.model",
+        help="a trained model instead (a .model file), such as LLaMA-2's tokenizer.model; what it "
+        "does to blanks and rare characters is its own choice, while a model that is trained here "
+        "loses nothing but U+2581, which becomes a blank",
         learned=False,
     )
 
@@ -229,9 +231,10 @@ class Data(Section):
     )
     sampling: Literal["reshuffle", "fixed", "replacement"] = setting(
         "reshuffle",
-        help="reshuffle: a new order in each pass; fixed: the same order in each pass, for text "
-        "that of GWPF's batchify: as many columns as a batch has samples, read side by side; "
-        "replacement: every sample is drawn independently, with replacement",
+        help="reshuffle: a new order in each pass; fixed: the same order in each pass, for text in "
+        "pieces (contiguous, documents, lengths) that of GWPF's batchify: as many columns as a "
+        "batch has samples, read side by side; replacement: every sample is drawn independently, "
+        "with replacement",
     )
     restart: bool = setting(
         False, help="a client starts a new pass in each round; off: it continues where it stopped"

@@ -32,7 +32,7 @@ class Model(Section):
         "mnist-cnn, resnet18, vgg11: GWPF's; fedavg-cnn: McMahan's; fedga-cnn, fedga-resnet: "
         "FedGA's; dropout-cnn: the homework's; cifar-resnet*, cifar-vgg*: Local SGD's; resnet50: "
         "torchvision's. For text: gwpf-transformer; llama-26m: a decoder like LLaMA's; "
-        "transformer-tiny, llama-tiny: the same for laptops",
+        "transformer-tiny, llama-tiny: small versions of both",
         fixed=True,
     )
     norm: Literal["batch", "group", "none"] | None = setting(

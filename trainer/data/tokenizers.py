@@ -112,7 +112,10 @@ def _pieces(model: SentencePieceProcessor) -> list[str]:
 
 
 def trained(documents: Iterable[str], size: int) -> SentencePieceProcessor:
-    """Train byte pair encoding on a text, with LLaMA's settings: nothing is lost in it."""
+    """Train byte pair encoding on a text, with LLaMA's settings.
+
+    Its tokens give back any text, but for U+2581, the library's sign for a blank: it becomes one.
+    """
     content = io.BytesIO()
     try:
         SentencePieceTrainer.train(
