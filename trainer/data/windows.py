@@ -55,8 +55,8 @@ def contiguous(total: int, clients: int) -> Numbers:
 def gwpf_lengths(total: int, clients: int, seed: int) -> Numbers:
     """Return the tokens of each client, (clients,), by the greedy rule of GWPF's released code.
 
-    Each gets one; then a random client gets up to about a quarter of what is left, until nothing
-    is. Client and amount are drawn from the same seed, which then grows by two, as there; the sum
+    Each gets one; then a random client gets up to about a quarter of what is left, until nothing is
+    left. Client and amount are drawn from the same seed, which then grows by two, as there; the sum
     is the whole text. There each client has a prefix of that length; here they follow each other.
     """
     most = total / clients + total / 2

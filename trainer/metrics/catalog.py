@@ -92,7 +92,7 @@ class Row:
         "gauge",
         "ratio",
         "Accuracy of the mean model on the whole test set; of a language model: share of next "
-        "tokens that come first",
+        "tokens that the model ranks first",
     )
     test_perplexity: float | None = _measure(
         "gauge",

@@ -156,7 +156,7 @@ class Tokens:
         return (y != IGNORED).sum()
 
     def score(self, output: Tensor, y: Tensor) -> Tensor:
-        """Return the number of next tokens that come first, and the sum of losses: (2,) float64."""
+        """Return (2,) float64: next tokens that the model ranks first, and the sum of losses."""
         right = (output.argmax(2) == y).sum()
         losses = cross_entropy(
             output.flatten(0, 1), y.flatten(), ignore_index=IGNORED, reduction="sum"
