@@ -95,7 +95,7 @@ def final_model(tree: dict[str, Any], rounds: int) -> dict[str, Any]:
     for number in range(1, rounds + 1):
         run_round(rank, number)
     mean = evaluate(rank)
-    apart = rank.drifted
+    apart = rank.drifted()
     reconcile(rank)
     worker = rank.parts.worker
     worker.enter(rank.server.anchor, rank.server.buffers)

@@ -22,6 +22,7 @@ from trainer.config.parallel import Parallel
 from trainer.engine import checkpoint
 from trainer.engine.evaluate import evaluate, load_agreed, reconcile
 from trainer.engine.loop import Loop
+from trainer.engine.mirror import Mirror
 from trainer.engine.parts import RankState
 from trainer.engine.round import run_round
 from trainer.engine.state import whole_tensors
@@ -287,6 +288,17 @@ def how_it_ends(tree: dict[str, Any], folder: str) -> str:
     finally:
         signal.signal(signal.SIGTERM, before)
     return ""
+
+
+def ended(tree: dict[str, Any], folder: str) -> bool:
+    """The whole life of a run, in this process; whether clients differ on this stage at its end."""
+    rank, out = with_network(tree), Path(folder)
+    number = rank.parts.world.rank
+    status, recorder = Status(out, number), Recorder(None, {}, 0)
+    before = signal.getsignal(signal.SIGTERM)
+    assert Loop(rank, Mirror(out, number), status, recorder, 0).train()
+    signal.signal(signal.SIGTERM, before)
+    return rank.parts.policy.drifted() is not None
 
 
 def labels(tree: dict[str, Any]) -> dict[str, str]:

@@ -81,6 +81,18 @@ def test_all_stages_end_with_the_same_words_if_one_diverges(tmp_path):
     assert ends[0].startswith("diverged in round ") and len(set(ends)) == 1
 
 
+def test_a_run_ends_whose_clients_differ_on_one_stage_only(tmp_path):
+    """All ranks evaluate the last average, though it moves only what one of them has."""
+    tree = BASE | {
+        "rounds": 4,
+        "parallel": {"pipeline": 2},
+        "sync": {"name": "gwpf", "threshold": 0.02, "ema": 0.8},
+        "evaluation": {"model": "agreed"},
+    }
+    differ = ranks(2).run(pipeline_jobs.ended, tree, str(tmp_path))
+    assert sorted(differ) == [False, True]
+
+
 def test_batch_statistics_of_microbatches_are_refused(tmp_path):
     tree = BASE | {"parallel": THREE, "network": "with_norm"}
     ends = ranks(3).run(pipeline_jobs.how_it_ends, tree, str(tmp_path))

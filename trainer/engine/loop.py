@@ -132,7 +132,7 @@ class Loop:
         if self.done < self.rank.experiment.rounds:
             log.info("the target was passed in round %d", self.done)
         rank, group = self.rank, self.rank.parts.group
-        drifted = rank.drifted
+        drifted = rank.drifted()
         reconcile(rank)
         if drifted and rank.experiment.evaluation.model == "agreed":
             result = replace(evaluate(rank), train_loss=result.train_loss)

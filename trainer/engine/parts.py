@@ -135,11 +135,14 @@ class RankState:
         """Whether each client keeps BatchNorm statistics of its own."""
         return self.experiment.model.buffers == "local" and len(self.server.buffers) > 0
 
-    @property
     def drifted(self) -> bool:
-        """Whether clients may now hold values that differ from the agreed model."""
+        """Return whether clients may differ from the agreed model on any stage; all ranks call it.
+
+        A policy may have frozen values on some stages only, and what follows is done by all.
+        """
         parts = self.parts
-        return parts.policy.drifted() is not None or any(t.displaces for t in parts.chain)
+        own = parts.policy.drifted() is not None or any(t.displaces for t in parts.chain)
+        return any(parts.line.sum_numbers([float(own)], "control"))
 
 
 def refuse(parts: Parts) -> None:
