@@ -67,6 +67,10 @@ def network(name: str) -> nn.Sequential:
         convolutions = [m for _ in range(5) for m in (nn.Conv2d(3, 3, 3, padding=1), nn.SiLU())]
         norms = [nn.GroupNorm(1, 3), nn.AvgPool2d(2), nn.Flatten()]
         return nn.Sequential(*convolutions, *norms, nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, 5))
+    if name == "encoder":
+        encoders = [nn.TransformerEncoderLayer(8, 2, 8, 0.5, batch_first=True) for _ in range(3)]
+        norms = [nn.Flatten(0, 1), nn.BatchNorm1d(8), nn.Unflatten(0, (-1, 7))]
+        return nn.Sequential(nn.Embedding(11, 8), *encoders, *norms, nn.Linear(8, 5))
     blocks = [m for _ in range(3) for m in (nn.Linear(8, 8), nn.LayerNorm(8), Turned())]
     return nn.Sequential(nn.Embedding(11, 8), *blocks, nn.Linear(8, 5))
 
@@ -141,6 +145,27 @@ def gradients(name: str, cases: list[tuple[dict[str, Any], int]]) -> list[dict[s
             }
         )
     return found
+
+
+def encoded(parallel: dict[str, Any]) -> dict[str, Any]:
+    """Two equal gradients in bf16, and a test, of layers that compute otherwise in evaluation."""
+    torch.manual_seed(3)
+    model = network("encoder")
+    settings = Parallel(**parallel)
+    line = groups(settings.pipeline).line
+    staged = Pipeline(model, cut(model, settings), Toy(), line, settings, bf16=True)
+    x, y = batch("tokens", 12)
+    grads = []
+    for _ in range(2):  # the first has to find out what stages send
+        staged.buffers.zero_()
+        torch.manual_seed(4)
+        staged.gradient(x, y)
+        grads.append((staged.grads.clone(), staged.buffers.clone()))
+    return {
+        "same": all(torch.equal(one, other) for one, other in zip(*grads, strict=True)),
+        "moved": bool(staged.grads.any()),
+        "scores": staged.score([(x, y)]),
+    }
 
 
 def many_steps(parallel: dict[str, Any], steps: int) -> float:

@@ -62,6 +62,13 @@ def test_what_is_counted_is_what_is_handed_over_and_nothing_is_pickled(stages, s
     assert sum(result["messages"] for result in results) == 2 * steps * between * count
 
 
+def test_stages_send_what_training_computes_where_evaluation_computes_in_another_type():
+    """An encoder layer returns bf16 in evaluation only; its dropout and statistics as ever."""
+    results = ranks(2).run(jobs.encoded, {"pipeline": 2})
+    assert all(result["same"] and result["moved"] for result in results)
+    assert results[1]["scores"][2] > 0
+
+
 def test_a_batch_has_as_many_microbatches_as_it_divides_into():
     plain = Parallel(pipeline=3, microbatches=4)
     assert [microbatches(rows, plain) for rows in (1, 2, 3, 4, 6, 7, 8, 9)] == [

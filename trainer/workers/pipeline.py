@@ -140,7 +140,7 @@ class Pipeline(Single):
 
     def _flow(self, x: Tensor, *, train: bool) -> Flow:
         """Return the schedule for batches like x (B, ...), which is created for the first one."""
-        key = (train, x.dtype, *x.shape)
+        key = (train, self.model.training, x.dtype, *x.shape)
         if key not in self.flows:
             # All ranks of the line see the same shapes, so they create and forget the same ones.
             if len(self.flows) == MOST_SHAPES:
@@ -170,21 +170,25 @@ class Pipeline(Single):
         order = schedule(self.settings, stages, count, loss)
         return Flow(order, stages, count * (sum(forward) + sum(backward)))
 
-    @torch.no_grad()
     def _between(self, x: Tensor) -> list[Tensor]:
-        """Return, without values, the input of the first stage and the output of each."""
-        training = self.model.training
-        self.model.eval()  # no statistics change, and no random numbers are drawn
+        """Return, without values, the input of the first stage and the output of each.
+
+        They are computed once as a step will, since types may depend on the mode: an encoder layer
+        ignores autocast in evaluation. What that pass draws and counts is taken back.
+        """
         found = [torch.empty_like(x, device="meta")]
-        for at in range(self.count):
-            output = None
-            if at in self.sections:
-                values = torch.zeros_like(found[-1], device=x.device) if at else x
-                output = self.sections[at](values)
-            told = described(output, x.device)
-            self.line.all_reduce(told, {"control": told.numel()}).wait()
-            found.append(like(told))
-        self.model.train(training)
+        buffers = [buffer.clone() for buffer in self.model.buffers()]
+        with torch.random.fork_rng([x.device] if x.is_cuda else []):
+            for at in range(self.count):
+                output = None
+                if at in self.sections:
+                    values = torch.zeros_like(found[-1], device=x.device) if at else x
+                    output = self.sections[at](values)
+                told = described(output, x.device)
+                self.line.all_reduce(told, {"control": told.numel()}).wait()
+                found.append(like(told))
+        for buffer, before in zip(self.model.buffers(), buffers, strict=True):
+            buffer.copy_(before)
         return found
 
     # ------------------------------------------------------------------ the whole model
