@@ -2,6 +2,7 @@
 
 import json
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,13 @@ from trainer.metrics.recorder import Recorder
 CPU = torch.device("cpu")
 
 
-def experiment_run(tree: dict[str, Any], out: Path | None = None) -> RankState:
+def experiment_run(
+    tree: dict[str, Any], out: Path | None = None, edges: Sequence[int] = ()
+) -> RankState:
     """A run on this process's ranks, whatever the tree says of them."""
     size = dist.get_world_size() if dist.is_initialized() else 1
     experiment, _ = load(tree | {"ranks": size})
-    return build(experiment, CPU, out)
+    return build(experiment, CPU, out, edges)
 
 
 def counters(rank: RankState) -> dict[str, Any]:

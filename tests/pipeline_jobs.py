@@ -2,7 +2,7 @@
 
 import pickle
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -244,12 +244,15 @@ def sent(parallel: dict[str, Any], steps: int) -> dict[str, int]:
 
 
 def with_network(
-    tree: Mapping[str, Any], out: Path | None = None, name: str = "for_digits"
+    tree: Mapping[str, Any],
+    out: Path | None = None,
+    name: str = "for_digits",
+    edges: Sequence[int] = (),
 ) -> RankState:
     """A run of a network without kinks, and with enough layers for stages."""
     listed, MODELS["digits-cnn"] = MODELS["digits-cnn"], Network(f"tests.pipeline_jobs:{name}")
     try:
-        return experiment_run(dict(tree), out)
+        return experiment_run(dict(tree), out, edges)
     finally:
         MODELS["digits-cnn"] = listed
 
@@ -391,9 +394,10 @@ def saved_then_resumed(before: dict[str, Any] | None, after: dict[str, Any], fol
         rank.ledger.settle()
         checkpoint.save(rank, 1, Folder(Path(folder)))
         return ""
-    rank = with_network(after)
+    place = Folder(Path(folder))
+    rank = with_network(after, edges=checkpoint.edges(place))
     try:
-        done, _ = checkpoint.restore(rank, Folder(Path(folder)))
+        done, _ = checkpoint.restore(rank, place)
     except ConfigError as error:
         return str(error)
     run_round(rank, done + 1)

@@ -18,6 +18,15 @@ BASE = {
     "optimizer": {"lr": 0.1, "momentum": 0.9, "clip_norm": 0.5, "weight_decay": 1e-3},
 }
 TWO = {"parallel": {"pipeline": 2, "microbatches": 3}}
+FOUR = {"parallel": {"pipeline": 4}}
+FOUR_ON_TWO = {"parallel": {"pipeline": 2, "schedule": "interleaved"}}
+OTHER = {"parallel": {"pipeline": 2, "layers": [4, 6]}}
+DEEPER = {"model": {"name": "lenet"}, "data": {"resize": 28}}
+CUT = {  # of tests.pipeline_jobs.for_digits
+    2: "2 stages (7 + 3 layers) on 2 ranks",
+    3: "3 stages (7 + 2 + 1 layers) on 3 ranks",
+    4: "4 stages (4 + 3 + 2 + 1 layers)",
+}
 THREE = {"parallel": {"pipeline": 3, "microbatches": 3}}
 
 
@@ -151,9 +160,12 @@ def test_a_checkpoint_of_pipelines_resumes_to_the_same_bits(policy, codec, tmp_p
     [
         ((4, TWO), (2, TWO), "round 2, True"),
         ((2, TWO), (4, TWO), "round 2, True"),
-        ((2, TWO), (1, {}), "checkpoint has the state of 2 stages, and the run now has 1;"),
-        ((1, {}), (2, TWO), "checkpoint has the state of 1 stage, and the run now has 2;"),
-        ((3, THREE), (2, TWO), "checkpoint has the state of 3 stages, and the run now has 2;"),
+        ((2, TWO), (1, {}), f"the state of {CUT[2]}, and the run now has 1 stage;"),
+        ((1, {}), (2, TWO), f"the state of 1 stage, and the run now has {CUT[2]};"),
+        ((3, THREE), (2, TWO), f"the state of {CUT[3]}, and the run now has {CUT[2]};"),
+        ((4, FOUR), (2, FOUR_ON_TWO), f"of {CUT[4]} on 4 ranks, and the run now has {CUT[4]} on 2"),
+        ((2, TWO), (2, OTHER), f"parallel.layers: the checkpoint has the state of {CUT[2]}, and"),
+        ((2, TWO), (2, TWO | DEEPER), "model.name: is digits-cnn in this run; the saved state"),
     ],
 )
 def test_another_number_of_pipelines_resumes_another_number_of_stages_does_not(

@@ -121,9 +121,11 @@ def _worker(
             "parallel.pipeline", f"{experiment.model.name} is no sequence of layers; set it to 1"
         )
     found = cut(model, settings)
-    if len(edges) == len(found) and edges[-1] == len(model):
+    if settings.layers is not None:
+        pass
+    elif len(edges) == len(found) and edges[-1] == len(model):
         found = list(edges)
-    elif settings.split == "cost" and settings.layers is None and mesh.world.rank == 0:
+    elif settings.split == "cost" and mesh.world.rank == 0:
         rows = (experiment.schedule.batch_size or len(places)) // settings.microbatches
         ((x, *_),) = task.batches([places[: max(1, rows)]], None, training=False)
         found = cut(model, settings, seconds(model, task.inputs(x)))

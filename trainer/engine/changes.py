@@ -1,18 +1,21 @@
 """What has changed since a checkpoint was saved: settings, samples, stages; allowed or refused."""
 
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from trainer import manifest
-from trainer.config.errors import ConfigError, EnvironmentFault
+from trainer.config.errors import ConfigError, EnvironmentFault, cut
 from trainer.config.load import validate
+from trainer.config.parallel import Parallel
 from trainer.config.schema import covers
 from trainer.engine import state_file
 from trainer.engine.parts import RankState
 from trainer.manifest import Manifest
 
 
-def refuse(rank: RankState, content: Manifest, allowed: tuple[str, ...]) -> None:
-    """Raise a ConfigError, on every rank, if the experiment or its data is another than then.
+def refuse_other_experiment(rank: RankState, content: Manifest, allowed: tuple[str, ...]) -> None:
+    """Raise a ConfigError, on every rank, if the experiment or its stages are others than then.
 
     What is another and allowed is then in `rank.changed`.
     """
@@ -36,6 +39,15 @@ def refuse(rank: RankState, content: Manifest, allowed: tuple[str, ...]) -> None
             f"with --allow-changed {keys[0]}"
         )
         raise ConfigError(keys[0], f"is {old} in this run; {why}")
+    rank.changed = differences
+    _refuse_other_stages(rank, content.edges, was.parallel)
+
+
+def refuse_other_data(rank: RankState, content: Manifest, allowed: tuple[str, ...]) -> None:
+    """Raise a ConfigError, on every rank, if data or rounds do not go on from what was done then.
+
+    It exchanges numbers, so all ranks call it. What is another is added to `rank.changed`.
+    """
     if rank.experiment.rounds < content.round:
         raise ConfigError(
             "rounds",
@@ -50,22 +62,30 @@ def refuse(rank: RankState, content: Manifest, allowed: tuple[str, ...]) -> None
             "the samples are not those that the run began with; give the same data, or resume with "
             "--allow-changed data",
         )
-    rank.changed = differences
     if other_data:
         rank.changed["data"] = content.data, rank.parts.task.fingerprint
 
 
-def refuse_other_stages(rank: RankState, content: Manifest) -> None:
-    """Raise a ConfigError, on every rank, if the model is cut into other stages than then."""
-    then, now = content.edges, list(rank.parts.worker.edges)
-    if then != now:
-        stages = max(1, len(then) - 1)
-        raise ConfigError(
-            "parallel.pipeline",
-            f"the checkpoint has the state of {stages} {'stages' if stages > 1 else 'stage'}, and "
-            f"the run now has {max(1, len(now) - 1)}; resume with parallel as it was, or start a "
-            f"new run from its model (model.weights=.../{manifest.MODEL})",
-        )
+def _refuse_other_stages(rank: RankState, edges: Sequence[int], parallel: Parallel) -> None:
+    """Raise a ConfigError if a rank has other layers than then; each rank has files of its own."""
+    then, now = (edges, parallel), (rank.parts.worker.edges, rank.experiment.parallel)
+    if list(then[0]) == list(now[0]) and then[1].pipeline == now[1].pipeline:
+        return
+    of_layers = then[1].pipeline == now[1].pipeline and now[1].layers is not None
+    raise ConfigError(
+        "parallel.layers" if of_layers else "parallel.pipeline",
+        f"the checkpoint has the state of {_named(*then)}, and the run now has {_named(*now)}; "
+        "resume with parallel as it was, or start a new run from its model "
+        f"(model.weights=.../{manifest.MODEL})",
+    )
+
+
+def _named(edges: Sequence[int], parallel: Parallel) -> str:
+    """Return how a model is cut, for a message."""
+    if not edges:
+        return "1 stage"
+    layers = cut(" + ".join(str(b - a) for a, b in pairwise(edges)))
+    return f"{len(edges) - 1} stages ({layers} layers) on {parallel.pipeline} ranks"
 
 
 def fitting(rank: RankState, path: Path) -> state_file.Tensors:

@@ -160,7 +160,7 @@ def restore(
         troubled = [at for at, bad in enumerate(_of_all(rank, bool(problem))) if bad]
         if not troubled:
             assert content is not None
-            changes.refuse(rank, content, allowed)
+            changes.refuse_other_data(rank, content, allowed)
             _load(rank, place, checkpoint, content)
             place.leave(world.rank)
             if world.rank == 0:
@@ -231,7 +231,7 @@ def _examined(
         content = manifest.read(checkpoint)
         if content.round != number:  # renamed by a person: rounds between would never be trained
             raise Damaged(f"its {manifest.NAME} is of round {content.round}")
-        changes.refuse_other_stages(rank, content)
+        changes.refuse_other_experiment(rank, content, allowed)
         names = [manifest.MODEL, _of_stage(rank, AGREED)]
         names += [f"rank-{at}.safetensors" for at in _mine(rank, content)]
         names += [name for name in content.files if _is_for(rank, name)]
