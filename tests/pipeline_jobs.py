@@ -168,6 +168,24 @@ def encoded(parallel: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def without_memory(parallel: dict[str, Any]) -> str:
+    """One gradient, for whose loss the last stage has no memory; what this rank says of it."""
+    staged, _ = workers("mlp", parallel)
+    x, y = batch("mlp", 12)
+
+    def loss(output: Tensor, y: Tensor) -> Tensor:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    staged.task.loss = loss
+    try:
+        staged.gradient(x, y)
+    except RuntimeError as error:
+        unsent = torch.zeros(len(x), staged.model[0].in_features)  # for which stage 0 waits
+        dist.send(unsent, group=staged.line.ranks, group_dst=0)
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
 def many_steps(parallel: dict[str, Any], steps: int) -> float:
     """So many steps of gradient descent; the loss of the last one."""
     staged, _ = workers("mlp", parallel)

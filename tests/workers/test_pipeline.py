@@ -69,6 +69,11 @@ def test_stages_send_what_training_computes_where_evaluation_computes_in_another
     assert results[1]["scores"][2] > 0
 
 
+def test_a_failure_of_the_loss_is_not_the_loss_of_a_rank():
+    told = ranks(2).run(jobs.without_memory, {"pipeline": 2})
+    assert told == ["", "RuntimeError: DefaultCPUAllocator: can't allocate memory"]
+
+
 def test_a_batch_has_as_many_microbatches_as_it_divides_into():
     plain = Parallel(pipeline=3, microbatches=4)
     assert [microbatches(rows, plain) for rows in (1, 2, 3, 4, 6, 7, 8, 9)] == [

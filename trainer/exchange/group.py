@@ -146,7 +146,10 @@ class Group:
         self.books.wire[kind] += count
 
     def together(self) -> AbstractContextManager[None]:
-        """Raise PeerLost for what fails in what is entered: only others' failures may."""
+        """Raise PeerLost for a failure inside the `with` block.
+
+        The block must contain nothing of this rank's own that can fail.
+        """
         return _together()
 
     def _between(self, way: Callable[..., object], tensor: Tensor, rank: int) -> dist.P2POp:

@@ -21,7 +21,7 @@ from trainer.config.errors import ConfigError
 from trainer.config.parallel import Parallel
 from trainer.tasks.task import Batch, Task
 from trainer.workers.single import Single
-from trainer.workers.stages import Section, described, like, schedule, stage
+from trainer.workers.stages import Own, Section, described, like, schedule, stage
 from trainer.workers.stopwatch import Stopwatch
 from trainer.workers.worker import Passes, Whole
 
@@ -50,7 +50,7 @@ class Line(Protocol):
         """Count bytes that were handed to torch's pipelines."""
 
     def together(self) -> AbstractContextManager[None]:
-        """Tell what fails in what is entered as the loss of another rank."""
+        """Report any failure inside the `with` block as the loss of another rank."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,6 @@ class Flow:
     """A schedule for batches of one shape, and what a step of it sends from this rank."""
 
     schedule: Any
-    stages: Sequence[Any]
     sent: int  # bytes
 
 
@@ -93,7 +92,7 @@ class Pipeline(Single):
         }
         self.flows: OrderedDict[Any, Flow] = OrderedDict()  # by shape, least recent first
         self.units = torch.ones(())  # predictions of the batch, on the device
-        self.own, self.all = Stopwatch(line.device), Stopwatch(line.device)
+        self.own, self.all = Own(line.device), Stopwatch(line.device)
         self.ideal: list[float] = []  # idle share of each gradient, if all stages were equal
 
     # ------------------------------------------------------------------ passes
@@ -125,13 +124,13 @@ class Pipeline(Single):
         given = (x,) if self.stage == 0 else ()
         if self.scores and train:
             more["target"] = target
+        self.own.failure = None
         try:
             with self.line.together():
                 output = flow.schedule.step(*given, return_outputs=not train, **more)
         except Exception:
-            own = [stage.failure for stage in flow.stages if stage.failure]
-            if own:
-                raise own[0] from None
+            if self.own.failure:
+                raise self.own.failure from None
             raise
         self.line.passed("pipeline", flow.sent)
         return output
@@ -168,7 +167,7 @@ class Pipeline(Single):
         self.line.passed("control", VOTE * (len(forward) + sum(at > 0 for at in self.numbers)))
         loss = self._loss if train else None
         order = schedule(self.settings, stages, count, loss)
-        return Flow(order, stages, count * (sum(forward) + sum(backward)))
+        return Flow(order, count * (sum(forward) + sum(backward)))
 
     def _between(self, x: Tensor) -> list[Tensor]:
         """Return, without values, the input of the first stage and the output of each.

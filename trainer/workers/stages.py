@@ -4,8 +4,8 @@ What travels between stages is known before, so torch infers nothing: its infere
 Python objects, which the receiver unpickles.
 """
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -46,40 +46,47 @@ class Section(nn.Module):
         return output.contiguous()
 
 
-class Stage(PipelineStage):
-    """A stage that measures its computation, and tells it from the failure of another rank."""
+class Own(Stopwatch):
+    """This rank's own computation within a step: how long it takes, and how it failed."""
 
     failure: BaseException | None = None
 
-    def __init__(self, watch: Stopwatch, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.watch = watch
-
-    def forward_one_chunk(self, *args: Any, **kwargs: Any) -> Any:
-        """Compute a microbatch's forward pass."""
-        with self.watch.running():
-            return self._own(super().forward_one_chunk, *args, **kwargs)
-
-    def backward_one_chunk(self, bwd_chunk_id: int, *args: Any, **kwargs: Any) -> None:
-        """Compute a microbatch's backward pass, whose gradients can then be sent."""
-        with self.watch.running():
-            self._own(super().backward_one_chunk, bwd_chunk_id, *args, **kwargs)
-        gradients = self.bwd_cache.get(bwd_chunk_id, ())
-        self.bwd_cache[bwd_chunk_id] = tuple(g if g is None else g.contiguous() for g in gradients)
-
-    def _own(self, compute: Any, *args: Any, **kwargs: Any) -> Any:
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Measure what is computed in the `with` block, and keep its failure."""
         try:
-            return compute(*args, **kwargs)
+            with super().running():
+                yield
         except Exception as error:
             self.failure = error.__cause__ or error  # torch wraps it in one of its own
             raise
+
+
+class Stage(PipelineStage):
+    """A stage that measures its computation, and keeps its failures apart from those of others."""
+
+    def __init__(self, own: Own, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.own = own
+
+    def forward_one_chunk(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute a microbatch's forward pass."""
+        with self.own.running():
+            return super().forward_one_chunk(*args, **kwargs)
+
+    def backward_one_chunk(self, bwd_chunk_id: int, *args: Any, **kwargs: Any) -> None:
+        """Compute a microbatch's backward pass, whose gradients can then be sent."""
+        with self.own.running():
+            super().backward_one_chunk(bwd_chunk_id, *args, **kwargs)
+        gradients = self.bwd_cache.get(bwd_chunk_id, ())
+        self.bwd_cache[bwd_chunk_id] = tuple(g if g is None else g.contiguous() for g in gradients)
 
 
 def stage(
     section: nn.Module,
     place: tuple[int, int],
     group: dist.ProcessGroup | None,
-    watch: Stopwatch,
+    own: Own,
     between: tuple[Tensor, Tensor],
     device: torch.device,
 ) -> Stage:
@@ -89,7 +96,7 @@ def stage(
     if number == 0:
         given = given.detach()
     return Stage(
-        watch, section, number, count, device, input_args=given, output_args=returned, group=group
+        own, section, number, count, device, input_args=given, output_args=returned, group=group
     )
 
 
