@@ -88,23 +88,3 @@ def test_views_share_the_vectors_memory_also_of_a_stack_of_them(shapes, rows):
         view.fill_(number + 1)
     expected = torch.cat([torch.full((p.size,), i + 1.0) for i, p in enumerate(layout.pieces)])
     assert torch.equal(vector, expected.expand_as(vector))
-
-
-@given(SHAPES, st.integers(1, 10))
-def test_slices_cover_the_vector_once_and_cut_no_tensor(shapes, count):
-    layout = layout_of(shapes)
-    slices = layout.slices(count)
-    assert len(slices) == count
-    covered = [place for part in slices for place in range(part.start, part.stop)]
-    assert covered == list(range(layout.size))
-    ends = {0, *(piece.place.stop for piece in layout.pieces)}
-    assert {part.start for part in slices} | {part.stop for part in slices} <= ends
-
-
-@given(SHAPES, st.integers(1, 10))
-def test_slices_are_about_equally_long(shapes, count):
-    """Each cut is at most half a tensor from where it would be best."""
-    layout = layout_of(shapes)
-    longest = max(piece.size for piece in layout.pieces)
-    for part in layout.slices(count):
-        assert part.stop - part.start <= layout.size / count + longest

@@ -5,7 +5,6 @@ All code that exchanges, freezes or corrects parameters works on such vectors, n
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from math import prod
 
 import torch
@@ -46,20 +45,6 @@ class Layout:
         """Return each tensor by name, (..., *shape), as a view of `vector` (..., P)."""
         rows = vector.shape[:-1]
         return {p.name: vector[..., p.place].view((*rows, *p.shape)) for p in self.pieces}
-
-    def slices(self, count: int) -> list[slice]:
-        """Return `count` contiguous parts of about equal length, cut between tensors.
-
-        They are for fragments that are exchanged one by one, and for the stages of a pipeline. A
-        part may be empty if there are fewer tensors than parts.
-        """
-        ends = [piece.start + piece.size for piece in self.pieces]
-        cuts = [
-            min(ends, key=lambda end: abs(end - self.size * part / count))
-            for part in range(1, count)
-        ]
-        edges = [0, *cuts, self.size]
-        return [slice(a, b) for a, b in pairwise(edges)]
 
 
 class Flat:
