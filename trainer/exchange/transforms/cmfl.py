@@ -40,12 +40,12 @@ class CMFL(Transform):
         if self.direction is None:
             return
         update = message.vectors[vectors[0].name]
-        agree = torch.zeros(1, dtype=torch.int64, device=update.device)
+        counts = torch.tensor([0, len(update)], device=update.device)  # that agree, and all
         for values, signs in zip(update.split(CHUNK), self.direction.split(CHUNK), strict=True):
-            agree += (values.sign() == signs).count_nonzero()
-        size = context.total(torch.full_like(agree, len(update)))
+            counts[0] += (values.sign() == signs).count_nonzero()
+        agree, size = context.total(counts).tolist()
         threshold = decayed(self.settings.relevance, self.settings.decay_rounds, context.number)
-        message.silent = int(context.total(agree)) < threshold * int(size)
+        message.silent = agree < threshold * size
 
     def applied(self, change: Tensor, total: Callable[[Tensor], Tensor]) -> None:
         direction = change.sign().to(torch.int8)
