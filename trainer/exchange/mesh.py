@@ -10,13 +10,10 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import DeviceMesh
 
 from trainer.exchange.books import Books
 from trainer.exchange.group import Group
 from trainer.metrics.catalog import PIPELINE
-
-REPLICA, STAGE = "replica", "stage"  # names of the mesh's axes
 
 
 @dataclass(frozen=True)
@@ -45,9 +42,10 @@ def mesh(device: torch.device, stages: int, timeout: float) -> Mesh:
         return Mesh(world, world, Group(world.books, device, alone=True))
     world.books.wire[PIPELINE] = 0
     numbers = torch.arange(world.size).view(-1, stages)  # (replicas, stages)
-    own = [_own(rows, world.rank, timeout) for rows in (numbers.T.tolist(), numbers.tolist())]
-    axes = DeviceMesh.from_group(own, device.type, numbers, mesh_dim_names=(REPLICA, STAGE))
-    group, line = (Group(world.books, device, axes.get_group(axis)) for axis in (REPLICA, STAGE))
+    group, line = (
+        Group(world.books, device, _own(rows, world.rank, timeout))
+        for rows in (numbers.T.tolist(), numbers.tolist())
+    )
     return Mesh(world, group, line)
 
 
