@@ -1,6 +1,8 @@
 """Where a network is cut into stages."""
 
+import weakref
 from itertools import combinations, pairwise
+from typing import ClassVar
 
 import pytest
 import torch
@@ -64,11 +66,43 @@ def test_measuring_changes_neither_the_network_nor_the_random_numbers():
     assert all(parameter.grad is None for parameter in net.parameters())
 
 
+class Watched(nn.Linear):
+    """A layer that knows which copies of such layers exist while it computes."""
+
+    copies: ClassVar[list[weakref.ref[nn.Module]]] = []
+    found: ClassVar[list[tuple[int, torch.dtype]]] = []
+
+    def forward(self, x):
+        self.copies.append(weakref.ref(self))
+        output = super().forward(x)
+        alive = {id(layer) for copy in self.copies if (layer := copy()) is not None}
+        self.found.append((len(alive), output.dtype))
+        return output
+
+
+def test_one_layer_at_a_time_is_measured_in_the_runs_precision():
+    seconds(nn.Sequential(*(Watched(3, 3) for _ in range(4))), torch.ones(2, 3), bf16=True)
+    assert Watched.found == [(1, torch.bfloat16)] * 8
+
+
 def test_more_stages_than_layers():
     with pytest.raises(ConfigError, match="4 stages, but the model has 3 layers with parameters"):
         cut(NET, Parallel(pipeline=4))
-    with pytest.raises(ConfigError, match="set it to at most 1"):
-        cut(NET, Parallel(pipeline=2, schedule="interleaved"))
+
+
+@pytest.mark.parametrize(
+    "pipeline,chunks,remedy",
+    [
+        (2, 4, "set parallel.schedule to gpipe or 1f1b, or"),
+        (4, 2, "set parallel.schedule to gpipe or 1f1b, and this to at most 3, or"),
+    ],
+)
+def test_more_stages_than_layers_when_interleaved(pipeline, chunks, remedy):
+    with pytest.raises(ConfigError, match=remedy):
+        cut(NET, Parallel(pipeline=pipeline, schedule="interleaved", chunks=chunks))
+    deeper = nn.Sequential(*(nn.Linear(2, 2) for _ in range(3 * pipeline)))
+    with pytest.raises(ConfigError, match=r"set parallel\.chunks to at most 3, or"):
+        cut(deeper, Parallel(pipeline=pipeline, schedule="interleaved", chunks=7))
 
 
 def test_stages_share_no_parameters():

@@ -33,6 +33,7 @@ from trainer.models import weights
 from trainer.tasks.task import Task
 from trainer.turn import Server
 from trainer.workers.cut import cut, seconds
+from trainer.workers.pipeline import microbatches
 from trainer.workers.single import Single
 from trainer.workers.worker import Worker
 
@@ -126,9 +127,10 @@ def _worker(
     elif len(edges) == len(found) and edges[-1] == len(model):
         found = list(edges)
     elif settings.split == "cost" and mesh.world.rank == 0:
-        rows = (experiment.schedule.batch_size or len(places)) // settings.microbatches
-        ((x, *_),) = task.batches([places[: max(1, rows)]], None, training=False)
-        found = cut(model, settings, seconds(model, task.inputs(x)))
+        rows = experiment.schedule.batch_size or len(places)
+        rows //= microbatches(rows, settings)
+        ((x, *_),) = task.batches([places[:rows]], None, training=False)
+        found = cut(model, settings, seconds(model, task.inputs(x), bf16=bf16))
     told = [float(edge) * (mesh.world.rank == 0) for edge in found]
     edges = [int(edge) for edge in mesh.world.sum_numbers(told, "control")]
     kind: Callable[..., Worker] = resolve(settings.implementation)

@@ -31,11 +31,10 @@ def cut(
         return given
     starts = [at for at, size in enumerate(sizes) if size]
     if len(starts) < settings.stages:
-        most = len(starts) // (settings.stages // settings.pipeline)
         raise ConfigError(
             KEY,
             f"{settings.stages} stages, but the model has {len(starts)} layers with parameters; "
-            f"set it to at most {most}, or choose a deeper model",
+            f"{_fewer(len(starts), settings)}, or choose a deeper model",
         )
     starts[0] = 0
     if costs is None:
@@ -44,6 +43,17 @@ def cut(
     found = [*(starts[unit] for unit in evenly(units, settings.stages)), len(layers)]
     _refuse_shared(layers, found)
     return found
+
+
+def _fewer(layers: int, settings: Parallel) -> str:
+    """Return what to set for at most so many stages."""
+    chunks = layers // settings.pipeline
+    if settings.schedule != "interleaved":
+        return f"set it to at most {layers}"
+    if chunks > 1:
+        return f"set parallel.chunks to at most {chunks}"
+    also = "" if chunks else f", and this to at most {layers}"
+    return f"set parallel.schedule to gpipe or 1f1b{also}"
 
 
 def _as_given(sizes: Sequence[int], counts: Sequence[int]) -> list[int]:
@@ -92,20 +102,31 @@ def evenly(costs: Sequence[float], parts: int) -> list[int]:
     return found[::-1]
 
 
-def seconds(model: nn.Sequential, x: Tensor) -> list[float]:
-    """Measure each layer's forward and backward pass on inputs x (B, ...), on x's device."""
-    layers = copy.deepcopy(model).to(x.device).train()
-    with torch.random.fork_rng(), torch.enable_grad():
-        for _ in range(2):  # the first pass only warms up
-            measured, values = [], x
-            for layer in layers:
-                values = values.detach()
-                start = _now(x.device)
-                values = layer(values.requires_grad_(values.is_floating_point()))
-                if values.requires_grad:
-                    values.backward(torch.ones_like(values))
-                measured.append(_now(x.device) - start)
+def seconds(model: nn.Sequential, x: Tensor, *, bf16: bool = False) -> list[float]:
+    """Measure each layer's forward and backward pass on inputs x (B, ...), on x's device.
+
+    One layer at a time is there, since the whole model may not fit.
+    """
+    measured = []
+    with torch.random.fork_rng([x.device] if x.is_cuda else []), torch.enable_grad():
+        for layer in model:
+            spent, x = _measured(layer, x, bf16=bf16)
+            measured.append(spent)
     return measured
+
+
+def _measured(layer: nn.Module, x: Tensor, *, bf16: bool) -> tuple[float, Tensor]:
+    """Return the seconds of a layer's passes, and its output."""
+    layer = copy.deepcopy(layer).to(x.device).train()
+    for _ in range(2):  # the first pass only warms up
+        given = x.detach().requires_grad_(x.is_floating_point())
+        start = _now(x.device)
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
+            output: Tensor = layer(given)
+        if output.requires_grad:
+            output.backward(torch.ones_like(output))
+        spent = _now(x.device) - start
+    return spent, output.detach()
 
 
 def _now(device: torch.device) -> float:
