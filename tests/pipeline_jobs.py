@@ -186,6 +186,32 @@ def without_memory(parallel: dict[str, Any]) -> str:
     return ""
 
 
+def with_inputs(parallel: dict[str, Any]) -> bool:
+    """Whether a stage makes inputs of what is stored, in training and in an evaluation."""
+    staged, _ = workers("mlp", parallel)
+    made = []
+    staged.task.inputs = lambda x: made.append(x) or x
+    x, y = batch("mlp", 12)
+    staged.gradient(x, y)
+    staged.score([(x, y)])
+    return bool(made)
+
+
+def of_many_shapes(parallel: dict[str, Any]) -> list[str]:
+    """What is logged of batches of more shapes than there is room for, twice."""
+    staged, _ = workers("mlp", parallel)
+    told: list[str] = []
+    watch = logging.Handler()
+    watch.emit = lambda record: told.append(record.getMessage())
+    logging.getLogger("fedctl").addHandler(watch)
+    try:
+        for rows in (*range(1, 19), *range(1, 19)):
+            staged.gradient(*batch("mlp", rows))
+    finally:
+        logging.getLogger("fedctl").removeHandler(watch)
+    return told
+
+
 def many_steps(parallel: dict[str, Any], steps: int) -> float:
     """So many steps of gradient descent; the loss of the last one."""
     staged, _ = workers("mlp", parallel)

@@ -36,9 +36,8 @@ def test_gradients_of_microbatches_are_those_of_the_batch(name, stages, schedule
         assert max(stage["apart"] for stage in case) < NEAR
         assert [stage["loss"] < NEAR for stage in case] == [True] * stages
         assert sum(stage["last"] for stage in case) == 1
-        assert sum(len(stage["names"]) for stage in case) == len(
-            {n for s in case for n in s["names"]}
-        )
+        names = [name for stage in case for name in stage["names"]]
+        assert len(names) == len(set(names)) == case[0]["parameters"]
         for stage in case:
             right, loss, count = stage["scores"]
             if stage["last"]:
@@ -72,6 +71,18 @@ def test_stages_send_what_training_computes_where_evaluation_computes_in_another
 def test_a_failure_of_the_loss_is_not_the_loss_of_a_rank():
     told = ranks(2).run(jobs.without_memory, {"pipeline": 2})
     assert told == ["", "RuntimeError: DefaultCPUAllocator: can't allocate memory"]
+
+
+@pytest.mark.parametrize("schedule", ["gpipe", "interleaved"])
+def test_only_the_first_stages_rank_makes_inputs(schedule):
+    parallel = {"pipeline": 2, "schedule": schedule}
+    assert ranks(2).run(jobs.with_inputs, parallel) == [True, False]
+
+
+def test_a_schedule_that_is_dropped_is_told_once():
+    told = ranks(2).run(jobs.of_many_shapes, {"pipeline": 2})
+    assert [len(lines) for lines in told] == [1, 0]
+    assert told[0][0].startswith("batches have more than 16 shapes")
 
 
 def test_a_batch_has_as_many_microbatches_as_it_divides_into():

@@ -97,8 +97,8 @@ def _draws(rank: RankState, client: int, purpose: Purpose) -> torch.Generator | 
     """Return the random stream of a client's turn, if it needs one, and seed dropout with it."""
     if not rank.parts.worker.random:
         return None
-    seed, number, stage = rank.experiment.seed, rank.server.number, rank.parts.worker.stage
+    seed, number, place = rank.experiment.seed, rank.server.number, rank.parts.worker.place
     draws = stream(seed, purpose, client, number)
-    own = stream(seed, Purpose.DROPOUT, purpose, client, number, stage) if stage else draws
+    own = stream(seed, Purpose.DROPOUT, purpose, client, number, place) if place else draws
     torch.manual_seed(own.initial_seed())
     return draws

@@ -84,7 +84,7 @@ class Pipeline(Single):
         super().__init__(nn.Sequential(held).to(line.device).train(), task, bf16=bf16)
         self.whole, self.random = whole, whole.dropout or task.random
         self.edges, self.line, self.settings = list(edges), line, settings
-        self.stage, self.count = line.rank, len(parts)
+        self.place, self.count = line.rank, len(parts)
         self.scores = self.count - 1 in self.numbers
         self.sections = {
             at: Section(nn.Sequential(parts[at]), bf16=bf16, last=at == self.count - 1)
@@ -119,9 +119,8 @@ class Pipeline(Single):
         return x.new_empty(0) if output is None else output
 
     def _step(self, x: Tensor, *, train: bool, target: Tensor | None = None, **more: Any) -> Any:
-        x = self.task.inputs(x)
         flow = self._flow(x, train=train)
-        given = (x,) if self.stage == 0 else ()
+        given = (self.task.inputs(x),) if 0 in self.numbers else ()
         if self.scores and train:
             more["target"] = target
         self.own.failure = None
@@ -138,7 +137,7 @@ class Pipeline(Single):
     # ------------------------------------------------------------------ schedules
 
     def _flow(self, x: Tensor, *, train: bool) -> Flow:
-        """Return the schedule for batches like x (B, ...), which is created for the first one."""
+        """Return the schedule for batches like x (B, ...), as stored; the first one creates it."""
         key = (train, self.model.training, x.dtype, *x.shape)
         if key not in self.flows:
             # All ranks of the line see the same shapes, so they create and forget the same ones.
@@ -150,7 +149,8 @@ class Pipeline(Single):
 
     def _created(self, x: Tensor, *, train: bool) -> Flow:
         count = microbatches(len(x), self.settings)
-        tensors = self._between(x[: len(x) // count])
+        x = x[: len(x) // count]
+        tensors = self._between(self.task.inputs(x) if 0 in self.numbers else x)
         stages = [
             stage(
                 section,
@@ -170,7 +170,7 @@ class Pipeline(Single):
         return Flow(order, count * (sum(forward) + sum(backward)))
 
     def _between(self, x: Tensor) -> list[Tensor]:
-        """Return, without values, the input of the first stage and the output of each.
+        """Return, without values, the input of the first stage (on its rank), and all outputs.
 
         They are computed once as a step will, since types may depend on the mode: an encoder layer
         ignores autocast in evaluation. What that pass draws and counts is taken back.

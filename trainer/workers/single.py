@@ -16,7 +16,7 @@ from trainer.workers.worker import Passes, Whole
 class Single:
     """Forward and backward pass of the unmodified network, optionally under bf16 autocast."""
 
-    stage = 0
+    place = 0
     scores = True
     edges: Sequence[int] = ()
 

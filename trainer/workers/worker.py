@@ -44,7 +44,7 @@ class Worker(Protocol):
     """The live network: P parameters and B float buffers of this rank's part of the model."""
 
     whole: Whole
-    stage: int  # which part of the model it is; of one device: 0
+    place: int  # of this rank among those that share the model; of one device: 0
     edges: Sequence[int]  # first layer of each stage, and their number; empty: it is not cut
     scores: bool  # losses and scores are known here; on the other ranks of a pipeline they are 0
     layout: Layout
