@@ -1,5 +1,6 @@
 """What tests ask the ranks of pipelines to do: gradients, whole runs, and what they send."""
 
+import logging
 import pickle
 import signal
 from collections.abc import Iterator, Mapping, Sequence

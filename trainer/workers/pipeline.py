@@ -7,6 +7,7 @@ pipelines (torch.distributed.pipelining). Which clients are trained, and what is
 gradients, is decided by others.
 """
 
+import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -27,6 +28,12 @@ from trainer.workers.worker import Passes, Whole
 
 VOTE = 4  # bytes by which torch's stages tell each other, once, that nothing is to be inferred
 MOST_SHAPES = 16  # of batches whose buffers are kept
+FORGOTTEN = (
+    f"batches have more than {MOST_SHAPES} shapes, each with a schedule; the one that was not used "
+    "for longest is now created again when its shape returns, at the cost of a forward pass"
+)
+
+log = logging.getLogger("fedctl")
 
 
 class Waiting(Protocol):
@@ -91,6 +98,7 @@ class Pipeline(Single):
             for at in self.numbers
         }
         self.flows: OrderedDict[Any, Flow] = OrderedDict()  # by shape, least recent first
+        self.forgot = False  # whether a schedule was dropped for want of room
         self.units = torch.ones(())  # predictions of the batch, on the device
         self.own, self.all = Own(line.device), Stopwatch(line.device)
         self.ideal: list[float] = []  # idle share of each gradient, if all stages were equal
@@ -143,6 +151,9 @@ class Pipeline(Single):
             # All ranks of the line see the same shapes, so they create and forget the same ones.
             if len(self.flows) == MOST_SHAPES:
                 self.flows.popitem(last=False)
+                if not self.forgot and self.place == 0:
+                    log.warning(FORGOTTEN)
+                self.forgot = True
             self.flows[key] = self._created(x, train=train)
         self.flows.move_to_end(key)
         return self.flows[key]
