@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from tests.checkpoint_jobs import through_and_resumed
@@ -377,6 +378,27 @@ def ended(tree: dict[str, Any], folder: str) -> bool:
 def labels(tree: dict[str, Any]) -> dict[str, str]:
     """What this rank is called on /metrics."""
     return named(experiment_run(tree))
+
+
+def assembled(tree: dict[str, Any]) -> dict[str, Any]:
+    """How many tensors are assembled here, this stage's bytes, and the most that come at once."""
+    rank = with_network(tree)
+    line, received = rank.parts.line, [0]
+    send = line.all_to_all
+
+    def watched(boxes: Any, sizes: list[int], kinds: Any) -> Any:
+        received.append(sum(sizes))
+        return send(boxes, sizes, kinds)
+
+    line.all_to_all = watched
+    model = whole_tensors(rank)
+    own = len(save(dict(rank.parts.worker.tensors())))
+    return {"names": len(model), "own": own, "received": max(received)}
+
+
+def notices(tree: dict[str, Any]) -> list[str]:
+    """What a person is told when a run starts."""
+    return experiment_run(tree).notices
 
 
 def scored(tree: dict[str, Any]) -> tuple[float, float]:

@@ -60,6 +60,26 @@ def test_without_a_pipeline_rows_know_none(tmp_path):
     assert not [name for name in names if "pipeline" in name]
 
 
+def test_a_model_is_assembled_one_stage_at_a_time():
+    found = ranks(3).run(pipeline_jobs.assembled, BASE | {"parallel": THREE})
+    assert [stage["names"] for stage in found] == [10, 0, 0]
+    assert found[0]["received"] == max(stage["own"] for stage in found)
+
+
+@pytest.mark.parametrize(
+    "rows,told",
+    [
+        (30, []),
+        (32, ["batches of 32 have 2 microbatches, not 3; set schedule.batch_size=30 or 33"]),
+        (1, ["batches of 1 have 1 microbatch, not 3; set schedule.batch_size=3"]),
+    ],
+)
+def test_fewer_microbatches_than_were_asked_for_are_told(rows, told):
+    schedule = {"batch_size": rows, "phases": [{"steps": 2}]}
+    tree = BASE | {"parallel": THREE | {"pipeline": 2}, "schedule": schedule}
+    assert ranks(2).run(pipeline_jobs.notices, tree) == [told, []]
+
+
 def test_metrics_tell_which_stage_a_rank_has():
     found = ranks(4).run(pipeline_jobs.labels, BASE | {"parallel": {"pipeline": 2}})
     assert [labels["stage"] for labels in found] == ["0", "1", "0", "1"]

@@ -40,8 +40,12 @@ def whole_tensors(rank: RankState) -> Mapping[str, Tensor]:
     tensors, line = rank.parts.worker.tensors(), rank.parts.line
     if line.size == 1:
         return tensors
-    own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return {k: v for data in line.to_first(save(own), "control") for k, v in load(data).items()}
+    own = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    whole: dict[str, Tensor] = {}
+    for turn in range(line.size):  # one at a time, since the whole model may not fit a device
+        for data in line.to_first(own if line.rank == turn else b"", "control"):
+            whole |= load(data) if data else {}
+    return whole
 
 
 def own(rank: RankState) -> State:
