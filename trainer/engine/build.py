@@ -78,7 +78,7 @@ def build(
     refuse(parts)
     folder = out and out / "clients" / f"rank-{mesh.world.rank}"
     budget = experiment.client_memory
-    return RankState(
+    rank = RankState(
         experiment=experiment,
         parts=parts,
         server=Server(
@@ -97,6 +97,23 @@ def build(
         clock=Clock(device),
         ledger=Ledger(mesh),
     )
+    _tell_of_microbatches(rank)
+    return rank
+
+
+def _tell_of_microbatches(rank: RankState) -> None:
+    """Have a person told, by rank 0, if batches have fewer microbatches than were asked for."""
+    settings, rows = rank.experiment.parallel, rank.experiment.schedule.batch_size
+    if not rank.parts.mesh.pipelined or rows is None or rank.parts.world.rank:
+        return
+    asked, found = settings.microbatches, microbatches(rows, settings)
+    if found < asked:
+        below = rows // asked * asked
+        near = f"{below} or {below + asked}" if below else f"{asked}"
+        plural = "microbatches" if found > 1 else "microbatch"
+        rank.notice(
+            f"batches of {rows} have {found} {plural}, not {asked}; set schedule.batch_size={near}"
+        )
 
 
 def _worker(
