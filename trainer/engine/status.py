@@ -15,6 +15,7 @@ from trainer.metrics.catalog import Row, uploaded
 log = logging.getLogger("fedctl")
 logging.raiseExceptions = False  # a log that cannot be written must not change how a run ends
 
+SCHEDULES = "torch.distributed.pipelining.schedules"  # logs a whole schedule if a rank is lost
 RECORD = 4096  # bytes of a status record
 
 
@@ -69,6 +70,7 @@ def show_log(rank: int) -> None:
     """Log to stderr, with time and rank on each line."""
     _log_to(logging.StreamHandler(sys.stderr), rank)
     log.setLevel(logging.INFO)
+    logging.getLogger(SCHEDULES).setLevel(logging.CRITICAL)
 
 
 def keep_log(out: Path, rank: int) -> None:
