@@ -326,6 +326,34 @@ def with_dropout(classes: int, in_shape: tuple[int, int, int]) -> nn.Sequential:
     return layers
 
 
+class Masked(nn.Module):
+    """A layer that begins with dropout, and keeps what that let through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropout, self.linear = nn.Dropout(0.5), nn.Linear(64, 64)
+        self.masks: list[Any] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = self.dropout(torch.ones_like(x))
+        self.masks.append(mask.numpy().copy())
+        output: Tensor = self.linear(x * mask)
+        return output
+
+
+def with_masks(classes: int, in_shape: tuple[int, int, int]) -> nn.Sequential:
+    """Two layers that begin with dropout, over equal shapes."""
+    return nn.Sequential(nn.Flatten(), Masked(), Masked(), nn.Linear(64, classes))
+
+
+def masks(tree: dict[str, Any]) -> list[Any]:
+    """What the dropout of this stage lets through in a round."""
+    rank = with_network(tree, name="with_masks")
+    run_round(rank, 1)
+    (layer,) = (m for m in rank.parts.worker.model if isinstance(m, Masked))
+    return layer.masks
+
+
 def normalised(tree: dict[str, Any], rounds: int) -> dict[str, Any]:
     """Train with BatchNorm; the whole network as it is evaluated, with its statistics."""
     rank = with_network(tree, name="with_norm")

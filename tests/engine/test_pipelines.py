@@ -132,7 +132,16 @@ def test_batch_statistics_of_whole_batches_are_those_of_one_device(buffers):
     assert {r["dense"] for r in results} == {alone["dense"]}
 
 
-def test_dropout_has_a_stream_of_its_own_on_each_stage_and_is_repeatable():
+def test_dropout_has_a_stream_of_its_own_on_each_stage():
+    one, other = ranks(2).run(
+        pipeline_jobs.masks, BASE | {"parallel": {"pipeline": 2, "layers": [2, 2]}}
+    )
+    assert len(one) == len(other) > 1
+    for mine, theirs in zip(one, other, strict=True):
+        assert mine.shape == theirs.shape and not np.array_equal(mine, theirs)
+
+
+def test_dropout_is_repeatable_and_the_same_for_a_stage_of_all_replicas():
     tree = BASE | {"parallel": {"pipeline": 2, "microbatches": 2}}
     first, again = (ranks(4).run(pipeline_jobs.dropped, tree, 2) for _ in range(2))
     for one, other in zip(first, again, strict=True):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests import pipeline_jobs as jobs
+from tests import prose
 from tests.laws.test_state_laws import CODEC, SYNC, fits
 from tests.names import ALGORITHMS
 from tests.products import sampled
@@ -18,6 +19,7 @@ BASE = {
     "optimizer": {"lr": 0.1, "momentum": 0.9, "clip_norm": 0.5, "weight_decay": 1e-3},
 }
 TWO = {"parallel": {"pipeline": 2, "microbatches": 3}}
+FP64 = {"model": {"precision": "fp64"}, "codec": {"name": "fp64"}}
 FOUR = {"parallel": {"pipeline": 4}}
 FOUR_ON_TWO = {"parallel": {"pipeline": 2, "schedule": "interleaved"}}
 OTHER = {"parallel": {"pipeline": 2, "layers": [4, 6]}}
@@ -111,7 +113,10 @@ def test_algorithms_policies_and_codecs_on_two_pipelines(algorithm, policy, code
         {"participation": 0.6, "optimizer": {"momentum": 0.9, "state": "keep", "nesterov": True}},
         {"schedule": {"batch_size": None, "phases": [{"epochs": 1}]}},
         {"evaluation": {"alignment": True, "batch_size": 50}},
-        {"model": {"precision": "fp64"}, "codec": {"name": "fp64"}},
+        FP64,
+        FP64 | {"optimizer": {"name": "adam", "lr": 0.01, "clip_norm": 0.1}},
+        FP64 | {"optimizer": {"name": "adamw", "clip_norm": 0.1, "weight_decay": 0.1}},
+        {"evaluation": {"model": "agreed"}},
     ],
 )
 def test_a_pipeline_trains_as_one_device_does(changes):
@@ -126,6 +131,32 @@ def test_a_pipeline_trains_as_one_device_does(changes):
         passes = result["passes"]
         assert 0 < passes.own < passes.all
         assert 0 < passes.ideal < passes.steps
+
+
+def test_a_pipeline_learns_a_text_as_one_device_does(tmp_path):
+    """Batches whose rows have different numbers of targets, cut into microbatches."""
+    prose.folder(tmp_path / "text")
+    tree = prose.tree(tmp_path / "text", model={"name": "llama-tiny"})
+    results = ranks(3).run(jobs.trained, tree | THREE, 2)
+    (alone,) = ranks(1).run(jobs.trained, tree, 2)
+    assert apart(model(results), alone["model"]) < 10 * NEAR
+    for result in results:
+        assert result["loss"] == pytest.approx(alone["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["apf", "gwpf"])
+def test_the_stages_masks_are_those_of_one_device(policy):
+    """If no threshold is tightened, which a stage decides for itself.
+
+    With whole batches, and without a norm over the stages, not even an order of additions differs.
+    """
+    tree = BASE | {"sync": SYNC[policy] | {"tighten_at": 1}, "optimizer": {"momentum": 0.9}}
+    results = ranks(2).run(jobs.trained, tree | {"parallel": {"pipeline": 2}}, 6)
+    (alone,) = ranks(1).run(jobs.trained, tree, 6)
+    assert 0 < alone["frozen"].mean() < 1
+    for name in ("frozen", "own"):
+        assert np.array_equal(np.concatenate([r[name] for r in results]), alone[name])
+    assert apart(model(results), alone["model"]) == 0
 
 
 def test_stages_freeze_by_themselves():
