@@ -63,7 +63,7 @@ class Own(Stopwatch):
 
 
 class Stage(PipelineStage):
-    """A stage that measures its computation, and keeps its failures apart from those of others."""
+    """A stage that measures its computation, and keeps its own failures apart from others'."""
 
     def __init__(self, own: Own, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
