@@ -25,6 +25,7 @@ class Purpose(IntEnum):
     FREEZING = 110  # (seed, FREEZING, round): random freezing in APF# and its relatives
     CROP = 111  # (seed of a turn's stream, CROP, batch): random crops of images in files
     ROUNDING = 112  # (seed, ROUNDING, round, client or owner, vector): stochastic rounding
+    BASIS = 113  # (seed, BASIS, matrix): the first basis of a low-rank code
     DROPOUT = 120  # (seed, DROPOUT, purpose, client, round, stage): of a pipeline's later stages
 
 

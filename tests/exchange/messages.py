@@ -1,16 +1,21 @@
 """Jobs for ranks whose clients send vectors of random values through a reduction."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from trainer.config.communication import LowRank as Codec
 from trainer.exchange.books import Books
 from trainer.exchange.encoders import Blocks, Plain, Sparse
 from trainer.exchange.group import Group
 from trainer.exchange.message import BUFFERS, Cohort, Message, Participant, Places, Terms, Vector
 from trainer.exchange.reductions.all_reduce import AllReduce
+from trainer.exchange.reductions.low_rank import LowRank
 from trainer.exchange.reductions.owners import Owners
 from trainer.exchange.reductions.reduction import Handle, Reduction
+from trainer.layout import Layout
 
 VECTORS = (Vector("delta"), Vector("control", leftover="again", over="everyone"), BUFFERS)
 WEIGHTS = (0.1, 0.2, 0.3, 0.25, 0.15)  # of the clients that take part, of 8
@@ -26,6 +31,7 @@ def reduction(name: str) -> Reduction:
         "bf16": lambda: Owners(bf16, bf16),
         "bf16, thin": lambda: Owners(Sparse(bf16), bf16),
         "int8": lambda: Owners(Blocks(64), Blocks(64, unbiased=True)),
+        "int4": lambda: Owners(Blocks(64, bits=4), Blocks(64, bits=4, unbiased=True)),
         "int8, thin": lambda: Owners(Sparse(Blocks(64)), Blocks(64, unbiased=True)),
     }[name]()
 
@@ -82,3 +88,44 @@ def exchanged(
         "formed": group.books.formed,
         "mask": mask.numpy(),
     }
+
+
+SHAPES = [("conv", (6, 5, 3, 3)), ("bias", (6,)), ("fc", (40, 24)), ("last", (3, 4))]
+LAYOUT = Layout(SHAPES)
+
+
+def factored(
+    settings: dict[str, Any], sent: list[Tensor], rounds: int = 1, vectors: Sequence[Vector] = ()
+) -> list[dict[str, Any]]:
+    """Means by low rank on this rank in each round, what its clients are told, and the bytes.
+
+    sent: (rounds x P) of each client.
+    """
+    group, reduction = Group(Books(), torch.device("cpu")), LowRank(Codec(**settings), LAYOUT, 3)
+    vectors = tuple(vectors) or (Vector("delta"),)
+    members = tuple(
+        Participant(c, c % group.size, 1 / len(sent), steps=1, samples=1, everyone=1 / 8)
+        for c in range(len(sent))
+    )
+    found = []
+    for number in range(rounds):
+        places = Places(LAYOUT.size)
+        cohort = Cohort(number + 1, members)
+        terms = Terms(cohort, vectors, LAYOUT.size, 7, places, report=True)
+        exchange = reduction.begin(group, terms)
+        mine = cohort.at(group.rank)
+        for member in mine:
+            own = {v.name: sent[member.client][number].clone() for v in vectors}
+            assert exchange.add(Message(member, own)) is None
+        delivery = Handle(exchange.finish(places, False)).wait()
+        assert delivery.report is not None
+        told = {member.client: delivery.report(member.client) for member in mine}
+        found.append(
+            {
+                "mean": {name: mean.numpy().copy() for name, mean in delivery.mean.items()},
+                "told": {c: {n: v.numpy() for n, v in own.items()} for c, own in told.items()},
+                "payload": sum(group.books.payload.values()),
+                "formed": group.books.formed,
+            }
+        )
+    return found

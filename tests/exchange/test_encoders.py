@@ -21,8 +21,10 @@ ENCODERS = {
     "bf16": Plain(torch.bfloat16),
     "int8": Blocks(BLOCK),
     "int8, unbiased": Blocks(BLOCK, unbiased=True),
+    "int4": Blocks(BLOCK, bits=4),
+    "int4, unbiased": Blocks(BLOCK, bits=4, unbiased=True),
 }
-SPARSE = {f"sparse {name}": Sparse(ENCODERS[name]) for name in ("fp32", "bf16", "int8")}
+SPARSE = {f"sparse {name}": Sparse(ENCODERS[name]) for name in ("fp32", "bf16", "int8", "int4")}
 
 # beyond 3.38e38 a value's block has no scale in bf16
 FLOATS = st.floats(-(2.0**126), 2.0**126, width=32)
@@ -137,7 +139,13 @@ def scales(sent: Tensor) -> Tensor:
     return rows.abs().amax(1).repeat_interleave(BLOCK)[: len(sent)]
 
 
-@pytest.mark.parametrize("name,steps", [("int8", 1 / 254), ("int8, unbiased", 1 / 127)])
+@pytest.mark.parametrize(
+    "name,steps",
+    [
+        *(("int8", 1 / 254), ("int8, unbiased", 1 / 127)),
+        *(("int4", 1 / 14), ("int4, unbiased", 1 / 7)),
+    ],
+)
 @given(values=VALUES)
 def test_an_integer_is_off_by_a_share_of_its_blocks_largest_value(name, steps, values):
     """Half a step if rounded to the nearest, a step at random; the scale itself is rounded up."""
@@ -148,7 +156,7 @@ def test_an_integer_is_off_by_a_share_of_its_blocks_largest_value(name, steps, v
     assert (off <= steps * up * rounding * scales(sent).double() + TINY).all()
 
 
-@pytest.mark.parametrize("name", ["int8", "int8, unbiased"])
+@pytest.mark.parametrize("name", ["int8", "int8, unbiased", "int4", "int4, unbiased"])
 @given(values=st.lists(FLOATS, min_size=BLOCK, max_size=BLOCK))
 def test_zeros_stay_zeros_and_leave_their_neighbours_alone(name, values):
     sent = vector([*[0.0] * BLOCK, *values, *[0.0] * BLOCK])

@@ -7,7 +7,7 @@ from tests import bounds
 from tests.exchange.messages import NORMS, WEIGHTS, exchanged, values
 from tests.ranks import ranks
 
-ALL = ["fp32", "fp32, thin", "bf16", "bf16, thin", "int8", "int8, thin"]
+ALL = ["fp32", "fp32, thin", "bf16", "bf16, thin", "int8", "int8, thin", "int4"]
 CODED = [name for name in ALL if not name.startswith("fp32")]
 
 
@@ -29,6 +29,7 @@ def allowed(name: str, largest: float, codings: int = 1) -> float:
         "fp32": 0.0,
         "bf16": bounds.BF16,
         "int8": (1 + 2.0**-7) / 254,  # half a step; a scale is rounded up to the next bf16
+        "int4": (1 + 2.0**-7) / 14,
     }[name.split(",")[0]]
     return codings * coding * largest + bounds.of_sums(len(WEIGHTS), largest)
 
@@ -96,7 +97,7 @@ def test_a_rank_that_has_to_stop_is_known_to_all(name, clients):
 
 @pytest.mark.parametrize(
     "name,own",
-    [("fp32", 2 * 4 * 1001), ("bf16", 2 * 2 * 1001), ("int8", 2 * 16 * 66)],  # ceil(1001 / 64): 16
+    [("fp32", 2 * 4 * 1001), ("bf16", 2 * 2 * 1001), ("int8", 2 * 16 * 66), ("int4", 2 * 16 * 34)],  # ceil(1001 / 64): 16
 )
 def test_payload_is_what_clients_send_and_does_not_depend_on_the_number_of_ranks(name, own):
     for size in (1, 2, 4):

@@ -11,7 +11,7 @@ from tests.ranks import ranks
 
 ROUNDS = 5
 THRESHOLDS = ("apf", "gwpf", "gwpf-released", "gaia")  # what they judge each coordinate by
-LOSSY = ["bf16", "bf16-feedback", "int8", "int8-lossy"]
+LOSSY = ["bf16", "bf16-feedback", "int8", "int8-lossy", "int4", "lowrank", "lowrank-lossy"]
 
 
 def equal(one: list[dict[str, np.ndarray]], other: list[dict[str, np.ndarray]]) -> bool:
@@ -26,7 +26,7 @@ def equal(one: list[dict[str, np.ndarray]], other: list[dict[str, np.ndarray]]) 
 
 @pytest.mark.parametrize(
     "algorithm,policy,codec",
-    sampled(ALGORITHMS, SYNC, LOSSY, fits=lambda algorithm, policy, _: fits(algorithm, policy)),
+    sampled(ALGORITHMS, SYNC, LOSSY, fits=fits),
 )
 def test_a_coded_run_has_the_same_bits_on_any_number_of_ranks(algorithm, policy, codec):
     """Owners add clients in the clients' order, so neither W nor the dealing matters."""

@@ -28,12 +28,17 @@ CODEC = {
     "bf16-feedback": {"name": "bf16", "error_feedback": True},
     "int8": {"name": "int8"},
     "int8-lossy": {"name": "int8", "error_feedback": False},
+    "int4": {"name": "int4"},
+    "lowrank": {"name": "lowrank", "rank": 1},
+    "lowrank-lossy": {"name": "lowrank", "rank": 1, "error_feedback": False},
 }
 ROUNDS = 6
 
 
-def fits(algorithm: str, policy: str) -> bool:
-    """FedSGD's clients do not train, and send gradients: some policies refuse it."""
+def fits(algorithm: str, policy: str, codec: str = "") -> bool:
+    """FedSGD's clients do not train, and send gradients; factors are of whole updates."""
+    if codec.startswith("lowrank"):
+        return algorithm != "fedsgd" and policy in ("full", "cmfl")
     return algorithm != "fedsgd" or policy not in ("gwpf", "gwpf-released", "gaia")
 
 
@@ -44,10 +49,11 @@ def fits(algorithm: str, policy: str) -> bool:
     "policy,codec,participation,weighting",
     sampled(
         SYNC,
-        ["fp32", "bf16", "int8"],
+        ["fp32", "bf16", "int8", "int4", "lowrank"],
         [1.0, 0.6],
         ["samples", "uniform"],
-        fits=lambda policy, codec, share, _: policy != "gwpf-released" or share == 1,
+        fits=lambda policy, codec, share, _: fits("scaffold", policy, codec)
+        and (policy != "gwpf-released" or share == 1),
     ),
 )
 def test_the_servers_control_is_the_mean_of_all_clients_controls(
@@ -132,9 +138,10 @@ def test_thawed_coordinates_keep_their_gradient_under_option_1():
     "policy,codec,participation",
     sampled(
         ["full", "apf", "gwpf", "gaia", "cmfl"],
-        ["fp32", "bf16", "bf16-feedback", "int8"],
+        ["fp32", "bf16", "bf16-feedback", "int8", "int4", "lowrank"],
         [1.0, 0.6],
-        fits=lambda policy, codec, _: policy == "gaia" or codec in ("bf16-feedback", "int8"),
+        fits=lambda policy, codec, _: fits("fedavg", policy, codec)
+        and (policy == "gaia" or codec not in ("fp32", "bf16")),
     ),
 )
 def test_what_was_sent_and_what_is_kept_is_what_was_offered(policy, codec, participation):

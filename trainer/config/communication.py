@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from trainer.config.base import LARGE, Only, Section, setting
-from trainer.config.fit import EVERYONE, LOCAL, SINGLE, UPDATES
+from trainer.config.fit import EVERYONE, LOCAL, SINGLE, UPDATES, WHOLE
 
 
 class Full(Section):
@@ -25,6 +25,7 @@ class Freezing(Section):
     in one direction; near 0 it only oscillates. Pure noise settles at sqrt((1 - ema) / (1 + ema)).
     """
 
+    lacks: ClassVar[frozenset[str]] = frozenset({WHOLE})
     effects: ClassVar[dict[str, Only]] = {
         "tighten_at": Only("threshold", remedy="0.05"),
         "threshold_floor": Only("threshold", remedy="0.05"),
@@ -130,6 +131,7 @@ class GWPFReleased(Section):
     least 4 bytes per parameter, and never less than FedAvg.
     """
 
+    lacks: ClassVar[frozenset[str]] = frozenset({WHOLE})
     name: Literal["gwpf-released"] = "gwpf-released"
     implementation: ClassVar[str] = "trainer.exchange.policies.gwpf_released:GWPFReleased"
     needs: ClassVar[dict[str, str]] = {
@@ -165,6 +167,7 @@ class Gaia(Section):
     each sends, with the bits or indices that identify it; wire counts the union over the clients.
     """
 
+    lacks: ClassVar[frozenset[str]] = frozenset({WHOLE})
     name: Literal["gaia"] = "gaia"
     implementation: ClassVar[str] = "trainer.exchange.transforms.gaia:Gaia"
     needs: ClassVar[dict[str, str]] = {
@@ -254,7 +257,7 @@ class Int8(Section):
     """
 
     name: Literal["int8"] = "int8"
-    implementation: ClassVar[str] = "trainer.exchange.reductions.formats:int8"
+    implementation: ClassVar[str] = "trainer.exchange.reductions.formats:blocks"
     block: int = setting(
         64,
         help="values that share one scale of 2 bytes",
@@ -271,4 +274,50 @@ class Int8(Section):
     needs: ClassVar[dict[str, str]] = {SINGLE: "codes fp32 values"}
 
 
-Codec = Annotated[FP32 | BF16 | FP64 | Int8, Field(discriminator="name")]
+class Int4(Int8):
+    """Values as 4-bit integers, two in a byte: about a seventh of fp32. The rest is as for int8."""
+
+    name: Literal["int4"] = "int4"  # type: ignore[assignment]
+
+
+class LowRank(Section):
+    """Matrices as two thin factors of few bits each, 30 to 150 times smaller than fp32.
+
+    PowerSGD (Vogels et al., NeurIPS 2019) on clients' updates, with coded factors: all clients
+    share a basis, which follows what their updates have in common. Biases are coded as int8. What
+    a client's factors do not hold stays with it, for its next update. Whole gradients, which are
+    used only once, travel as int8.
+    """
+
+    name: Literal["lowrank"] = "lowrank"
+    implementation: ClassVar[str] = "trainer.exchange.reductions.formats:low_rank"
+    once: ClassVar[str] = "trainer.exchange.reductions.formats:gradients"
+    needs: ClassVar[dict[str, str]] = {
+        SINGLE: "codes fp32 values",
+        UPDATES: "keeps what a client does not send as a change of its parameters",
+        WHOLE: "codes whole matrices",
+    }
+    rank: int = setting(
+        2,
+        help="r, columns of a matrix's factors; with more of them less is left for later",
+        ge=1,
+        le=4096,
+        fixed=True,
+    )
+    bits: Literal[4, 8, 32] = setting(4, help="bits of a factor's value; 32 is fp32", unit="bits")
+    block: int = setting(
+        64,
+        help="values that share one scale of 2 bytes",
+        unit="values",
+        ge=8,
+        le=65536,
+        multiple_of=8,
+    )
+    error_feedback: bool = setting(
+        True,
+        help="each client keeps what its factors do not hold and adds it to its next update",
+        fixed=True,
+    )
+
+
+Codec = Annotated[FP32 | BF16 | FP64 | Int8 | Int4 | LowRank, Field(discriminator="name")]

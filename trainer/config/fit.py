@@ -21,18 +21,22 @@ LOCAL = "local training"
 UPDATES = "updates"
 EVERYONE = "everyone"
 SINGLE = "single precision"
+WHOLE = "whole vectors"
 
 WITHOUT = {  # why an experiment lacks the capability, as a clause of the error message
     LOCAL: "{name} has none",
     UPDATES: "{name}'s clients send gradients",
+    WHOLE: "{name} leaves values out",
 }
 
 
 def lacking(experiment: "Experiment") -> Iterator[tuple[str, str, str]]:
     """Yield each capability that the experiment lacks, why, and the setting that would give it."""
-    for capability in sorted(experiment.algorithm.lacks):
-        why = WITHOUT[capability].format(name=experiment.algorithm.name)
-        yield capability, why, choose(experiment, "algorithm", lacks=capability)
+    for section in ("algorithm", "sync"):
+        part = getattr(experiment, section)
+        for capability in sorted(part.lacks):
+            why = WITHOUT[capability].format(name=part.name)
+            yield capability, why, choose(experiment, section, lacks=capability)
     if experiment.model.precision == "fp64":
         yield SINGLE, "model.precision is fp64", "model.precision=fp32"
     for key, value, all_take_part in (

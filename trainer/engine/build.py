@@ -5,6 +5,7 @@ path.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from trainer.engine.store import Store
 from trainer.exchange.mesh import Mesh
 from trainer.exchange.mesh import mesh as make_mesh
 from trainer.exchange.policies.policy import Policy
+from trainer.exchange.reductions.formats import Subject
 from trainer.exchange.reductions.reduction import Reduction
 from trainer.exchange.transforms.error_feedback import ErrorFeedback
 from trainer.exchange.transforms.transform import Transform
@@ -63,16 +65,15 @@ def build(
     anchor = worker.params.clone()
     algorithm = _algorithm(experiment, worker.layout, anchor)
     chain, policy = _selection(experiment, algorithm, len(anchor), device)
-    code: Callable[..., Reduction] = resolve(experiment.codec.implementation)
-    thin = any(transform.thins for transform in chain)
+    code, once = _codes(experiment, worker, thin=any(transform.thins for transform in chain))
     parts = Parts(
         task=task,
         worker=worker,
         algorithm=algorithm,
         policy=policy,
         chain=chain,
-        reduction=code(experiment.codec, anchor.dtype, sparse=thin),
-        once=code(experiment.codec, anchor.dtype, sparse=False),
+        reduction=code,
+        once=once,
         mesh=mesh,
     )
     refuse(parts)
@@ -184,6 +185,15 @@ def _selection(
     if getattr(experiment.codec, "error_feedback", False) and something and not accounted:
         chain.append(ErrorFeedback())
     return tuple(chain), policy
+
+
+def _codes(experiment: Experiment, worker: Worker, *, thin: bool) -> tuple[Reduction, Reduction]:
+    """Create the reduction of clients' messages, and that of vectors that are used one time."""
+    codec = experiment.codec
+    subject = Subject(worker.layout, worker.params.dtype, experiment.seed, thin)
+    create: Callable[..., Reduction] = resolve(codec.implementation)
+    once: Callable[..., Reduction] = resolve(codec.once or codec.implementation)
+    return create(codec, subject), once(codec, replace(subject, sparse=False))
 
 
 def _load_in_turn(experiment: Experiment, mesh: Mesh) -> Task:

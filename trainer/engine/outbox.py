@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trainer.engine.parts import RankState
 from trainer.engine.watch import KEPT, UPDATE
-from trainer.exchange.message import Cohort, Message, Places, Terms
+from trainer.exchange.message import Cohort, Delivery, Message, Places, Terms
 from trainer.exchange.reductions.reduction import Exchange, Handle
 from trainer.exchange.transforms.transform import Context
 from trainer.turn import Memory
@@ -31,6 +31,7 @@ class Outbox:
         self.silences = any(transform.silences for transform in parts.chain)
         self.waits = self.silences or (parts.policy.voting and needs_places)
         self.waiting: list[Message] = []
+        self.unsettled: list[Message] = []  # sent, but what arrives of them is not known yet
         self.votes: Tensor | None = None
         # without a vote, the places that travel are already known
         self.places = None if parts.policy.voting else parts.policy.select(None)
@@ -94,7 +95,9 @@ class Outbox:
 
     def _send(self, exchange: Exchange, message: Message) -> None:
         sent = exchange.add(message)
-        if self.report:
+        if sent is None:
+            self.unsettled.append(message)
+        elif self.report:
             self._delivered(message, sent)
 
     def _delivered(self, message: Message, sent: Mapping[str, Tensor]) -> None:
@@ -156,6 +159,12 @@ class Outbox:
                     message.sender = weighted[message.sender.client]
                     self._send(self.exchange, message)
         return senders, Handle(self.exchange.finish(places, stop))
+
+    def settle(self, delivery: Delivery) -> None:
+        """Tell clients what arrived of their messages, if only the delivery could say."""
+        for message in self.unsettled:
+            assert delivery.report is not None
+            self._delivered(message, delivery.report(message.sender.client))
 
     def _senders(self) -> Cohort:
         """Return the clients that send something; every rank reports its silent clients."""

@@ -56,6 +56,7 @@ def run_round(
     with rank.clock.phase("reduce"):
         senders, exchange = outbox.close(places, stop())
         delivery = exchange.wait()
+        outbox.settle(delivery)
     with rank.clock.phase("apply"):
         _apply(rank, senders, delivery)
         rank.watch.close(rank.server)

@@ -24,6 +24,7 @@ def agreed(rank: RankState) -> State:
         "server": rank.server.state,
         "policy": parts.policy.state(),
         "chain": [transform.state() for transform in parts.chain],
+        "reduction": parts.reduction.state(),
         "taken": rank.clients.taken,
         "home": rank.store.home,
         "accuracy": rank.accuracy,
@@ -52,7 +53,6 @@ def own(rank: RankState) -> State:
     """Return the state that only this rank has."""
     return {
         "worker": rank.parts.worker.state(),
-        "reductions": [rank.parts.reduction.state(), rank.parts.once.state()],
         "books": rank.parts.world.books.state(),
         "tally": asdict(rank.ledger.own),
         "seconds": rank.clock.seconds,
@@ -72,8 +72,9 @@ def load_agreed(rank: RankState, state: State) -> None:
     parts.policy.load(state["policy"])
     for transform, saved in zip(parts.chain, state["chain"], strict=True):
         transform.load(saved)
+    parts.reduction.load(state["reduction"])
     rank.clients.taken = state["taken"]
-    rank.accuracy, rank.perplexity = state["accuracy"], state.get("perplexity")
+    rank.accuracy, rank.perplexity = state["accuracy"], state["perplexity"]
     rank.store.home = {client: homed(rank, client, at) for client, at in state["home"].items()}
     ledger, size = state["ledger"], parts.group.size
     for name in ("rank_samples", "idle"):
@@ -108,8 +109,6 @@ def load_own(rank: RankState, states: Sequence[State]) -> None:
     for state in states[:1]:
         clock.seconds.update(state["seconds"])
         parts.worker.load(state["worker"])
-        parts.reduction.load(state["reductions"][0])
-        parts.once.load(state["reductions"][1])
 
 
 def _add(counts: dict[str, int], more: dict[str, int]) -> None:

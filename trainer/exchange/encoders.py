@@ -25,12 +25,12 @@ class Encoder(Protocol):
     exact: bool  # decoding returns the same values
 
     def encode(self, values: Tensor, cuts: Sequence[int], key: Key) -> list[Tensor]:
-        """Return the bytes, uint8, of each part between two cuts of (n,) values."""
+        """Return the bytes, uint8, of each part between two cuts; values (n,): from cuts[0] on."""
 
-    def decode(self, data: Tensor, count: int) -> Tensor:
-        """Return the (count,) values of one part from its bytes."""
+    def decode(self, data: Tensor, count: int, at: int = 0) -> Tensor:
+        """Return the (count,) values of one part from its bytes; at: the place of the first one."""
 
-    def size(self, count: int) -> int | None:
+    def size(self, count: int, at: int = 0) -> int | None:
         """Return the bytes of a part of `count` values; None: they depend on the values."""
 
     def cost(self, coded: Sequence[Tensor], count: int) -> tuple[int, int]:
@@ -41,8 +41,8 @@ class Encoder(Protocol):
 
 
 def parts(values: Tensor, cuts: Sequence[int]) -> list[Tensor]:
-    """Return the values between each two cuts, as views."""
-    return [values[a:b] for a, b in pairwise(cuts)]
+    """Return the values between each two cuts, as views; the first value is at cuts[0]."""
+    return [values[a - cuts[0] : b - cuts[0]] for a, b in pairwise(cuts)]
 
 
 def as_type(data: Tensor, dtype: torch.dtype) -> Tensor:
@@ -63,10 +63,10 @@ class Plain:
     def encode(self, values: Tensor, cuts: Sequence[int], key: Key) -> list[Tensor]:
         return [part.view(torch.uint8) for part in parts(values.to(self.dtype), cuts)]
 
-    def decode(self, data: Tensor, count: int) -> Tensor:
+    def decode(self, data: Tensor, count: int, at: int = 0) -> Tensor:
         return as_type(data, self.dtype).to(self.computed)
 
-    def size(self, count: int) -> int:
+    def size(self, count: int, at: int = 0) -> int:
         return self.dtype.itemsize * count
 
     def cost(self, coded: Sequence[Tensor], count: int) -> tuple[int, int]:
@@ -74,15 +74,16 @@ class Plain:
 
 
 class Blocks:
-    """8-bit integers with one scale for each block of values.
+    """Integers of 8 or 4 bits with one scale for each block of values.
 
-    Symbols: s = the block's largest |x|, as bf16 rounded up; q = round(127 x / s), in -127 to 127;
-    decoded: q s / 127. The scale is rounded up so that no |127 x / s| is above 127: nothing is cut
-    off, and the error of a value is at most half a step, s / 254. Small blocks have small errors,
+    Symbols: s = the block's largest |x|, as bf16 rounded up; L = 127, or 7 with 4 bits; q =
+    round(L x / s), in -L to L; decoded: q s / L. The scale is rounded up so that no |L x / s| is
+    above L: nothing is cut off, and the error of a value is at most half a step, s / 2L. Two 4-bit
+    integers share a byte. Small blocks have small errors,
     because s is the largest value of the block only, and cost more bytes: 2 for each scale. bf16
     has float32's range of exponents; an fp16 scale would underflow, since updates are small.
 
-    unbiased: q = floor(z + u) with z = 127 x / s and u uniform on [0, 1). It rounds up with
+    unbiased: q = floor(z + u) with z = L x / s and u uniform on [0, 1). It rounds up with
     probability z - floor(z), so the expected q is z (QSGD, Alistarh et al. 2017). The error of a
     value is larger, up to a step, but it cancels in the mean over clients, so vectors that are used
     once and have no residual are coded this way.
@@ -91,12 +92,18 @@ class Blocks:
     exact = False
 
     def __init__(
-        self, block: int, *, unbiased: bool = False, computed: torch.dtype = torch.float32
+        self,
+        block: int,
+        *,
+        bits: int = 8,
+        unbiased: bool = False,
+        computed: torch.dtype = torch.float32,
     ) -> None:
-        self.block, self.unbiased, self.computed = block, unbiased, computed
-        self.row = block + 2  # bytes of a block with its scale
+        self.block, self.bits, self.unbiased, self.computed = block, bits, unbiased, computed
+        self.most = 2 ** (bits - 1) - 1  # L
+        self.row = block * bits // 8 + 2  # bytes of a block with its scale
 
-    def size(self, count: int) -> int:
+    def size(self, count: int, at: int = 0) -> int:
         return -(-count // self.block) * self.row
 
     def cost(self, coded: Sequence[Tensor], count: int) -> tuple[int, int]:
@@ -104,25 +111,48 @@ class Blocks:
 
     def encode(self, values: Tensor, cuts: Sequence[int], key: Key) -> list[Tensor]:
         x = pad(values.float(), (0, -len(values) % self.block)).view(-1, self.block)
-        scale = rounded_up(x.abs().amax(1))
-        # the smallest float avoids 0 / 0: a block of zeros has scale 0, and stays zero
-        q = (x / scale.float().clamp(min=torch.finfo(torch.float32).tiny)[:, None]).mul_(127)
-        if self.unbiased:
-            draws = stream(key[0], Purpose.ROUNDING, *key[1:])
-            q.add_(torch.rand(q.shape, generator=draws).to(q.device)).floor_()
-        else:
-            q.round_()
-        rows = torch.cat(
-            [q.clamp_(-127, 127).to(torch.int8).view(torch.uint8), as_bytes(scale)], dim=1
-        )
-        blocks = [-(-cut // self.block) for cut in cuts]
+        draws = stream(key[0], Purpose.ROUNDING, *key[1:]) if self.unbiased else None
+        q, scale = quantised(x, self.most, draws)
+        packed = q.view(torch.uint8) if self.bits == 8 else nibbles(q)
+        rows = torch.cat([packed, as_bytes(scale)], dim=1)
+        blocks = [-(-(cut - cuts[0]) // self.block) for cut in cuts]
         return [part.reshape(-1) for part in parts(rows, blocks)]
 
-    def decode(self, data: Tensor, count: int) -> Tensor:
+    def decode(self, data: Tensor, count: int, at: int = 0) -> Tensor:
         rows = data.view(-1, self.row)
         scale = as_type(rows[:, -2:].reshape(-1), torch.bfloat16).float()
-        q = rows[:, :-2].contiguous().view(torch.int8)
-        return (q * (scale / 127)[:, None]).reshape(-1)[:count].to(self.computed)
+        packed = rows[:, :-2].contiguous()
+        q = packed.view(torch.int8) if self.bits == 8 else integers(packed)
+        return (q * (scale / self.most)[:, None]).reshape(-1)[:count].to(self.computed)
+
+
+def quantised(
+    x: Tensor, most: int, draws: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return integers from -most to most, int8 like x (n, block), and a bf16 scale of each row.
+
+    draws: of stochastic rounding; None: to the nearest integer.
+    """
+    scale = rounded_up(x.abs().amax(1))
+    # the smallest float avoids 0 / 0: a block of zeros has scale 0, and stays zero
+    q = (x / scale.float().clamp(min=torch.finfo(torch.float32).tiny)[:, None]).mul_(most)
+    if draws is None:
+        q.round_()
+    else:
+        q.add_(torch.rand(q.shape, generator=draws).to(q.device)).floor_()
+    return q.clamp_(-most, most).to(torch.int8), scale
+
+
+def nibbles(q: Tensor) -> Tensor:
+    """Return integers from -8 to 7, (..., 2 n) int8, as bytes (..., n): the first one is lower."""
+    low, high = (q & 15).view(torch.uint8).unflatten(-1, (-1, 2)).unbind(-1)
+    return low | (high << 4)
+
+
+def integers(packed: Tensor) -> Tensor:
+    """Return what `nibbles` was given, from -8 to 7: (..., 2 n) int8."""
+    signed = torch.stack([packed << 4, packed & 240], dim=-1).view(torch.int8)
+    return (signed >> 4).flatten(-2)
 
 
 def rounded_up(values: Tensor) -> Tensor:
@@ -152,7 +182,7 @@ class Sparse:
     def __init__(self, inner: Encoder) -> None:
         self.inner, self.block, self.exact = inner, inner.block, inner.exact
 
-    def size(self, count: int) -> None:
+    def size(self, count: int, at: int = 0) -> None:
         return None
 
     def cost(self, coded: Sequence[Tensor], count: int) -> tuple[int, int]:
@@ -177,7 +207,7 @@ class Sparse:
         listed = bitmap(kept) if index_bytes(len(rows), len(index)) < 4 * len(index) else index
         return torch.cat([count.view(torch.uint8), listed.view(torch.uint8), coded])
 
-    def decode(self, data: Tensor, count: int) -> Tensor:
+    def decode(self, data: Tensor, count: int, at: int = 0) -> Tensor:
         blocks = -(-count // self.block)
         kept = self._kept(data)
         length = index_bytes(blocks, kept)

@@ -4,7 +4,7 @@ How values are coded or added up is not decided here.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
@@ -149,7 +149,8 @@ class Terms:
     """The properties of an exchange that all ranks know before it begins.
 
     lengths: of the exact vectors; places None: not known yet, so only a reduction that adds up
-    first can begin. report: whether any part needs to know which values the others received.
+    first can begin. report: whether any part needs to know which values the others received; forms:
+    whether what is coded is a client's message, and not a second part of it.
     """
 
     cohort: Cohort
@@ -161,6 +162,7 @@ class Terms:
     kind: str = "values"  # of traffic, in the books
     purpose: int = 0  # of the round's exchanges, which: it keys random streams
     report: bool = False
+    forms: bool = True
     like: Tensor = field(default_factory=lambda: torch.empty(0))  # type and device of values
 
     def length(self, vector: Vector) -> int:
@@ -168,14 +170,19 @@ class Terms:
         return self.lengths[vector.name] if vector.exact else self.size
 
 
+Report = Callable[[int], Mapping[str, Tensor]]  # of a client of this rank, once: see `add`
+
+
 @dataclass
 class Delivery:
     """The result of an exchange.
 
     mean: each named vector, dense, bit-identical on every rank, zero where nothing travelled;
-    places: the coordinates that arrived; stop: whether any rank was asked to stop.
+    places: the coordinates that arrived; stop: whether any rank was asked to stop; report: what the
+    others received of a client's message, if that was not known before (Exchange.add).
     """
 
     mean: dict[str, Tensor]
     places: Places
     stop: bool = False
+    report: Report | None = None

@@ -1,25 +1,51 @@
 """The reduction for each format that `codec.name` chooses."""
 
+from dataclasses import dataclass
+
 import torch
 
-from trainer.config.communication import BF16, FP32, FP64, Int8
+from trainer.config.communication import BF16, FP32, FP64, Int4, Int8, LowRank
 from trainer.exchange.encoders import Blocks, Plain
 from trainer.exchange.reductions.all_reduce import AllReduce
+from trainer.exchange.reductions.low_rank import LowRank as LowRankReduction
 from trainer.exchange.reductions.owners import Owners
+from trainer.layout import Layout
 
 
-def plain_sum(settings: FP32 | FP64, dtype: torch.dtype, *, sparse: bool) -> AllReduce:
-    """Values that a collective adds. dtype: the model's; sparse: messages are mostly zeros."""
+@dataclass(frozen=True)
+class Subject:
+    """The vectors that a format is for; sparse: their values are mostly zeros."""
+
+    layout: Layout
+    dtype: torch.dtype
+    seed: int
+    sparse: bool = False
+
+
+def plain_sum(settings: FP32 | FP64, subject: Subject) -> AllReduce:
+    """Values that a collective adds."""
     kind = torch.float32 if settings.name == "fp32" else torch.float64
-    return AllReduce(kind, sparse=sparse)
+    return AllReduce(kind, sparse=subject.sparse)
 
 
-def bf16(settings: BF16, dtype: torch.dtype, *, sparse: bool) -> Owners:
+def bf16(settings: BF16, subject: Subject) -> Owners:
     """Values of two bytes, to their owners and back."""
-    code = Plain(torch.bfloat16, dtype)
-    return Owners(code, code, sparse=sparse)
+    code = Plain(torch.bfloat16, subject.dtype)
+    return Owners(code, code, sparse=subject.sparse)
 
 
-def int8(settings: Int8, dtype: torch.dtype, *, sparse: bool) -> Owners:
-    """8-bit blocks, to their owners and back; what is used only once is rounded without bias."""
-    return Owners(Blocks(settings.block), Blocks(settings.block, unbiased=True), sparse=sparse)
+def blocks(settings: Int8 | Int4, subject: Subject) -> Owners:
+    """Blocks of integers, to their owners and back; what is used only once is without bias."""
+    bits = 4 if settings.name == "int4" else 8
+    once = Blocks(settings.block, bits=bits, unbiased=True)
+    return Owners(Blocks(settings.block, bits=bits), once, sparse=subject.sparse)
+
+
+def low_rank(settings: LowRank, subject: Subject) -> LowRankReduction:
+    """Factors of matrices."""
+    return LowRankReduction(settings, subject.layout, subject.seed)
+
+
+def gradients(settings: LowRank, subject: Subject) -> Owners:
+    """Vectors that are used once, beside factors, which would need what they lose to come back."""
+    return Owners(Blocks(settings.block), Blocks(settings.block, unbiased=True))

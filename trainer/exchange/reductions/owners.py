@@ -123,7 +123,7 @@ class Shares(Exchange):
                 report[segment.vector.name] = (
                     vector if segment.up.exact else self._decoded(segment, segment.up, coded)
                 )
-        self.group.books.formed += 1
+        self.group.books.formed += self.terms.forms
         return report
 
     def _leaves(self, kind: str, count: int) -> None:
@@ -132,7 +132,7 @@ class Shares(Exchange):
     def _decoded(self, segment: Segment, code: Encoder, coded: Sequence[Tensor]) -> Tensor:
         """Decode all shares of a segment into a dense vector."""
         values = torch.cat(
-            [code.decode(part, segment.share(rank)) for rank, part in enumerate(coded)]
+            [code.decode(part, segment.share(rank), segment.cuts[rank]) for rank, part in enumerate(coded)]
         )
         return values if segment.vector.exact else self.places.spread(values)
 
@@ -140,7 +140,7 @@ class Shares(Exchange):
         ranks = range(self.group.size)
         members = [self.terms.cohort.at(rank) for rank in ranks]
         mine = self.group.rank
-        known = [s.up.size(s.share(mine)) for s in self.segments]
+        known = [s.up.size(s.share(mine), s.cuts[mine]) for s in self.segments]
         sizes = [fixed(known) * len(members[rank]) for rank in ranks]
         if None in known:
             sizes = yield from self._tell(self.boxes, [len(rank) for rank in sizes])
@@ -157,7 +157,7 @@ class Shares(Exchange):
         arrived = self._arrived(received, sizes, members)
         stopping = any(bool(data[-1]) for data in received)
         coded = [
-            s.down.encode(self._mean(at, s, arrived), (0, s.share(mine)), NEAREST)[0]
+            s.down.encode(self._mean(at, s, arrived), s.cuts[mine : mine + 2], NEAREST)[0]
             for at, s in enumerate(self.segments)
         ]
         means = yield from self._gathered(coded)
@@ -201,13 +201,14 @@ class Shares(Exchange):
         count = segment.share(self.group.rank)
         total = self.terms.like.new_zeros(count)
         for member in self.terms.cohort.members:  # in the order of clients, not of ranks
-            values = segment.up.decode(arrived.pop((member.client, at)), count)
+            data = arrived.pop((member.client, at))
+            values = segment.up.decode(data, count, segment.cuts[self.group.rank])
             total.add_(values, alpha=member.factor(segment.vector))
         return total
 
     def _gathered(self, coded: list[Tensor]) -> Gathered:
         ranks = range(self.group.size)
-        known = [[s.down.size(s.share(rank)) for s in self.segments] for rank in ranks]
+        known = [[s.down.size(s.share(rank), s.cuts[rank]) for s in self.segments] for rank in ranks]
         sizes = [fixed(rank) for rank in known]
         if None in known[0]:
             sizes = yield from self._tell([coded] * len(ranks), [len(coded)] * len(ranks))

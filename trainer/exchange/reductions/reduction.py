@@ -19,11 +19,12 @@ Steps = Generator[Work, None, Delivery]
 class Exchange:
     """One exchange: `add` each message of this rank, then `finish`."""
 
-    def add(self, message: Message) -> Mapping[str, Tensor]:
+    def add(self, message: Message) -> Mapping[str, Tensor] | None:
         """Take a message; its vectors must not change any more.
 
         If the terms require a report, return what the others receive of it, dense like the message
-        itself; otherwise nothing. Messages are added in the order of clients.
+        itself, or None if only the delivery can tell; otherwise nothing. Messages are added in the
+        order of clients.
         """
         raise NotImplementedError
 
@@ -47,7 +48,7 @@ class Reduction:
         raise NotImplementedError
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold of this rank: tensors and numbers."""
+        """Return what a checkpoint must hold of the state that all ranks agree on."""
         return {}
 
     def load(self, state: Mapping[str, Any]) -> None:

@@ -1,0 +1,140 @@
+"""Low rank on real ranks: what factors lose, what they cost, and what all ranks agree on."""
+
+from math import ceil
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests import bounds
+from tests.exchange.messages import LAYOUT, factored
+from tests.ranks import ranks
+from trainer.exchange.message import Vector
+from trainer.exchange.reductions.low_rank import matrices, orthonormal
+
+CLIENTS, ROUNDS = 4, 3
+PLAIN = {"rank": 2, "bits": 32}
+MATRICES = {"conv": (6, 45), "fc": (40, 24), "last": (3, 4)}
+
+
+def noise(seed: int = 0) -> list[Tensor]:
+    """Updates of full rank, of each client in each round."""
+    draws = torch.Generator().manual_seed(seed)
+    return [torch.randn(ROUNDS, LAYOUT.size, generator=draws) for _ in range(CLIENTS)]
+
+
+def thin(rank: int) -> list[Tensor]:
+    """Updates whose matrices have this rank, and one column space for all clients and rounds."""
+    draws = torch.Generator().manual_seed(1)
+    left = {name: torch.randn(n, rank, generator=draws) for name, (n, _) in MATRICES.items()}
+    sent = noise()
+    for rows in sent:
+        for row in rows:
+            for piece in LAYOUT.pieces:
+                if piece.name in MATRICES:
+                    right = torch.randn(rank, MATRICES[piece.name][1], generator=draws)
+                    row[piece.place] = (left[piece.name] @ right).flatten()
+    return sent
+
+
+def mean(sent: list[Tensor], number: int) -> np.ndarray:
+    return np.mean([rows[number].double().numpy() for rows in sent], axis=0)
+
+
+def test_updates_of_low_rank_arrive_whole():
+    sent = thin(2)
+    (found,) = ranks(1).run(factored, PLAIN, sent, ROUNDS)
+    for number, answer in enumerate(found):
+        off = np.abs(answer["mean"]["delta"] - mean(sent, number)).max()
+        assert off < bounds.of_sums(60, float(np.abs(mean(sent, number)).max()))
+    noisy = noise()
+    (found,) = ranks(1).run(factored, PLAIN, noisy, 1)
+    assert np.abs(found[0]["mean"]["delta"] - mean(noisy, 0)).max() > 0.1
+
+
+def test_what_has_no_smaller_factors_is_not_factored():
+    assert [LAYOUT.pieces[i].name for i in (0, 2)] == ["conv", "fc"]
+    kept = {m.place.start for m in matrices(LAYOUT, 2)}
+    assert kept == {LAYOUT.pieces[0].place.start, LAYOUT.pieces[2].place.start}
+    assert not list(matrices(LAYOUT, 1000))
+    sent = noise()
+    (found,) = ranks(1).run(factored, {"rank": 1000, "bits": 32}, sent, 1)
+    assert np.abs(found[0]["mean"]["delta"] - mean(sent, 0)).max() < bounds.of_sums(5, 3)
+
+
+@pytest.mark.parametrize("bits", [4, 8, 32])
+def test_the_mean_is_that_of_what_clients_are_told(bits):
+    """But for the coding of the mean, which fp32 has none of."""
+    sent = noise()
+    (found,) = ranks(1).run(factored, {"rank": 2, "bits": bits}, sent, ROUNDS)
+    for answer in found:
+        told = np.mean([answer["told"][c]["delta"] for c in range(CLIENTS)], axis=0)
+        off = np.abs(answer["mean"]["delta"] - told).max()
+        assert off < {4: 0.5, 8: 0.05, 32: 1e-5}[bits] * np.abs(told).max()
+
+
+def test_a_sum_of_what_clients_keep_comes_down_uncoded():
+    control = Vector("control", leftover="again", over="everyone")
+    sent = noise()
+    (found,) = ranks(1).run(factored, {"rank": 2}, sent, ROUNDS, [control])
+    for answer in found:
+        told = sum(answer["told"][c]["control"].astype(np.float64) / 8 for c in range(CLIENTS))
+        assert np.abs(answer["mean"]["control"] - told).max() < bounds.of_sums(60, 3)
+
+
+@pytest.mark.parametrize("bits", [4, 32])
+def test_all_ranks_have_the_same_bits_however_many_they_are(bits):
+    sent, settings = noise(), {"rank": 2, "bits": bits}
+    (alone,) = ranks(1).run(factored, settings, sent, ROUNDS)
+    for size in (2, 3, 4):
+        for answers in ranks(size).run(factored, settings, sent, ROUNDS):
+            for one, other in zip(alone, answers, strict=True):
+                assert np.array_equal(one["mean"]["delta"], other["mean"]["delta"])
+                for client, told in other["told"].items():
+                    assert np.array_equal(told["delta"], one["told"][client]["delta"])
+
+
+@pytest.mark.parametrize("bits", [4, 8, 32])
+@pytest.mark.parametrize("rank", [1, 2])
+def test_bytes_are_those_of_the_formula_and_do_not_depend_on_values(rank, bits):
+    """n values take n bits / 8 bytes, and 2 for each block of 64 of a factor or a bias."""
+
+    def coded(values: int, width: int) -> int:
+        return ceil(values * width / 8) + (0 if width == 32 else 2 * ceil(values / 64))
+
+    sides = {1: [6, 45, 40, 24, 3, 4], 2: [6, 45, 40, 24]}[rank]
+    left, right = sides[::2], sides[1::2]
+    rest = [6] if rank == 1 else [6, 12]  # biases, and the matrix that is smaller than factors
+    wide = max(bits, 8)
+    own = sum(coded(rank * side, bits) for side in left + right)
+    own += sum(coded(values, wide) for values in rest)
+    for sent in (noise(), [torch.zeros_like(rows) for rows in noise()]):
+        (found,) = ranks(1).run(factored, {"rank": rank, "bits": bits}, sent, 1)
+        assert found[0]["payload"] == CLIENTS * own
+        assert found[0]["formed"] == CLIENTS
+
+
+def test_an_update_of_zero_stays_zero_and_the_next_one_is_not_lost():
+    sent = thin(1)
+    for rows in sent:
+        rows[0].zero_()
+    (found,) = ranks(1).run(factored, {"rank": 2, "bits": 32}, sent, ROUNDS)
+    assert not found[0]["mean"]["delta"].any()
+    for number in (1, 2):
+        off = np.abs(found[number]["mean"]["delta"] - mean(sent, number)).max()
+        assert off < bounds.of_sums(60, float(np.abs(mean(sent, number)).max()))
+
+
+def test_what_is_not_finite_arrives_as_that():
+    sent = noise()
+    sent[1][0][7] = torch.nan
+    (found,) = ranks(1).run(factored, {"rank": 2}, sent, 1)
+    assert not np.isfinite(found[0]["mean"]["delta"]).all()
+
+
+def test_columns_are_orthonormal_also_of_what_has_too_few():
+    draws = torch.Generator().manual_seed(0)
+    for columns in (torch.randn(9, 3, generator=draws), torch.zeros(9, 3), torch.ones(9, 3)):
+        q = orthonormal(columns)
+        assert torch.allclose(q.T @ q, torch.eye(3), atol=1e-6)
