@@ -97,7 +97,12 @@ def test_a_rank_that_has_to_stop_is_known_to_all(name, clients):
 
 @pytest.mark.parametrize(
     "name,own",
-    [("fp32", 2 * 4 * 1001), ("bf16", 2 * 2 * 1001), ("int8", 2 * 16 * 66), ("int4", 2 * 16 * 34)],  # ceil(1001 / 64): 16
+    [
+        ("fp32", 2 * 4 * 1001),
+        ("bf16", 2 * 2 * 1001),
+        ("int8", 2 * 16 * 66),
+        ("int4", 2 * 16 * 34),
+    ],  # ceil(1001 / 64): 16
 )
 def test_payload_is_what_clients_send_and_does_not_depend_on_the_number_of_ranks(name, own):
     for size in (1, 2, 4):

@@ -52,8 +52,9 @@ def fits(algorithm: str, policy: str, codec: str = "") -> bool:
         ["fp32", "bf16", "int8", "int4", "lowrank"],
         [1.0, 0.6],
         ["samples", "uniform"],
-        fits=lambda policy, codec, share, _: fits("scaffold", policy, codec)
-        and (policy != "gwpf-released" or share == 1),
+        fits=lambda policy, codec, share, _: (
+            fits("scaffold", policy, codec) and (policy != "gwpf-released" or share == 1)
+        ),
     ),
 )
 def test_the_servers_control_is_the_mean_of_all_clients_controls(
@@ -140,8 +141,9 @@ def test_thawed_coordinates_keep_their_gradient_under_option_1():
         ["full", "apf", "gwpf", "gaia", "cmfl"],
         ["fp32", "bf16", "bf16-feedback", "int8", "int4", "lowrank"],
         [1.0, 0.6],
-        fits=lambda policy, codec, _: fits("fedavg", policy, codec)
-        and (policy == "gaia" or codec not in ("fp32", "bf16")),
+        fits=lambda policy, codec, _: (
+            fits("fedavg", policy, codec) and (policy == "gaia" or codec not in ("fp32", "bf16"))
+        ),
     ),
 )
 def test_what_was_sent_and_what_is_kept_is_what_was_offered(policy, codec, participation):

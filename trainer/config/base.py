@@ -68,7 +68,9 @@ class Section(Numbers):
     )
 
     implementation: ClassVar[str] = ""  # `package.module:class`, imported when a run is built
-    once: ClassVar[str] = ""  # likewise, of a codec: for vectors that are used one time; empty: the same
+    once: ClassVar[str] = (
+        ""  # likewise, of a codec: for vectors that are used one time; empty: the same
+    )
     effects: ClassVar[dict[str, Only]] = {}  # of settings that others can make ineffective
     needs: ClassVar[dict[str, str]] = {}  # capability -> what the class does that needs it
     lacks: ClassVar[frozenset[str]] = (

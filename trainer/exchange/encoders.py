@@ -123,12 +123,11 @@ class Blocks:
         scale = as_type(rows[:, -2:].reshape(-1), torch.bfloat16).float()
         packed = rows[:, :-2].contiguous()
         q = packed.view(torch.int8) if self.bits == 8 else integers(packed)
-        return (q * (scale / self.most)[:, None]).reshape(-1)[:count].to(self.computed)
+        values: Tensor = (q * (scale / self.most)[:, None]).reshape(-1)[:count]
+        return values.to(self.computed)
 
 
-def quantised(
-    x: Tensor, most: int, draws: torch.Generator | None = None
-) -> tuple[Tensor, Tensor]:
+def quantised(x: Tensor, most: int, draws: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
     """Return integers from -most to most, int8 like x (n, block), and a bf16 scale of each row.
 
     draws: of stochastic rounding; None: to the nearest integer.
@@ -146,7 +145,8 @@ def quantised(
 def nibbles(q: Tensor) -> Tensor:
     """Return integers from -8 to 7, (..., 2 n) int8, as bytes (..., n): the first one is lower."""
     low, high = (q & 15).view(torch.uint8).unflatten(-1, (-1, 2)).unbind(-1)
-    return low | (high << 4)
+    packed: Tensor = low | (high << 4)
+    return packed
 
 
 def integers(packed: Tensor) -> Tensor:

@@ -34,8 +34,7 @@ class Ragged:
             real[start : start + length] = True
         self.real = real
         # how many values are sent of those before each block
-        before = real.view(-1, block).sum(1).cumsum(0).tolist() if self.count else []
-        self.before = [0, *before]
+        self.before: list[int] = [0, *real.view(sum(self.rows), block).sum(1).cumsum(0).tolist()]
 
     def padded(self, vectors: Sequence[Tensor], like: Tensor) -> Tensor:
         """Return the vectors in one, (count,), each from the start of a block."""

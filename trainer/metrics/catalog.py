@@ -141,7 +141,10 @@ class Row:
         "Bytes that FedAvg in fp32 would have had to upload for the same rounds",
     )
     rank_samples_total: dict[str, int] | None = _measure(
-        "counter", "samples", "Training samples, by the rank, or the pipeline of ranks, that processed them", ("trained_by",)
+        "counter",
+        "samples",
+        "Training samples, by the rank, or the pipeline of ranks, that processed them",
+        ("trained_by",),
     )
     rank_idle_seconds_total: dict[str, float] | None = _measure(
         "counter",

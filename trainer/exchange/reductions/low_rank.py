@@ -224,4 +224,5 @@ def orthonormal(columns: Tensor) -> Tensor:
 
     In float64, so that ranks agree to the last bit of the float32 that they keep.
     """
-    return torch.linalg.qr(columns.double()).Q.to(columns.dtype)
+    basis: Tensor = torch.linalg.qr(columns.double()).Q
+    return basis.to(columns.dtype)

@@ -132,7 +132,10 @@ class Shares(Exchange):
     def _decoded(self, segment: Segment, code: Encoder, coded: Sequence[Tensor]) -> Tensor:
         """Decode all shares of a segment into a dense vector."""
         values = torch.cat(
-            [code.decode(part, segment.share(rank), segment.cuts[rank]) for rank, part in enumerate(coded)]
+            [
+                code.decode(part, segment.share(rank), segment.cuts[rank])
+                for rank, part in enumerate(coded)
+            ]
         )
         return values if segment.vector.exact else self.places.spread(values)
 
@@ -208,7 +211,9 @@ class Shares(Exchange):
 
     def _gathered(self, coded: list[Tensor]) -> Gathered:
         ranks = range(self.group.size)
-        known = [[s.down.size(s.share(rank), s.cuts[rank]) for s in self.segments] for rank in ranks]
+        known = [
+            [s.down.size(s.share(rank), s.cuts[rank]) for s in self.segments] for rank in ranks
+        ]
         sizes = [fixed(rank) for rank in known]
         if None in known[0]:
             sizes = yield from self._tell([coded] * len(ranks), [len(coded)] * len(ranks))
