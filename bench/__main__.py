@@ -10,6 +10,7 @@ from bench import (
     algorithms_emnist,
     allocator,
     dealing,
+    diloco,
     fedavg_mnist,
     gwpf_emnist,
     homework,
@@ -33,6 +34,7 @@ BENCHMARKS = (
     homework.BENCHMARK,
     algorithms_emnist.BENCHMARK,
     fedavg_mnist.BENCHMARK,
+    diloco.BENCHMARK,
 )
 
 

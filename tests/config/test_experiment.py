@@ -324,7 +324,7 @@ def number_schemas(model):
 
     def walk(node, path):
         if isinstance(node, dict):
-            if node.get("type") in ("integer", "number"):
+            if node.get("type") in ("integer", "number") and "enum" not in node:
                 yield path, node
             for key, value in node.items():
                 yield from walk(value, f"{path}/{key}")

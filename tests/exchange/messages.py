@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.config.communication import LowRank as Codec
+from trainer.config.codecs import LowRank as Codec
 from trainer.exchange.books import Books
 from trainer.exchange.encoders import Blocks, Plain, Sparse
 from trainer.exchange.group import Group

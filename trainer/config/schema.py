@@ -11,7 +11,8 @@ from typing import Any, Literal
 from pydantic import field_validator, model_validator
 
 from trainer.config.base import MANY, Section, fixed_keys, identity, setting
-from trainer.config.communication import FP32, Codec, Full, Sync
+from trainer.config.codecs import FP32, Codec
+from trainer.config.communication import Full, Sync
 from trainer.config.data import Data
 from trainer.config.fit import misfits
 from trainer.config.learning import Algorithm, FedAvg, Model

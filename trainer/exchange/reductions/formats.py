@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from trainer.config.communication import BF16, FP32, FP64, Int4, Int8, LowRank
+from trainer.config.codecs import BF16, FP32, FP64, Int4, Int8, LowRank
 from trainer.exchange.encoders import Blocks, Plain
 from trainer.exchange.reductions.all_reduce import AllReduce
 from trainer.exchange.reductions.low_rank import LowRank as LowRankReduction

@@ -27,7 +27,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from trainer.config.communication import LowRank as Settings
+from trainer.config.codecs import LowRank as Settings
 from trainer.exchange.encoders import Encoder, Plain
 from trainer.exchange.group import Group
 from trainer.exchange.message import Delivery, Message, Places, Report, Terms, Vector

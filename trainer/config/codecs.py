@@ -1,0 +1,119 @@
+"""Settings of the codecs: in which format messages travel.
+
+The classes that implement them are in trainer/exchange/reductions.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from trainer.config.base import Section, setting
+from trainer.config.fit import SINGLE, UPDATES, WHOLE
+
+
+class FP32(Section):
+    """Values as they are, 4 bytes each."""
+
+    name: Literal["fp32"] = "fp32"
+    implementation: ClassVar[str] = "trainer.exchange.reductions.formats:plain_sum"
+
+
+class BF16(Section):
+    """Values as bfloat16, 2 bytes each.
+
+    Each client's message is rounded separately; the owner of a value adds the clients' values in
+    fp32 and rounds the mean. So the result depends neither on the number of ranks nor on which rank
+    trains a client.
+    """
+
+    name: Literal["bf16"] = "bf16"
+    implementation: ClassVar[str] = "trainer.exchange.reductions.formats:bf16"
+    error_feedback: bool = setting(
+        False,
+        help="each client keeps the rounding error of its update and adds it to the next",
+        fixed=True,
+    )
+
+
+class FP64(Section):
+    """Values as doubles, 8 bytes each: for model.precision=fp64."""
+
+    name: Literal["fp64"] = "fp64"
+    implementation: ClassVar[str] = "trainer.exchange.reductions.formats:plain_sum"
+
+
+class Int8(Section):
+    """Values as 8-bit integers with one scale for each block: about a quarter of fp32.
+
+    Every client's message is coded by itself; the owner of a share takes the mean in fp32 and codes
+    it again. With error feedback, what coding cost a client's update is in its next one; what it
+    costs the mean on the way back is not made up for. Clients' gradients, which are used only once,
+    are rounded at random instead, without bias. Under gaia, which keeps what is not sent anyway,
+    that is where coding's losses go too.
+    """
+
+    name: Literal["int8"] = "int8"
+    implementation: ClassVar[str] = "trainer.exchange.reductions.formats:blocks"
+    block: int = setting(
+        64,
+        help="values that share one scale of 2 bytes",
+        unit="values",
+        ge=8,
+        le=65536,
+        multiple_of=8,
+    )
+    error_feedback: bool = setting(
+        True,
+        help="each client keeps the coding error of its update and adds it to the next",
+        fixed=True,
+    )
+    needs: ClassVar[dict[str, str]] = {SINGLE: "codes fp32 values"}
+
+
+class Int4(Int8):
+    """Values as 4-bit integers, two in a byte: about a seventh of fp32. The rest is as for int8."""
+
+    name: Literal["int4"] = "int4"  # type: ignore[assignment]
+
+
+class LowRank(Section):
+    """Matrices as two thin factors of few bits each, 30 to 150 times smaller than fp32.
+
+    PowerSGD (Vogels et al., NeurIPS 2019) on clients' updates, with coded factors: all clients
+    share a basis, which follows what their updates have in common. Biases are coded as int8. What
+    a client's factors do not hold stays with it, for its next update. Whole gradients, which are
+    used only once, travel as int8.
+    """
+
+    name: Literal["lowrank"] = "lowrank"
+    implementation: ClassVar[str] = "trainer.exchange.reductions.formats:low_rank"
+    once: ClassVar[str] = "trainer.exchange.reductions.formats:gradients"
+    needs: ClassVar[dict[str, str]] = {
+        SINGLE: "codes fp32 values",
+        UPDATES: "keeps what a client does not send as a change of its parameters",
+        WHOLE: "codes whole matrices",
+    }
+    rank: int = setting(
+        2,
+        help="r, columns of a matrix's factors; with more of them less is left for later",
+        ge=1,
+        le=4096,
+        fixed=True,
+    )
+    bits: Literal[4, 8, 32] = setting(4, help="bits of a factor's value; 32 is fp32", unit="bits")
+    block: int = setting(
+        64,
+        help="values that share one scale of 2 bytes",
+        unit="values",
+        ge=8,
+        le=65536,
+        multiple_of=8,
+    )
+    error_feedback: bool = setting(
+        True,
+        help="each client keeps what its factors do not hold and adds it to its next update",
+        fixed=True,
+    )
+
+
+Codec = Annotated[FP32 | BF16 | FP64 | Int8 | Int4 | LowRank, Field(discriminator="name")]
