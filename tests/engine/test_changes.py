@@ -28,6 +28,7 @@ ADAM = {"optimizer": {"name": "adam"}, "algorithm": {"server": {"name": "adam"}}
 KEPT = {"optimizer": {"name": "adam", "state": "keep"}, "algorithm": {"server": {"name": "adam"}}}
 SCAFFOLD = {"algorithm": {"name": "scaffold"}}
 CODED = {"codec": {"name": "int8"}}
+LOW_RANK = {"codec": {"name": "lowrank"}}
 UNFIT: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"clients": 6}, "clients"),
     ({"sync": {"name": "gaia"}}, {"clients": 3}, "clients"),
@@ -38,6 +39,7 @@ UNFIT: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, CODED, "codec.name"),
     (CODED, {"codec": {"name": "int8", "error_feedback": False}}, "codec.error_feedback"),
     ({}, {"codec": {"name": "bf16", "error_feedback": True}}, "codec.name"),
+    (LOW_RANK, {"codec": {"name": "lowrank", "rank": 3}}, "codec.rank"),
     ({}, {"optimizer": {"name": "adamw"}}, "optimizer.name"),
     ({}, {"algorithm": {"server": {"name": "yogi"}}}, "algorithm.server.name"),
     (SCAFFOLD, {"algorithm": {"name": "fedavg"}}, "algorithm.name"),
@@ -58,6 +60,7 @@ FIT: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"sync": {"name": "apf"}}, {"sync": {"name": "apf", "threshold": 0.5, "random": "sharp"}}),
     ({"sync": {"name": "gwpf"}}, {"sync": {"name": "gwpf", "max_frozen_rounds": 1, "ema": 0.1}}),
     (CODED, {"codec": {"name": "int8", "block": 8}}),
+    (LOW_RANK, {"codec": {"name": "lowrank", "block": 8, "bits": 8}}),
     ({}, {"data": {"partition": {"name": "dirichlet"}, "sampling": "replacement"}}),
     ({}, {"data": {"augment": True, "label_noise": 0.2, "holdout": 0.1}}),
 ]

@@ -1,16 +1,20 @@
 """Low rank on real ranks: what factors lose, what they cost, and what all ranks agree on."""
 
+from itertools import pairwise
 from math import ceil
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from tests import bounds
 from tests.exchange.messages import LAYOUT, factored
 from tests.ranks import ranks
 from trainer.exchange.message import Vector
+from trainer.exchange.ragged import Ragged
 from trainer.exchange.reductions.low_rank import matrices, orthonormal
 
 CLIENTS, ROUNDS = 4, 3
@@ -133,8 +137,53 @@ def test_what_is_not_finite_arrives_as_that():
     assert not np.isfinite(found[0]["mean"]["delta"]).all()
 
 
-def test_columns_are_orthonormal_also_of_what_has_too_few():
+def test_columns_are_orthonormal_and_those_that_others_span_are_replaced():
     draws = torch.Generator().manual_seed(0)
-    for columns in (torch.randn(9, 3, generator=draws), torch.zeros(9, 3), torch.ones(9, 3)):
-        q = orthonormal(columns)
-        assert torch.allclose(q.T @ q, torch.eye(3), atol=1e-6)
+    other = torch.eye(9)[:, 6:]
+    q = orthonormal(torch.randn(9, 3, generator=draws), other)
+    assert torch.allclose(q.T @ q, torch.eye(3), atol=1e-6)
+    assert torch.equal(orthonormal(torch.zeros(9, 3), other), other)
+    q = orthonormal(torch.ones(9, 3), other)
+    assert torch.allclose(q[:, 0].abs(), torch.full((9,), 1 / 3))
+    assert torch.equal(q[:, 1:], other[:, 1:])
+    assert q.is_contiguous()
+
+
+def test_the_basis_turns_to_the_largest_directions():
+    """The same update in each round: the error falls to that of its best matrix of rank 2."""
+    rows = noise()[0][:1]
+    rows[0][LAYOUT.pieces[2].place].view(40, 24).mul_(0.7 ** torch.arange(24))
+    sent = [rows.expand(12, -1)]
+    (found,) = ranks(1).run(factored, {"rank": 2, "bits": 32}, sent, 12)
+    at = LAYOUT.pieces[2].place
+    matrix = rows[0][at].view(40, 24).double()
+    best = float(torch.linalg.svdvals(matrix)[2:].norm())
+    errors = [
+        float((torch.from_numpy(a["mean"]["delta"][at]).view(40, 24) - matrix).norm())
+        for a in found
+    ]
+    assert errors[0] > 1.1 * best and errors[-1] < 1.001 * best
+    assert all(b < a + 1e-6 for a, b in pairwise(errors))
+
+
+@given(
+    lengths=st.lists(st.integers(0, 40), min_size=1, max_size=5),
+    bits=st.sampled_from([4, 8, 32]),
+    draw=st.data(),
+)
+def test_ragged_blocks_may_be_cut_at_any_of_them(lengths, bits, draw):
+    """Each share has the bytes that it says, and is coded alike by whoever holds it."""
+    code = Ragged(lengths, 16, bits)
+    vectors = [torch.randn(n, generator=torch.Generator().manual_seed(n)) for n in lengths]
+    joined = code.padded(vectors, torch.zeros(1))
+    inner = draw.draw(st.lists(st.integers(0, code.count // 16), max_size=4))
+    cuts = [0, *sorted(16 * at for at in inner), code.count]
+    coded, spans = code.encode(joined, cuts, ()), list(pairwise(cuts))
+    assert [part.numel() for part in coded] == [code.size(b - a, a) for a, b in spans]
+    for part, (a, b) in zip(coded, spans, strict=True):
+        assert torch.equal(part, code.encode(joined[a:b], [a, b], ())[0])
+    got = torch.cat([code.decode(p, b - a, a) for p, (a, b) in zip(coded, spans, strict=True)])
+    step = {4: 1 / 14, 8: 1 / 254, 32: 0.0}[bits] * (1 + 2.0**-7)
+    for sent, back in zip(vectors, code.split(got), strict=True):
+        if len(sent):
+            assert (sent - back).abs().max() <= step * sent.abs().max() + 1e-6

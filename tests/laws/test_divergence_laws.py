@@ -41,9 +41,9 @@ def strict(text: str) -> object:
     sampled(
         ALGORITHMS,
         SYNC,
-        ["fp32", "bf16-feedback", "int8"],
+        ["fp32", "bf16-feedback", "int8", "lowrank"],
         WHAT,
-        fits=lambda algorithm, policy, *_: fits(algorithm, policy),
+        fits=lambda algorithm, policy, codec, _: fits(algorithm, policy, codec),
     ),
 )
 def test_all_ranks_end_in_the_round_and_the_last_checkpoint_stays(

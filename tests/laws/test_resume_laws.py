@@ -3,7 +3,7 @@
 import pytest
 
 from tests import checkpoint_jobs
-from tests.laws.test_state_laws import BASE, CODEC, SYNC
+from tests.laws.test_state_laws import BASE, CODEC, SYNC, fits
 from tests.products import sampled
 from tests.ranks import ranks
 
@@ -12,10 +12,11 @@ from tests.ranks import ranks
     "policy,codec,algorithm,memory,size",
     sampled(
         [name for name in SYNC if name != "gwpf-released"],  # which has no partial participation
-        ["fp32", "bf16-feedback", "int8"],
+        ["fp32", "bf16-feedback", "int8", "lowrank"],
         ["fedavg", "scaffold", "fedga"],
         [None, 0],
         [1, 2, 4],
+        fits=lambda policy, codec, algorithm, *_: fits(algorithm, policy, codec),
     ),
 )
 def test_resuming_changes_no_bit(policy, codec, algorithm, memory, size, tmp_path):

@@ -29,7 +29,7 @@ CODEC = {
     "int8": {"name": "int8"},
     "int8-lossy": {"name": "int8", "error_feedback": False},
     "int4": {"name": "int4"},
-    "lowrank": {"name": "lowrank", "rank": 1},
+    "lowrank": {"name": "lowrank", "rank": 2},
     "lowrank-lossy": {"name": "lowrank", "rank": 1, "error_feedback": False},
 }
 ROUNDS = 6
@@ -184,8 +184,9 @@ def test_what_was_sent_and_what_is_kept_is_what_was_offered(policy, codec, parti
     [
         {"algorithm": {"name": "scaffold"}, "sync": SYNC["gwpf"], "codec": CODEC["int8"]},
         {"sync": SYNC["gaia"], "optimizer": {"momentum": 0.9, "state": "keep"}},
+        {"algorithm": {"name": "scaffold"}, "codec": CODEC["lowrank"]},
     ],
-    ids=["scaffold-gwpf-int8", "gaia-momentum"],
+    ids=["scaffold-gwpf-int8", "gaia-momentum", "scaffold-lowrank"],
 )
 def test_records_in_files_give_the_same_bits_as_records_in_memory(size, changes, tmp_path):
     tree = BASE | {"participation": 0.6} | changes

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from trainer.config.base import Section, setting
+from trainer.config.base import Only, Section, setting
 from trainer.config.fit import SINGLE, UPDATES, WHOLE
 
 
@@ -54,6 +54,7 @@ class Int8(Section):
 
     name: Literal["int8"] = "int8"
     implementation: ClassVar[str] = "trainer.exchange.reductions.formats:blocks"
+    bits: ClassVar[int] = 8
     block: int = setting(
         64,
         help="values that share one scale of 2 bytes",
@@ -74,10 +75,12 @@ class Int4(Int8):
     """Values as 4-bit integers, two in a byte: about a seventh of fp32. The rest is as for int8."""
 
     name: Literal["int4"] = "int4"  # type: ignore[assignment]
+    once: ClassVar[str] = "trainer.exchange.reductions.formats:gradients"
+    bits: ClassVar[int] = 4
 
 
 class LowRank(Section):
-    """Matrices as two thin factors of few bits each, 30 to 150 times smaller than fp32.
+    """Matrices as two thin factors of few bits each: far fewer bytes than they have themselves.
 
     PowerSGD (Vogels et al., NeurIPS 2019) on clients' updates, with coded factors: all clients
     share a basis, which follows what their updates have in common. Biases are coded as int8. What
@@ -90,9 +93,10 @@ class LowRank(Section):
     once: ClassVar[str] = "trainer.exchange.reductions.formats:gradients"
     needs: ClassVar[dict[str, str]] = {
         SINGLE: "codes fp32 values",
-        UPDATES: "keeps what a client does not send as a change of its parameters",
+        UPDATES: "codes changes of parameters along a basis that lasts over rounds",
         WHOLE: "codes whole matrices",
     }
+    effects: ClassVar[dict[str, Only]] = {"block": Only("bits", (4, 8))}
     rank: int = setting(
         2,
         help="r, columns of a matrix's factors; with more of them less is left for later",

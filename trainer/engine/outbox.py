@@ -2,10 +2,12 @@
 
 How a message is changed or coded is decided by transforms and encoders; here is only the order. A
 message is masked, transformed and coded as early as possible, so that at most one waits. All of
-them must wait if a vote decides which places travel, or if clients may stay silent.
+them must wait if a vote decides which places travel, or if clients may stay silent; and what is
+coded by low rank stays in memory until the delivery.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -96,19 +98,24 @@ class Outbox:
     def _send(self, exchange: Exchange, message: Message) -> None:
         sent = exchange.add(message)
         if sent is None:
-            self.unsettled.append(message)
+            # until then the place of what is kept holds all that is offered
+            self._look_at_kept(message.sender.client)
+            self.unsettled.append(replace(message, vectors={}))
         elif self.report:
             self._delivered(message, sent)
 
     def _delivered(self, message: Message, sent: Mapping[str, Tensor]) -> None:
         """Update the kept state from the values that were received, last transform first."""
+        self._settle(message, sent)
+        self._look_at_kept(message.sender.client)
+        self.rank.store.trim()
+
+    def _settle(self, message: Message, sent: Mapping[str, Tensor]) -> None:
         for at in reversed(range(message.passed)):
             self.parts.chain[at].delivered(self.named, sent, self._memory(message, at))
         if self.parts.algorithm.listens:
             memory = self.rank.store.memory(message.sender.client, "algorithm")
             self.parts.algorithm.delivered(memory, sent)
-        self._look_at_kept(message.sender.client)
-        self.rank.store.trim()
 
     def _look_at_kept(self, client: int) -> None:
         """Look at what is kept of a client, which is in memory at the end of its turn."""
@@ -164,7 +171,8 @@ class Outbox:
         """Tell clients what arrived of their messages, if only the delivery could say."""
         for message in self.unsettled:
             assert delivery.report is not None
-            self._delivered(message, delivery.report(message.sender.client))
+            self._settle(message, delivery.report(message.sender.client))
+            self.rank.store.trim()
 
     def _senders(self) -> Cohort:
         """Return the clients that send something; every rank reports its silent clients."""

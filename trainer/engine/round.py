@@ -116,7 +116,8 @@ def _end(rank: RankState, cohort: Cohort) -> None:
     rank.clients.advance(cohort)
     whole = rank.parts.worker.whole
     values = whole.parameters + whole.buffers
-    messages = 4 if rank.parts.algorithm.needs == "mean gradient" else 2  # up and down
+    exchanges = rank.parts.reduction.trips + (rank.parts.algorithm.needs == "mean gradient")
+    messages = 2 * exchanges  # up and down
     rank.ledger.round(cohort, values, messages)
     rank.ledger.wrong = not rank.watch.finite
     rank.ledger.time(list(rank.clock.turns.values()), rank.clock.since_begin("apply"))

@@ -4,7 +4,7 @@ Where the bytes go is decided by a reduction, as for the encoders in encoders.py
 """
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -32,8 +32,8 @@ class Ragged:
         real = torch.zeros(self.count, dtype=torch.bool)
         for start, length in zip(self.starts, lengths, strict=False):
             real[start : start + length] = True
-        self.real = real
-        # how many values are sent of those before each block
+        self.index = real.nonzero()[:, 0]  # the places of values that are sent
+        # how many are sent of those before each block; known here, so that nothing waits for a GPU
         self.before: list[int] = [0, *real.view(sum(self.rows), block).sum(1).cumsum(0).tolist()]
 
     def padded(self, vectors: Sequence[Tensor], like: Tensor) -> Tensor:
@@ -50,27 +50,36 @@ class Ragged:
             for start, length in zip(self.starts, self.lengths, strict=False)
         ]
 
-    def _sent(self, count: int, at: int) -> int:
-        """Return how many of `count` values from place `at` on are sent."""
-        return self.before[-(-(at + count) // self.block)] - self.before[at // self.block]
+    def _sent(self, count: int, at: int) -> slice:
+        """Return which of all values that are sent lie among `count` from place `at` on."""
+        return slice(self.before[at // self.block], self.before[-(-(at + count) // self.block)])
+
+    def _places(self, count: int, at: int, device: torch.device) -> Tensor:
+        """Return the places of these values, counted from `at`, int64."""
+        if self.index.device != device:
+            self.index = self.index.to(device)
+        return self.index[self._sent(count, at)] - at
 
     def size(self, count: int, at: int = 0) -> int:
         scales = 0 if self.exact else 2 * -(-count // self.block)
-        return scales + -(-self._sent(count, at) * self.bits // 8)
+        sent = self._sent(count, at)
+        values: int = sent.stop - sent.start
+        return scales + -(-values * self.bits // 8)
 
     def cost(self, coded: Sequence[Tensor], count: int) -> tuple[int, int]:
         return self.size(count), 0
 
     def encode(self, values: Tensor, cuts: Sequence[int], key: Key) -> list[Tensor]:
-        real = parts(self.real[cuts[0] :].to(values.device), cuts)
+        spans = [(b - a, a) for a, b in pairwise(cuts)]
+        chosen = [self._places(*span, values.device) for span in spans]
         if self.exact:
-            sent = zip(parts(values.float(), cuts), real, strict=True)
-            return [part[chosen].view(torch.uint8) for part, chosen in sent]
+            sent = zip(parts(values.float(), cuts), chosen, strict=True)
+            return [part.index_select(0, places).view(torch.uint8) for part, places in sent]
         q, scale = quantised(values.float().view(-1, self.block), self.most)
         scales = parts(as_bytes(scale), [cut // self.block for cut in cuts])
         return [
-            torch.cat([rows.reshape(-1), self._packed(part[chosen])])
-            for rows, part, chosen in zip(scales, parts(q.view(-1), cuts), real, strict=True)
+            torch.cat([rows.reshape(-1), self._packed(part.index_select(0, places))])
+            for rows, part, places in zip(scales, parts(q.view(-1), cuts), chosen, strict=True)
         ]
 
     def _packed(self, q: Tensor) -> Tensor:
@@ -79,15 +88,15 @@ class Ragged:
         return nibbles(torch.cat([q, q.new_zeros(len(q) % 2)]))
 
     def decode(self, data: Tensor, count: int, at: int = 0) -> Tensor:
-        real = self.real[at : at + count].to(data.device)
+        places = self._places(count, at, data.device)
         rows = 0 if self.exact else count // self.block
         if self.exact:
             sent = as_type(data, torch.float32)
         else:
             packed = data[2 * rows :]
             q = packed.clone().view(torch.int8) if self.bits == 8 else integers(packed)
-            sent = q[: self._sent(count, at)].float()
-        values = sent.new_zeros(count).masked_scatter_(real, sent)
+            sent = q[: len(places)].float()
+        values = sent.new_zeros(count).index_copy_(0, places, sent)
         if rows:
             scale = as_type(data[: 2 * rows], torch.bfloat16).float()
             values.view(rows, self.block).mul_((scale / self.most)[:, None])

@@ -9,6 +9,7 @@ from trainer.exchange.encoders import Blocks, Plain
 from trainer.exchange.reductions.all_reduce import AllReduce
 from trainer.exchange.reductions.low_rank import LowRank as LowRankReduction
 from trainer.exchange.reductions.owners import Owners
+from trainer.exchange.reductions.reduction import Reduction
 from trainer.layout import Layout
 
 
@@ -36,9 +37,8 @@ def bf16(settings: BF16, subject: Subject) -> Owners:
 
 def blocks(settings: Int8 | Int4, subject: Subject) -> Owners:
     """Blocks of integers, to their owners and back; what is used only once is without bias."""
-    bits = 4 if settings.name == "int4" else 8
-    once = Blocks(settings.block, bits=bits, unbiased=True)
-    return Owners(Blocks(settings.block, bits=bits), once, sparse=subject.sparse)
+    code, once = (Blocks(settings.block, bits=settings.bits, unbiased=u) for u in (False, True))
+    return Owners(code, once, sparse=subject.sparse)
 
 
 def low_rank(settings: LowRank, subject: Subject) -> LowRankReduction:
@@ -46,6 +46,8 @@ def low_rank(settings: LowRank, subject: Subject) -> LowRankReduction:
     return LowRankReduction(settings, subject.layout, subject.seed)
 
 
-def gradients(settings: LowRank, subject: Subject) -> Owners:
-    """Vectors that are used once, beside factors, which would need what they lose to come back."""
+def gradients(settings: Int4 | LowRank, subject: Subject) -> Reduction:
+    """Vectors that are used once, so that what is lost of them does not come back: int8."""
+    if settings.bits == 32:
+        return AllReduce(torch.float32)
     return Owners(Blocks(settings.block), Blocks(settings.block, unbiased=True))

@@ -15,14 +15,15 @@ next one, so the basis follows what the updates have in common. Everything after
 q_k, so the mean is the weighted sum of what clients are told was received; what was not is theirs
 to keep (error feedback). Tensors for which r (n + m) >= n m, biases for one, are coded as they are.
 
-Bases and means come from the same bytes on all ranks; the orthonormal columns are computed in
-float64, and a check of the anchors tells if a rank's processor computes others.
+Bases and means come from the same bytes on all ranks; what is computed from them is in float64 and
+then rounded, since processors add in different orders.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, ClassVar
+from zlib import crc32
 
 import torch
 from torch import Tensor
@@ -37,13 +38,18 @@ from trainer.exchange.reductions.reduction import Exchange, Reduction, Steps
 from trainer.keys import Purpose, stream
 from trainer.layout import Layout
 
+SPANNED = 1e-6  # of the longest column: what is left of one that is spanned by others
 LEFT, RIGHT, REST = ".left", ".right", ".rest"  # of a vector's name: its factors, and what has none
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """A tensor that travels as factors: its place in the vector, n x m, and its rank."""
+    """A tensor that travels as factors: its place in the vector, n x m, and its rank.
 
+    key: of the draws of its first basis, by its name, so that stages of a pipeline change nothing.
+    """
+
+    key: int
     place: slice
     rows: int  # n
     columns: int  # m
@@ -61,12 +67,13 @@ def matrices(layout: Layout, rank: int) -> Iterator[Matrix]:
             rows, columns = piece.shape[0], prod(piece.shape[1:])
             own = min(rank, rows, columns)
             if own * (rows + columns) < rows * columns:
-                yield Matrix(piece.place, rows, columns, own)
+                yield Matrix(crc32(piece.name.encode()), piece.place, rows, columns, own)
 
 
 class LowRank(Reduction):
     """Factors of matrices; what has none, and what is exact, travels with the first of them."""
 
+    trips = 2
     masks: ClassVar[bool] = False  # an element's error reaches its whole row and column
 
     def __init__(self, settings: Settings, layout: Layout, seed: int) -> None:
@@ -89,10 +96,10 @@ class LowRank(Reduction):
         """Return the bases Q (m, r) of a vector's matrices; random ones before its first round."""
         if name not in self.bases:
             draws = [
-                torch.randn(m.columns, m.rank, generator=stream(self.seed, Purpose.BASIS, at))
-                for at, m in enumerate(self.matrices)
+                torch.randn(m.columns, m.rank, generator=stream(self.seed, Purpose.BASIS, m.key))
+                for m in self.matrices
             ]
-            self.bases[name] = [orthonormal(draw.to(like)) for draw in draws]
+            self.bases[name] = [draw.to(like) for draw in draws]
         return self.bases[name]
 
     def begin(self, group: Group, terms: Terms) -> "Factors":
@@ -157,7 +164,7 @@ class Factors(Exchange):
         first = yield from self.first.finish(places, stop)
         columns = {
             vector.name: [
-                orthonormal(p)
+                orthonormal(p, torch.zeros_like(p))
                 for p in self._factors(reduction.left, first.mean[vector.name + LEFT])
             ]
             for vector in self.coded
@@ -181,7 +188,11 @@ class Factors(Exchange):
             name = vector.name
             factors = self._factors(reduction.right, delivery.mean[name + RIGHT])
             mean[name] = self._joined(columns[name], factors, first.mean[name + REST])
-            reduction.bases[name] = [orthonormal(q) for q in factors]
+            # a direction in which nobody moved stays, as all do if nobody sends
+            old = reduction.bases[name]
+            reduction.bases[name] = [
+                orthonormal(q, was) for q, was in zip(factors, old, strict=True)
+            ]
 
         def report(client: int) -> dict[str, Tensor]:
             received, own = rights.pop(client), self.reports.pop(client)
@@ -212,17 +223,22 @@ class Factors(Exchange):
         """Return the vector (P,) of matrices P^ Q^T and of what has no factors."""
         vector = self.terms.like.new_empty(self.terms.size)
         for matrix, p, q in zip(self.reduction.matrices, left, right, strict=True):
-            torch.mm(p, q.T, out=matrix.of(vector))
+            # in float64, so that it is rounded alike whatever order a processor adds in
+            matrix.of(vector).copy_(p.double() @ q.double().T)
         pieces = self.reduction.plain.split(rest)
         for place, values in zip(self.reduction.rest, pieces, strict=True):
             vector[place] = values
         return vector
 
 
-def orthonormal(columns: Tensor) -> Tensor:
-    """Return orthonormal columns (n, r) that span those given, and others where they are fewer.
+def orthonormal(columns: Tensor, instead: Tensor) -> Tensor:
+    """Return orthonormal columns (n, r) that span those given; `instead` (n, r) where they do not.
 
     In float64, so that ranks agree to the last bit of the float32 that they keep.
     """
-    basis: Tensor = torch.linalg.qr(columns.double()).Q
-    return basis.to(columns.dtype)
+    found = torch.linalg.qr(columns.double())
+    lengths = found.R.diagonal().abs()
+    # rounding alone decides where a column points that the ones before it already span
+    spanned = lengths <= SPANNED * lengths.max()
+    basis = torch.where(spanned, instead, found.Q.to(columns.dtype))
+    return basis.contiguous()  # as a checkpoint holds it, so that its products have the same bits

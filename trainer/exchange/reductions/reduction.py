@@ -41,6 +41,7 @@ class Reduction:
 
     masks: ClassVar[bool] = True  # does it take messages of which places are left out?
     linear: ClassVar[bool] = True  # is the mean the weighted sum of what was sent?
+    trips: ClassVar[int] = 1  # messages of a client to the owners and back, in one exchange
     folds: ClassVar[bool] = False  # can it take messages before it is known which places travel?
 
     def begin(self, group: Group, terms: Terms) -> Exchange:
