@@ -107,7 +107,10 @@ def test_what_the_security_checks_find():
 def test_helm_3_and_helm_4_render_the_same_bytes_and_those_are_the_example(path):
     _, preset, options = next(e for e in example_manifests.EXAMPLES if e[0] == path)
     sent = values.release(
-        preset, example_manifests.SETS, namespace=example_manifests.NAMESPACE, options=options
+        preset,
+        example_manifests.sets(preset),
+        namespace=example_manifests.NAMESPACE,
+        options=options,
     )
     for major, binary in ((3, "helm3"), (4, "helm4")):
         assert run(binary, "version", "--short").stdout.startswith(f"v{major}.")
