@@ -166,7 +166,7 @@ def encoded(parallel: dict[str, Any]) -> dict[str, Any]:
     return {
         "same": all(torch.equal(one, other) for one, other in zip(*grads, strict=True)),
         "moved": bool(staged.grads.any()),
-        "scores": staged.score([(x, y)]),
+        "scores": staged.score([(x, y, len(y))]),
     }
 
 
@@ -195,7 +195,7 @@ def with_inputs(parallel: dict[str, Any]) -> bool:
     staged.task.inputs = lambda x: made.append(x) or x
     x, y = batch("mlp", 12)
     staged.gradient(x, y)
-    staged.score([(x, y)])
+    staged.score([(x, y, len(y))])
     return bool(made)
 
 

@@ -25,6 +25,7 @@ def test_purposes_have_numbers_of_their_own_that_never_change():
         "FREEZING": 110,
         "CROP": 111,
         "ROUNDING": 112,
+        "BASIS": 113,
         "DROPOUT": 120,
     }
     assert len(Purpose.__members__) == len(set(Purpose)), "an alias is a number used twice"
