@@ -19,7 +19,7 @@ from typing import Any
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from bench.harness import Benchmark, Row, by_case, markdown, publish, recording, spread
+from bench.harness import Benchmark, Row, by_case, markdown, publish, recording, seeds, spread
 from bench.trial import Job, payload, played
 
 SEEDS = (1, 2, 3)
@@ -131,11 +131,11 @@ def table(rows: Sequence[Row]) -> str:
                 spread(after(own[split], 1, rounds), 2),
             ]
         lines.append(line)
-    seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in rows}))
     return (
         f"{markdown(header, lines)}\n\n"
         f"{rows[0]['settings']['data']}; test accuracy in percent, mean ± half the range over "
-        f"seeds {seeds}. Equal bytes: the last test before a client has uploaded {rounds} models."
+        f"seeds {seeds(rows)}. Equal bytes: the last test before a client has uploaded {rounds} "
+        "models."
     )
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from bench.harness import ROOT, Benchmark, Row, by_case, markdown, publish, recording, spread
+from bench.harness import ROOT, Benchmark, Row, by_case, markdown, publish, recording, seeds, spread
 from trainer.config.models import MODELS
 from trainer.engine.allocator import keep_freed_memory
 
@@ -107,8 +107,7 @@ def table(rows: Sequence[Row]) -> str:
         "peak MiB, kept",
         "given back",
     ]
-    seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in rows}))
-    return f"{markdown(header, lines)}\n\nMean ± half the range over seeds {seeds}."
+    return f"{markdown(header, lines)}\n\nMean ± half the range over seeds {seeds(rows)}."
 
 
 def figure(rows: Sequence[Row]) -> Figure:

@@ -15,8 +15,17 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from bench.gwpf_emnist import COLOURS
-from bench.harness import Benchmark, Row, by_case, markdown, publish, recording, spread
+from bench.harness import (
+    COLOURS,
+    Benchmark,
+    Row,
+    by_case,
+    markdown,
+    publish,
+    recording,
+    seeds,
+    spread,
+)
 from bench.text_policies import more
 from bench.trial import Job, payload, played
 
@@ -125,13 +134,12 @@ def table(rows: Sequence[Row]) -> str:
                 f"{max(above):+.1f}",
             ]
         )
-    seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in rows}))
     steps = rows[0]["settings"]["rounds"]  # of the first method, which exchanges after each
     return (
         f"{markdown(header, lines)}\n\n"
         f"{steps} steps of each client, 16 x 32 tokens each; mean ± half the range over seeds "
-        f"{seeds}, paired with the synchronous run of the same seed. Downloads are as large as "
-        "uploads."
+        f"{seeds(rows)}, paired with the synchronous run of the same seed. Downloads are as large "
+        "as uploads."
     )
 
 

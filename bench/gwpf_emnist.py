@@ -15,15 +15,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from bench.harness import Benchmark, Row, by_case, markdown, publish, recording, spread
+from bench.harness import (
+    COLOURS,
+    Benchmark,
+    Row,
+    by_case,
+    markdown,
+    publish,
+    recording,
+    seeds,
+    spread,
+)
 from bench.trial import Job, payload, played
 
 SEEDS = (3000, 3001, 3002)
 PRESET = "fedavg-emnist-digits"
-COLOURS = [colormaps["tab20"](index) for index in range(20)]
 
 
 @dataclass(frozen=True)
@@ -186,7 +194,6 @@ def _points(runs: Sequence[dict[str, Any]], fedavg: Sequence[dict[str, Any]]) ->
 
 def _remarks(rows: Sequence[Row]) -> str:
     """How the table agrees with the specification's, in words that follow from the numbers."""
-    seeds = sorted({row["seed"] for row in rows})
     sent = {
         case: statistics.fmean(run["bytes_total"] for run in runs)
         for case, runs in by_case(rows).items()
@@ -200,7 +207,7 @@ def _remarks(rows: Sequence[Row]) -> str:
     order = f"differs in the places of {', '.join(swapped)}" if swapped else "is the same"
     return (
         f"{rows[0]['settings']['data']}, {rows[0]['settings']['rounds']} rounds; mean ± half the "
-        f"range over seeds {', '.join(map(str, seeds))}. The specification's values are of one "
+        f"range over seeds {seeds(rows)}. The specification's values are of one "
         f"seed and another program. The order of policies by bytes {order}; the largest "
         f"difference in bytes is {by:+.3f}, of {apart}."
     )

@@ -18,12 +18,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from matplotlib import rc_context
+from matplotlib import colormaps, rc_context
 from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent / "README.md"
+COLOURS = [colormaps["tab20"](index) for index in range(20)]  # of the cases in a figure
 PACKAGES = ("torch", "numpy")
 
 Row = dict[str, Any]  # one line of a JSONL file
@@ -142,6 +143,11 @@ def by_case(rows: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
     for row in rows:
         cases.setdefault(row["case"], []).append(row["values"])
     return cases
+
+
+def seeds(rows: Sequence[Row]) -> str:
+    """The seeds of all runs, in order."""
+    return ", ".join(str(seed) for seed in sorted({row["seed"] for row in rows}))
 
 
 def spread(values: Sequence[float], digits: int = 3) -> str:

@@ -14,8 +14,17 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from bench.gwpf_emnist import COLOURS
-from bench.harness import Benchmark, Row, by_case, markdown, publish, recording, spread
+from bench.harness import (
+    COLOURS,
+    Benchmark,
+    Row,
+    by_case,
+    markdown,
+    publish,
+    recording,
+    seeds,
+    spread,
+)
 from bench.trial import Job, payload, played
 
 SEEDS = (3000, 3001, 3002)
@@ -114,11 +123,10 @@ def table(rows: Sequence[Row]) -> str:
                 spread([run["perplexity_agreed"] for run in runs], 2),
             ]
         )
-    seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in rows}))
     return (
         f"{markdown(header, lines)}\n\n"
-        f"{rows[0]['settings']['rounds']} rounds; mean ± half the range over seeds {seeds}, paired "
-        "with FedAvg of the same seed."
+        f"{rows[0]['settings']['rounds']} rounds; mean ± half the range over seeds {seeds(rows)}, "
+        "paired with FedAvg of the same seed."
     )
 
 

@@ -159,6 +159,8 @@ def _refuse_changes(before: Experiment, after: Experiment, allowed: Sequence[str
 
 def with_absolute_data(experiment: Experiment) -> Experiment:
     """Return the experiment with absolute paths of its data, which any working folder can use."""
+    if experiment.data.path is None and getattr(experiment.data.tokenizer, "model", None) is None:
+        return experiment
     tree = json.loads(experiment.canonical())
     data = tree["data"]
     for key, section, name, is_file in (

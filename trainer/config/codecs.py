@@ -3,12 +3,24 @@
 The classes that implement them are in trainer/exchange/reductions.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from trainer.config.base import Only, Section, setting
 from trainer.config.fit import SINGLE, UPDATES, WHOLE
+
+
+def _block() -> Any:
+    """Declare the setting that all formats with blocks share."""
+    return setting(
+        64,
+        help="values that share one scale of 2 bytes",
+        unit="values",
+        ge=8,
+        le=65536,
+        multiple_of=8,
+    )
 
 
 class FP32(Section):
@@ -55,14 +67,7 @@ class Int8(Section):
     name: Literal["int8"] = "int8"
     implementation: ClassVar[str] = "trainer.exchange.reductions.formats:blocks"
     bits: ClassVar[int] = 8
-    block: int = setting(
-        64,
-        help="values that share one scale of 2 bytes",
-        unit="values",
-        ge=8,
-        le=65536,
-        multiple_of=8,
-    )
+    block: int = _block()
     error_feedback: bool = setting(
         True,
         help="each client keeps the coding error of its update and adds it to the next",
@@ -105,14 +110,7 @@ class LowRank(Section):
         fixed=True,
     )
     bits: Literal[4, 8, 32] = setting(4, help="bits of a factor's value; 32 is fp32", unit="bits")
-    block: int = setting(
-        64,
-        help="values that share one scale of 2 bytes",
-        unit="values",
-        ge=8,
-        le=65536,
-        multiple_of=8,
-    )
+    block: int = _block()
     error_feedback: bool = setting(
         True,
         help="each client keeps what its factors do not hold and adds it to its next update",

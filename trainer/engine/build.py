@@ -140,11 +140,10 @@ def _worker(
             "parallel.pipeline", f"{experiment.model.name} is no sequence of layers; set it to 1"
         )
     found = cut(model, settings)
-    if settings.layers is not None:
-        pass
-    elif len(edges) == len(found) and edges[-1] == len(model):
+    by_hand = settings.layers is not None
+    if not by_hand and len(edges) == len(found) and edges[-1] == len(model):
         found = list(edges)
-    elif settings.split == "cost" and mesh.world.rank == 0:
+    elif not by_hand and settings.split == "cost" and mesh.world.rank == 0:
         rows = experiment.schedule.batch_size or len(places)
         rows //= microbatches(rows, settings)
         ((x, *_),) = task.batches([places[:rows]], None, training=False)

@@ -3,7 +3,7 @@
 PowerSGD (Vogels, Karimireddy, Jaggi, NeurIPS 2019) for clients' updates, with its factors coded in
 few bits (as in LQ-SGD), in both directions. Symbols: A_k (n x m) = a tensor of client k's message,
 seen as a matrix (out x rest); r = rank; w_k = weight; Q (m x r) = the agreed basis of the last
-round; C = coding. One round, in two collectives:
+round; C = coding. One round, in two exchanges:
 
     P   = C(sum_k w_k C(A_k Q));  P^ = orthonormal columns of P       all matrices in one buffer
     q_k = C(A_k^T P^);            M = C(sum_k w_k q_k)                likewise
@@ -29,11 +29,11 @@ import torch
 from torch import Tensor
 
 from trainer.config.codecs import LowRank as Settings
-from trainer.exchange.encoders import Encoder, Plain
+from trainer.exchange.encoders import Encoder
 from trainer.exchange.group import Group
 from trainer.exchange.message import Delivery, Message, Places, Report, Terms, Vector
 from trainer.exchange.ragged import Ragged
-from trainer.exchange.reductions.owners import Segment, Shares, cut
+from trainer.exchange.reductions.owners import Segment, Shares, cut, uncoded
 from trainer.exchange.reductions.reduction import Exchange, Reduction, Steps
 from trainer.keys import Purpose, stream
 from trainer.layout import Layout
@@ -121,28 +121,24 @@ class Factors(Exchange):
         for vector in self.coded:
             reduction.basis(vector.name, terms.like)
         segments = [
-            self._segment(replace(vector, name=vector.name + suffix), code)
+            self._segment(vector, suffix, code)
             for vector in self.coded
             for suffix, code in ((LEFT, reduction.left), (REST, reduction.plain))
         ]
-        segments += [self._exact(vector) for vector in terms.vectors if vector.exact]
+        segments += [uncoded(vector, group, terms) for vector in terms.vectors if vector.exact]
         self.first = Shares(group, replace(terms, places=Places(terms.size)), segments)
         self.kept: list[Message] = []
         self.reports: dict[int, Mapping[str, Tensor]] = {}  # of the first part, by client
 
-    def _segment(self, vector: Vector, code: Ragged) -> Segment:
+    def _segment(self, vector: Vector, suffix: str, code: Ragged) -> Segment:
         down: Encoder = code
-        if vector.over == "everyone" and not vector.name.endswith(LEFT):
+        if vector.over == "everyone" and suffix != LEFT:
             # as in owners.py: what coding a sum of memories loses would stay in it forever; P is
             # only a direction, which all have alike
             down = Ragged(code.lengths, code.block, 32)
         cuts = cut(code.count, code.block, self.group.size)
-        return Segment(vector, self.terms.kind, code.count, code, down, cuts)
-
-    def _exact(self, vector: Vector) -> Segment:
-        code: Encoder = Plain(self.terms.like.dtype, self.terms.like.dtype)
-        count = self.terms.length(vector)
-        return Segment(vector, "buffers", count, code, code, cut(count, 1, self.group.size))
+        part = replace(vector, name=vector.name + suffix)
+        return Segment(part, self.terms.kind, code.count, code, down, cuts)
 
     def add(self, message: Message) -> Mapping[str, Tensor] | None:
         reduction, vectors = self.reduction, {}
@@ -172,10 +168,7 @@ class Factors(Exchange):
         second = Shares(
             self.group,
             replace(self.terms, places=Places(self.terms.size), forms=False),
-            [
-                self._segment(replace(vector, name=vector.name + RIGHT), reduction.right)
-                for vector in self.coded
-            ],
+            [self._segment(vector, RIGHT, reduction.right) for vector in self.coded],
         )
         rights = {}
         for message in self.kept:

@@ -48,6 +48,17 @@ def cut(count: int, block: int, ranks: int) -> tuple[int, ...]:
     return (*(min(count, rank * share) for rank in range(ranks)), count)
 
 
+def as_computed(terms: Terms) -> Encoder:
+    """Return the format that loses nothing."""
+    return Plain(terms.like.dtype, terms.like.dtype)
+
+
+def uncoded(vector: Vector, group: Group, terms: Terms) -> Segment:
+    """Return the segment of a vector that is exact."""
+    code, count = as_computed(terms), terms.length(vector)
+    return Segment(vector, "buffers", count, code, code, cut(count, code.block, group.size))
+
+
 def fixed(sizes: Sequence[int | None]) -> list[int]:
     """Return the sizes of parts, 0 if a size depends on the values and is sent later."""
     return [size or 0 for size in sizes]
@@ -73,21 +84,18 @@ class Owners(Reduction):
         return Shares(group, terms, list(self._segments(group, terms, terms.places)))
 
     def _segments(self, group: Group, terms: Terms, places: Places) -> Iterator[Segment]:
-        exact: Encoder = Plain(terms.like.dtype, terms.like.dtype)
         for vector in terms.vectors:
             if vector.exact:
-                up = down = exact
-            else:
-                code = Sparse(self.code) if self.sparse and vector.adds_up else self.code
-                up = self.once if vector.leftover == "lost" else code
-                # "everyone": each client changes its memory by what it sent, and the others change
-                # their sum of all memories by this mean. If the mean were coded, its error would
-                # stay in the sum forever, since no later message contains it. So it is exact.
-                down = exact if vector.over == "everyone" else code
-            count = terms.length(vector) if vector.exact else places.count
-            cuts = cut(count, max(up.block, down.block), group.size)
-            kind = "buffers" if vector.exact else terms.kind
-            yield Segment(vector, kind, count, up, down, cuts)
+                yield uncoded(vector, group, terms)
+                continue
+            code = Sparse(self.code) if self.sparse and vector.adds_up else self.code
+            up = self.once if vector.leftover == "lost" else code
+            # "everyone": each client changes its memory by what it sent, and the others change
+            # their sum of all memories by this mean. If the mean were coded, its error would
+            # stay in the sum forever, since no later message contains it. So it is exact.
+            down = as_computed(terms) if vector.over == "everyone" else code
+            cuts = cut(places.count, max(up.block, down.block), group.size)
+            yield Segment(vector, terms.kind, places.count, up, down, cuts)
 
 
 class Shares(Exchange):
