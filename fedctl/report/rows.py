@@ -19,6 +19,7 @@ NEEDED = (
     "dense_equivalent_bytes_total",
 )
 TESTED = ("federated_time_seconds", "messages_total")  # in each row with a test
+LINK_MBITS = 100  # of the link that a report computes a time for
 MOST = 1e300  # what is larger overflows in a mean or a square
 # May be NaN or infinite: then training has diverged.
 DIVERGE = ("train_loss", "test_loss", "gradient_variance", "gradient_deviation_ratio")
@@ -69,6 +70,18 @@ def uploaded(row: Row, kind: str | None = None) -> int:
 def wire(row: Row) -> int:
     """Bytes that the ranks have sent each other so far, of all kinds; 0 on a single rank."""
     return sum(row["wire_bytes_total"].values())
+
+
+def over_link(row: Row) -> float | None:
+    """Return the seconds that the run would have taken so far over a slow link; None on one rank.
+
+    Computed: the measured seconds, plus the time that each rank's share of the bytes takes at
+    LINK_MBITS. It leaves out latency, and all that a real network adds.
+    """
+    ranks = row.get("rank_samples_total") or {}
+    if not ranks or not wire(row):
+        return None
+    return float(row["time_seconds"] + 8 * wire(row) / len(ranks) / (1e6 * LINK_MBITS))
 
 
 def saved(row: Row) -> float:

@@ -3,7 +3,17 @@
 from math import isfinite
 from typing import Any
 
-from fedctl.report.rows import Row, frozen, idle, perplexity, saved, uploaded, wire
+from fedctl.report.rows import (
+    LINK_MBITS,
+    Row,
+    frozen,
+    idle,
+    over_link,
+    perplexity,
+    saved,
+    uploaded,
+    wire,
+)
 from fedctl.report.runs import Run
 from trainer.config import documents
 
@@ -71,6 +81,7 @@ def summary(run: Run, base_bytes: float | None = None) -> dict[str, Any]:
         "test_perplexity": perplexity(run.final),
         "rounds": last["round"],
         "time_seconds": run.final["time_seconds"],
+        f"link_{LINK_MBITS}_seconds": over_link(run.final),
         "federated_time_seconds": run.final["federated_time_seconds"],
         "messages_total": run.final["messages_total"],
         "uploaded_bytes": uploaded(run.final),

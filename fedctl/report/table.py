@@ -8,6 +8,7 @@ from typing import Any
 
 from fedctl import terminal
 from fedctl.report.groups import Group, Spread, base_bytes, numbers
+from fedctl.report.rows import LINK_MBITS
 from fedctl.report.summary import changes, megabytes, percent, seconds, text_of, unsure
 
 
@@ -28,6 +29,12 @@ class Result:
         return (mean if std == self.text(0) else f"{mean} ± {std}") + self.unit
 
 
+def _most(found: dict[str, Spread], name: str) -> float:
+    """Return the largest value of a result in a group; 0 if it has none."""
+    spread = found.get(RESULTS[name].key)
+    return spread.most if spread else 0.0
+
+
 def _share(value: float) -> str:
     return percent(value).removesuffix(" %")
 
@@ -42,6 +49,7 @@ RESULTS = {
     "perplexity": Result("perplexity", "test_perplexity", unsure),
     "rounds": Result("rounds", "rounds", _count),
     "time": Result("time", "time_seconds", seconds),
+    "link": Result(f"computed at {LINK_MBITS} Mbit/s", f"link_{LINK_MBITS}_seconds", seconds),
     "messages": Result("messages", "messages_total", _count),
     "federated": Result("federated time", "federated_time_seconds", seconds),
     "sent": Result("sent MB", "uploaded_bytes", megabytes),
@@ -54,12 +62,25 @@ RESULTS = {
 }
 RUN, SEEDS = "run", "seeds"
 NAMES = (RUN, SEEDS, *RESULTS)
-DEFAULT = (RUN, "accuracy", "loss", "rounds", "time", "sent", "wire", "votes", "saved", "frozen")
+DEFAULT = (
+    RUN,
+    "accuracy",
+    "loss",
+    "rounds",
+    "time",
+    "link",
+    "sent",
+    "wire",
+    "votes",
+    "saved",
+    "frozen",
+)
 
 # Below the table in a terminal; the footnote of the page has more.
 NOTE = "sent and saved include the last reconciliation; wire is all that ranks exchanged, tests too"
 
-FREEZING = ("votes", "frozen")  # zero throughout unless a policy leaves parameters out
+# zero throughout unless a policy leaves parameters out; missing on one rank
+SOMETIMES = ("votes", "frozen", "link")
 
 Columns = Sequence[tuple[str, str]]  # heading (empty: the usual one), and a name above or a setting
 
@@ -77,7 +98,7 @@ class Table:
         names = [
             name
             for name in DEFAULT
-            if every or name not in FREEZING or any(row[RESULTS[name].key].most for row in found)
+            if every or name not in SOMETIMES or any(_most(row, name) for row in found)
         ]
         if any(group.language for group in self.groups):
             names.insert(names.index("loss") + 1, "perplexity")

@@ -12,7 +12,7 @@ from click.testing import Result
 
 from fedctl.report import figures, rows, runs, table
 from fedctl.report.groups import Spread
-from fedctl.report.summary import megabytes, percent, seconds, text_of, unsure
+from fedctl.report.summary import megabytes, percent, seconds, summary, text_of, unsure
 from tests.fedctl.processes import Start
 
 Invoke = Callable[..., Result]
@@ -104,6 +104,16 @@ def test_several_runs_are_compared_with_the_first(fedctl: Invoke, write_run: Wri
     assert two["saved_against_first_ratio"] == two["saved_ratio"] == pytest.approx(0.484375)
     assert two["wire_bytes"] == 150_000 + 6_250 + 2_000 + 1_000  # everything that ranks sent
     assert two["frozen_parameters_ratio"] == 0.5
+
+
+def test_time_over_a_slow_link_is_computed_from_each_ranks_share(write_run: WriteRun) -> None:
+    run = runs.read(write_run("a"))
+    assert summary(run)["link_100_seconds"] is None  # the ranks are not known
+    run.final["rank_samples_total"] = {"0": 1, "1": 1, "2": 1, "3": 1}
+    # 5 seconds measured; 300,000 bytes of 4 ranks are 0.6 Mbit for each
+    assert summary(run)["link_100_seconds"] == pytest.approx(5.0 + 0.006)
+    run.final["wire_bytes_total"] = {"values": 0}
+    assert summary(run)["link_100_seconds"] is None  # on one rank nothing travels
 
 
 def test_the_page_fetches_nothing(fedctl: Invoke, write_run: WriteRun) -> None:
