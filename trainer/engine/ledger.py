@@ -70,6 +70,8 @@ class Ledger:
     idle: list[float] = field(default_factory=list)
     found: int = 0  # ranks that found in the last round that something was not finite
     wrong: bool = False  # whether this rank did, in the round that is not settled yet
+    digest: int | None = None  # of what this rank holds like the others; None: nothing is compared
+    digests: list[int] = field(default_factory=list)  # of all ranks, as of the last `settle`
     busy: float = 0.0  # this rank's seconds in the round that is not settled yet
     slowest: float = 0.0  # in that round, the longest turn of a client plus the server's step
     passes: Passes = Passes()  # of this rank's gradients in that round
@@ -109,12 +111,17 @@ class Ledger:
         times = [0.0] * (2 * size)
         if self.speaks:
             times[rank], times[size + rank] = self.busy, self.slowest
+        digests = [0.0] * (0 if self.digest is None else world.size)
+        if self.digest is not None:
+            digests[world.rank] = self.digest
         formed = books.formed if self.speaks else 0
         passes = self.passes if self.mesh.pipelined else ()
         length = len(books.payload) + len(books.wire) + 2
-        world.count_ring({"control": 8 * (len(numbers) + len(passes) + length + len(times))})
+        size_of_all = len(numbers) + len(passes) + length + len(times) + len(digests)
+        world.count_ring({"control": 8 * size_of_all})
         counts = [*books.payload.values(), *books.wire.values(), formed, self.wrong]
-        sums = world.sum_numbers([*numbers, *passes, *counts, *times], None)
+        sums = world.sum_numbers([*numbers, *passes, *counts, *times, *digests], None)
+        self.digests = [round(sums.pop()) for _ in digests][::-1]
         counts = [round(count) for count in sums[-2 * size - length : -2 * size]]
         kinds = len(books.payload)
         self.payload = dict(zip(books.payload, counts[:kinds], strict=True))

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from trainer import manifest
-from trainer.engine import checkpoint, plan
+from trainer.engine import agreement, checkpoint, plan
 from trainer.engine.allocator import held_bytes
 from trainer.engine.divergence import Judge
 from trainer.engine.evaluate import Result, estimate_buffers, evaluate, load_agreed, reconcile
@@ -83,6 +83,8 @@ class Loop:
             row = self._row(outcome, evaluated)
             self._record(row, evaluated)
             finite = self.judge.passes(self.done, evaluated, outcome.alignment)
+            if finite:
+                agreement.check(self.rank, self.done, self.judge.saved)
             if outcome.stop or self._saved():
                 self._save(finite)
             if self._over():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from trainer.engine import plan
+from trainer.engine import agreement, plan
 from trainer.engine.gradients import Alignment, exchange_full_gradients
 from trainer.engine.outbox import Outbox
 from trainer.engine.parts import RankState
@@ -60,6 +60,7 @@ def run_round(
     with rank.clock.phase("apply"):
         _apply(rank, senders, delivery)
         rank.watch.close(rank.server)
+        agreement.note(rank, delivery.places)
     _end(rank, cohort)
     return _result(rank, labelled, cohort, delivery, gradients.alignment)
 

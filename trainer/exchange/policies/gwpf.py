@@ -14,7 +14,7 @@ paper leaves several choices open; ours are:
 - T is halved once each time the frozen share rises above tighten_at, and never below a floor.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Any
 
@@ -117,9 +117,17 @@ class GWPF(FreezingPolicy):
     def select(self, decided: Tensor | None) -> Places:
         if decided is None:
             return Places(self.size)
-        thaw = decided | (self.age.index_select(0, self.index) >= self.settings.max_frozen_rounds)
+        thaw = decided | self._overdue()
         mask = (~self.frozen).scatter_(0, self.index, thaw)
         return Places(self.size, mask, self.size - self.labelled + int(thaw.count_nonzero()))
+
+    def _overdue(self) -> Tensor:
+        """Return which frozen coordinates (bool, F) may be left out no longer."""
+        overdue: Tensor = self.age.index_select(0, self.index) >= self.settings.max_frozen_rounds
+        return overdue
+
+    def decisive(self) -> Sequence[Tensor]:
+        return [self.frozen, self._overdue()]
 
     def applied(self, change: Tensor, server: Server, places: Places) -> None:
         self.rounds = server.number

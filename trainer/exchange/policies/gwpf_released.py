@@ -8,7 +8,7 @@ The rule of the paper is in gwpf.py. The code differs from it in four ways that 
 Symbols of the code: L = frozen, L2 = persistence (rounds + 1 with votes, halved without).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -106,6 +106,9 @@ class GWPFReleased(FreezingPolicy):
         self.freeze(self.frozen | (active & self.ratio.below(self.threshold)))
         if self.labelled > self.settings.tighten_at * self.size:
             self.threshold /= 2
+
+    def decisive(self) -> Sequence[Tensor]:
+        return [self.frozen, self.persistence]
 
     def state(self) -> dict[str, Any]:
         return {

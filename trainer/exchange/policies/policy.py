@@ -5,7 +5,7 @@ hooks are of two kinds. At each client: `entering`, `stepped`, `leaving`. On eve
 from agreed values only, so that masks are the same everywhere: `select`, `applied`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -78,6 +78,10 @@ class Policy:
         """Return the coordinates (bool, P) on which clients may differ now; None: nowhere."""
         return None
 
+    def decisive(self) -> Sequence[Tensor] | None:
+        """Return what decides the next round's places, which ranks compare; None: nothing does."""
+        return None
+
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint must hold: tensors and numbers."""
         return {}
@@ -99,3 +103,6 @@ class FreezingPolicy(Policy):
 
     def live(self) -> Tensor | None:
         return ~self.frozen if self.labelled else None
+
+    def decisive(self) -> Sequence[Tensor]:
+        return [self.frozen]

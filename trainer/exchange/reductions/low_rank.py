@@ -19,7 +19,7 @@ Bases and means come from the same bytes on all ranks; what is computed from the
 then rounded, since processors add in different orders.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, ClassVar
@@ -104,6 +104,10 @@ class LowRank(Reduction):
 
     def begin(self, group: Group, terms: Terms) -> "Factors":
         return Factors(self, group, terms)
+
+    def decisive(self) -> Sequence[Tensor]:
+        flat = [basis.view(-1) for bases in self.bases.values() for basis in bases]
+        return [torch.cat(flat)] if flat else []
 
     def state(self) -> dict[str, Any]:
         return {"bases": self.bases}

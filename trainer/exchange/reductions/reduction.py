@@ -5,7 +5,7 @@ collective that it has started, and continues once that has ended. So reductions
 from`, and several can be under way at once (`Handle`).
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -47,6 +47,10 @@ class Reduction:
     def begin(self, group: Group, terms: Terms) -> Exchange:
         """Start an exchange on these terms; called on every rank, also without participants."""
         raise NotImplementedError
+
+    def decisive(self) -> Sequence[Tensor] | None:
+        """Return what decides how messages are read next, which ranks compare; None: nothing."""
+        return None
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint must hold of the state that all ranks agree on."""
