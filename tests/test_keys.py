@@ -26,6 +26,7 @@ def test_purposes_have_numbers_of_their_own_that_never_change():
         "CROP": 111,
         "ROUNDING": 112,
         "BASIS": 113,
+        "STAGGER": 114,
         "DROPOUT": 120,
     }
     assert len(Purpose.__members__) == len(set(Purpose)), "an alias is a number used twice"

@@ -26,6 +26,7 @@ class Purpose(IntEnum):
     CROP = 111  # (seed of a turn's stream, CROP, batch): random crops of images in files
     ROUNDING = 112  # (seed, ROUNDING, round, client or owner, vector): stochastic rounding
     BASIS = 113  # (seed, BASIS, matrix): the first basis of a low-rank code
+    STAGGER = 114  # (seed, STAGGER, tensor): by how much parameters' frozen periods are shifted
     DROPOUT = 120  # (seed, DROPOUT, purpose, client, round, stage): of a pipeline's later stages
 
 

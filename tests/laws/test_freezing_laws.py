@@ -38,6 +38,14 @@ FREEZING = {
         "random_probability_ramp": 20,
     },
     "gwpf": {"name": "gwpf", "threshold": 0.3, "ema": 0.8, "quorum": 0.5},
+    "apf-staggered": {"name": "apf", "threshold": 0.3, "ema": 0.8, "stagger": True},
+    "gwpf-staggered": {
+        "name": "gwpf",
+        "threshold": 0.3,
+        "ema": 0.8,
+        "stagger": True,
+        "max_frozen_rounds": 3,
+    },
     "gwpf-released": {"name": "gwpf-released", "threshold": 0.5, "aliased": False, "ema": 0.8},
 }
 ROUNDS = 14
@@ -109,7 +117,7 @@ def test_the_first_round_freezes_nothing(policy):
 @pytest.mark.parametrize("codec,value", [("fp32", 4), ("bf16", 2)])
 def test_bytes_are_those_of_active_and_thawed_values_and_of_votes(policy, codec, value):
     rows = ranks(4).run(history, experiment(policy, codec={"name": codec}), ROUNDS)[0]
-    size, clients = rows[0]["anchor"].size, BASE["clients"]
+    size, clients, kind = rows[0]["anchor"].size, BASE["clients"], FREEZING[policy]["name"]
     vote = {"gwpf": lambda f: -(-f // 8), "gwpf-released": lambda f: 4 * f}
     # six clients on four ranks: at most two on one, so counts need two bits; decisions need one
     share = lambda f: -(-f // 32) * 8  # of an owner, in whole bytes  # noqa: E731
@@ -125,7 +133,7 @@ def test_bytes_are_those_of_active_and_thawed_values_and_of_votes(policy, codec,
         thawed = sent - active
         assert (row["count"], row["thawed"], row["labelled"]) == (sent, thawed, frozen)
         assert row["payload"]["values"] == clients * value * (active + thawed)
-        assert row["payload"]["votes"] == clients * vote.get(policy, lambda f: 0)(frozen)
+        assert row["payload"]["votes"] == clients * vote.get(kind, lambda f: 0)(frozen)
         assert row["dense"] == clients * 4 * size
         if codec == "fp32":  # a ring all-reduce
             assert row["wire"]["values"] == 2 * 3 * value * sent
@@ -134,7 +142,7 @@ def test_bytes_are_those_of_active_and_thawed_values_and_of_votes(policy, codec,
             shortest = max(0, sent - 3 * longest)
             up = row["wire"]["values"] - 3 * value * sent
             assert clients * (sent - longest) <= up / value <= clients * (sent - shortest)
-        assert row["wire"]["votes"] == wire.get(policy, lambda f: 0)(frozen)
+        assert row["wire"]["votes"] == wire.get(kind, lambda f: 0)(frozen)
 
 
 def test_gwpf_sends_less_than_fedavg_and_its_released_code_never_does():
@@ -162,8 +170,10 @@ def test_after_reconciliation_all_ranks_hold_one_model():
         assert np.array_equal(first["anchor"], other["anchor"])
 
 
-def test_a_frozen_period_ends_at_its_cap():
-    sync = FREEZING["gwpf"] | {"quorum": 1.0, "thaw_threshold": 1.0, "max_frozen_rounds": 2}
+@pytest.mark.parametrize("stagger", [False, True])
+def test_a_frozen_period_ends_at_its_cap(stagger):
+    cap = {"max_frozen_rounds": 2, "stagger": stagger}
+    sync = FREEZING["gwpf"] | {"quorum": 1.0, "thaw_threshold": 1.0} | cap
     rows = ranks(2).run(history, experiment("gwpf", sync=sync), ROUNDS)[0]
     longest, run = 0, np.zeros(rows[0]["anchor"].size, int)
     for row in rows[1:]:

@@ -29,6 +29,7 @@ class Freezing(Section):
     effects: ClassVar[dict[str, Only]] = {
         "tighten_at": Only("threshold", remedy="0.05"),
         "threshold_floor": Only("threshold", remedy="0.05"),
+        "stagger": Only("threshold", remedy="0.05"),
     }
     threshold: float = setting(
         0.05,
@@ -41,6 +42,11 @@ class Freezing(Section):
         0.8, help="halve the threshold when the frozen share rises above this", gt=0, le=1
     )
     threshold_floor: float = setting(1e-3, help="halving the threshold stops at this", ge=0, le=1)
+    stagger: bool = setting(
+        False,
+        help="shift the frozen period of each parameter by an amount of its own, so that not all "
+        "that froze together come back in the same round",
+    )
 
 
 class APF(Freezing):

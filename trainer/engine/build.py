@@ -64,7 +64,7 @@ def build(
     worker = _worker(experiment, task, mesh, edges, samples[owned[0]])
     anchor = worker.params.clone()
     algorithm = _algorithm(experiment, worker.layout, anchor)
-    chain, policy = _selection(experiment, algorithm, len(anchor), device)
+    chain, policy = _selection(experiment, algorithm, worker.layout, device)
     code, once = _codes(experiment, worker, thin=any(transform.thins for transform in chain))
     parts = Parts(
         task=task,
@@ -168,7 +168,7 @@ def _algorithm(experiment: Experiment, layout: Layout, anchor: Tensor) -> Algori
 
 
 def _selection(
-    experiment: Experiment, algorithm: Algorithm, size: int, device: torch.device
+    experiment: Experiment, algorithm: Algorithm, layout: Layout, device: torch.device
 ) -> tuple[tuple[Transform, ...], Policy]:
     """Create what decides which values travel: one policy for all, or a transform per client."""
     chosen = experiment.sync
@@ -176,9 +176,9 @@ def _selection(
     chain: list[Transform] = []
     if issubclass(kind, Transform):
         chain.append(kind(chosen))
-        policy = Policy(Full(), size, device, experiment.seed)
+        policy = Policy(Full(), layout.size, device, experiment.seed, layout)
     else:
-        policy = kind(chosen, size, device, experiment.seed)
+        policy = kind(chosen, layout.size, device, experiment.seed, layout)
     accounted = any(transform.accounts for transform in chain)
     something = any(vector.adds_up for vector in algorithm.vectors)
     if getattr(experiment.codec, "error_feedback", False) and something and not accounted:

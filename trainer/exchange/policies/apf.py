@@ -18,7 +18,9 @@ from trainer.config.communication import APF as Settings
 from trainer.exchange.message import Places
 from trainer.exchange.policies.drift import DriftRatio, chunks, halved
 from trainer.exchange.policies.policy import FreezingPolicy
+from trainer.exchange.policies.stagger import MOST, shifts, spread, whole
 from trainer.keys import Purpose, stream
+from trainer.layout import Layout
 from trainer.turn import Server, Turn
 
 
@@ -30,10 +32,23 @@ class APF(FreezingPolicy):
     settings require it. As in TCP's control of congestion, the period is found by trial: it grows
     slowly while freezing does no harm, and falls quickly when the coordinate moves again. A
     sleeping coordinate is rolled back after each local step and not exchanged.
+
+    With `stagger` it sleeps from L / 2 to 3 L / 2 rounds, about L in the mean, so that coordinates
+    of one period wake in different rounds.
     """
 
-    def __init__(self, settings: Settings, size: int, device: torch.device, seed: int = 0) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        size: int,
+        device: torch.device,
+        seed: int = 0,
+        layout: Layout | None = None,
+    ) -> None:
         self.settings, self.size, self.seed = settings, size, seed
+        self.shifts: Tensor | None = None
+        if settings.stagger:
+            self.shifts = shifts(layout or whole(size), seed, MOST, device)
         self.threshold = settings.threshold
         self.ratio = DriftRatio(size, settings.ema, device)
         self.period = torch.zeros(size, dtype=torch.int16, device=device)  # L
@@ -58,8 +73,9 @@ class APF(FreezingPolicy):
             period, asleep, frozen = self.period[part], self.asleep[part], self.frozen[part]
             judged = torch.where(stable[part], period + 1, period // 2)
             period.copy_(torch.where(frozen, period, judged))
+            sleep = period if self.shifts is None else spread(period, self.shifts[part])
             more = next(extra).to(period.device) * ~stable[part]  # added to the sleep, not to L
-            asleep.copy_(torch.where(frozen, asleep - 1, period + more))
+            asleep.copy_(torch.where(frozen, asleep - 1, sleep + more))
         self.freeze(self.asleep > 0)
         if self.labelled > self.settings.tighten_at * self.size:
             self.threshold = halved(self.threshold, self.settings.threshold_floor)

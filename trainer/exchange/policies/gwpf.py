@@ -10,7 +10,9 @@ paper leaves several choices open; ours are:
   |anchor - local|, which needs no memory, and sum |d| the distance travelled. Like the drift ratio
   it is in [0, 1]: 1 if all steps have the same sign, near 0 if the coordinate only oscillates;
 - a thawed coordinate is active again: it is averaged, feeds E and Ea, and is judged like any other;
-- a frozen period ends after max_frozen_rounds at the latest, so staleness is bounded;
+- a frozen period ends after max_frozen_rounds at the latest, so staleness is bounded. With
+  `stagger` each coordinate is exchanged in a round of its own of every max_frozen_rounds + 1, so
+  of n frozen ones about n / (max_frozen_rounds + 1) in each, however many froze together;
 - T is halved once each time the frozen share rises above tighten_at, and never below a floor.
 """
 
@@ -25,21 +27,34 @@ from trainer.config.communication import GWPF as Settings
 from trainer.exchange.message import Places
 from trainer.exchange.policies.drift import DriftRatio, halved
 from trainer.exchange.policies.policy import FreezingPolicy
+from trainer.exchange.policies.stagger import shifts, whole
+from trainer.layout import Layout
 from trainer.turn import Memory, Server, Turn
 
 
 class GWPF(FreezingPolicy):
     """Frozen coordinates that keep training at each client, out of the mean until a vote.
 
-    Extra memory in model lengths: E and Ea, a half for age, a quarter for the mask, and for each
-    client three numbers per frozen coordinate. Masks are used only once a round; at each client or
-    step an index is used, which is faster by an order of magnitude.
+    Extra memory in model lengths: E and Ea, a half for age, as much for `stagger`, a quarter for
+    the mask, and for each client three numbers per frozen coordinate. Masks are used only once a
+    round; at each client or step an index is used, which is faster by an order of magnitude.
     """
 
     keeps = True
 
-    def __init__(self, settings: Settings, size: int, device: torch.device, seed: int = 0) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        size: int,
+        device: torch.device,
+        seed: int = 0,
+        layout: Layout | None = None,
+    ) -> None:
         self.settings, self.size = settings, size
+        # each coordinate's own round of every max_frozen_rounds + 1, in which it is not left out
+        self.turns: Tensor | None = None
+        if settings.stagger:
+            self.turns = shifts(layout or whole(size), seed, self._cycle, device)
         self.threshold = settings.threshold
         self.ratio = DriftRatio(size, settings.ema, device)
         self.age = torch.zeros(size, dtype=torch.int16, device=device)  # rounds in a row left out
@@ -122,9 +137,18 @@ class GWPF(FreezingPolicy):
         return Places(self.size, mask, self.size - self.labelled + int(thaw.count_nonzero()))
 
     def _overdue(self) -> Tensor:
-        """Return which frozen coordinates (bool, F) may be left out no longer."""
+        """Return which frozen coordinates (bool, F) are not left out of the coming round."""
+        if self.turns is not None:
+            # where the cycle begins is a convention; self.rounds + 1 is the coming round
+            due: Tensor = self.turns.index_select(0, self.index) == (self.rounds + 1) % self._cycle
+            return due
         overdue: Tensor = self.age.index_select(0, self.index) >= self.settings.max_frozen_rounds
         return overdue
+
+    @property
+    def _cycle(self) -> int:
+        """Rounds from one end of a longest frozen period to the next one's, if it freezes again."""
+        return self.settings.max_frozen_rounds + 1
 
     def decisive(self) -> Sequence[Tensor]:
         return [self.frozen, self._overdue()]

@@ -18,6 +18,7 @@ from trainer.config.communication import GWPFReleased as Settings
 from trainer.exchange.message import Places
 from trainer.exchange.policies.drift import DriftRatio
 from trainer.exchange.policies.policy import FreezingPolicy
+from trainer.layout import Layout
 from trainer.turn import Memory, Server, Turn
 
 
@@ -27,7 +28,14 @@ class GWPFReleased(FreezingPolicy):
     keeps = True
     lanes = False
 
-    def __init__(self, settings: Settings, size: int, device: torch.device, seed: int = 0) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        size: int,
+        device: torch.device,
+        seed: int = 0,
+        layout: Layout | None = None,
+    ) -> None:
         self.settings, self.size = settings, size
         self.threshold = settings.threshold
         self.ratio = DriftRatio(size, settings.ema, device)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trainer.config.communication import Full
 from trainer.exchange.message import Places
+from trainer.layout import Layout
 from trainer.turn import Memory, Server, Turn
 
 
@@ -24,8 +25,18 @@ class Policy:
     lanes: ClassVar[bool] = True  # ballots travel in narrow lanes; False: as int32
     labelled = 0  # coordinates that it calls frozen, exchanged or not
 
-    def __init__(self, settings: Full, size: int, device: torch.device, seed: int = 0) -> None:
-        """Start with nothing frozen; `seed`: the run's, for draws that all ranks make alike."""
+    def __init__(
+        self,
+        settings: Full,
+        size: int,
+        device: torch.device,
+        seed: int = 0,
+        layout: Layout | None = None,
+    ) -> None:
+        """Start with nothing frozen; `seed`: the run's, for draws that all ranks make alike.
+
+        layout: of the vector, None: it is one tensor.
+        """
         self.size = size
 
     # ------------------------------------------------------------------ at each client
