@@ -20,6 +20,7 @@ from trainer.engine.round import run_round
 from trainer.engine.status import Status
 from trainer.exchange.books import Books
 from trainer.exchange.group import Group
+from trainer.exchange.lanes import Poll
 from trainer.metrics.catalog import Row
 from trainer.metrics.recorder import Recorder
 
@@ -119,7 +120,7 @@ def vote(count: int, most: int, quorum: int) -> tuple[Any, Any]:
     group = Group(Books(), CPU)
     stream = torch.Generator().manual_seed(group.rank)
     votes = torch.randint(0, most + 1, (count,), generator=stream, dtype=torch.int32)
-    return votes.numpy(), group.vote(votes, most=most, quorum=quorum).numpy()
+    return votes.numpy(), group.vote(Poll(votes, most, quorum)).numpy()
 
 
 def agreement(same: bool) -> bool:

@@ -232,6 +232,17 @@ def spied() -> Iterator[dict[str, int]]:
         dist.batch_isend_irecv = batch
 
 
+def collectives(tree: dict[str, Any], rounds: int) -> list[tuple[int, int]]:
+    """Of each round: how many coordinates were frozen as it began, and its collectives."""
+    rank, rows = experiment_run(tree), []
+    for number in range(1, rounds + 1):
+        labelled = rank.parts.policy.labelled
+        with spied() as counted:
+            run_round(rank, number)
+        rows.append((labelled, counted["calls"]))
+    return rows
+
+
 def handed_over(tree: dict[str, Any], rounds: int, folder: str) -> dict[str, Any]:
     """Bytes that this rank handed to torch.distributed, and those in its books; rounds, an
     evaluation, a checkpoint, a reconciliation."""

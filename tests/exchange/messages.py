@@ -10,6 +10,7 @@ from trainer.config.codecs import LowRank as Codec
 from trainer.exchange.books import Books
 from trainer.exchange.encoders import Blocks, Plain, Sparse
 from trainer.exchange.group import Group
+from trainer.exchange.lanes import Poll
 from trainer.exchange.message import BUFFERS, Cohort, Message, Participant, Places, Terms, Vector
 from trainer.exchange.reductions.all_reduce import AllReduce
 from trainer.exchange.reductions.low_rank import LowRank
@@ -52,10 +53,12 @@ def exchanged(
     share: float | None = None,
     stopping: int = -1,
     clients: int = len(WEIGHTS),
+    items: int = 0,
 ) -> dict[str, Any]:
     """The means on this rank, what the others got of its clients, and what was counted.
 
-    share: of the places that travel, None: no mask; stopping: the rank that was asked to stop.
+    share: of the places that travel, None: no mask; stopping: the rank that was asked to stop;
+    items: that are voted on beside the values, 0: no poll.
     """
     group = Group(Books(), torch.device("cpu"))
     total = sum(WEIGHTS[:clients])
@@ -78,8 +81,11 @@ def exchanged(
         vectors["delta"].mul_(mask), vectors["control"].mul_(mask)
         report = exchange.add(Message(member, vectors))
         sent[member.client] = {name: vector.numpy().copy() for name, vector in report.items()}
-    delivery = Handle(exchange.finish(places, group.rank == stopping)).wait()
+    poll = ballots(group.rank, items) if items else None
+    delivery = Handle(exchange.finish(places, group.rank == stopping, poll)).wait()
     return {
+        "votes": None if poll is None else poll.votes.numpy(),
+        "decided": None if delivery.decided is None else delivery.decided.numpy(),
         "mean": {name: vector.numpy().copy() for name, vector in delivery.mean.items()},
         "sent": sent,
         "stop": delivery.stop,
@@ -90,16 +96,26 @@ def exchanged(
     }
 
 
+def ballots(rank: int, items: int) -> Poll:
+    """The votes of a rank's clients, up to 2 for each item; of four, three decide."""
+    draws = torch.Generator().manual_seed(rank)
+    return Poll(torch.randint(0, 3, (items,), generator=draws, dtype=torch.int32), 2, 3)
+
+
 SHAPES = [("conv", (6, 5, 3, 3)), ("bias", (6,)), ("fc", (40, 24)), ("last", (3, 4))]
 LAYOUT = Layout(SHAPES)
 
 
 def factored(
-    settings: dict[str, Any], sent: list[Tensor], rounds: int = 1, vectors: Sequence[Vector] = ()
+    settings: dict[str, Any],
+    sent: list[Tensor],
+    rounds: int = 1,
+    vectors: Sequence[Vector] = (),
+    items: int = 0,
 ) -> list[dict[str, Any]]:
     """Means by low rank on this rank in each round, what its clients are told, and the bytes.
 
-    sent: (rounds x P) of each client.
+    sent: (rounds x P) of each client; items: that are voted on, 0: no poll.
     """
     group, reduction = Group(Books(), torch.device("cpu")), LowRank(Codec(**settings), LAYOUT, 3)
     vectors = tuple(vectors) or (Vector("delta"),)
@@ -117,13 +133,16 @@ def factored(
         for member in mine:
             own = {v.name: sent[member.client][number].clone() for v in vectors}
             assert exchange.add(Message(member, own)) is None
-        delivery = Handle(exchange.finish(places, False)).wait()
+        poll = ballots(group.rank, items) if items else None
+        delivery = Handle(exchange.finish(places, False, poll)).wait()
         assert delivery.report is not None
         told = {member.client: delivery.report(member.client) for member in mine}
         found.append(
             {
                 "mean": {name: mean.numpy().copy() for name, mean in delivery.mean.items()},
                 "told": {c: {n: v.numpy() for n, v in own.items()} for c, own in told.items()},
+                "votes": None if poll is None else poll.votes.numpy(),
+                "decided": None if delivery.decided is None else delivery.decided.numpy(),
                 "payload": sum(group.books.payload.values()),
                 "formed": group.books.formed,
             }

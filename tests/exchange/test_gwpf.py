@@ -105,6 +105,39 @@ def test_what_thawed_while_a_client_was_away_starts_anew():
     assert travel[0] == 0 and bool((travel[1:] == 1).all())
 
 
+def test_votes_that_ride_decide_what_travels_in_the_next_round():
+    """0 to 3 are frozen; 0 and 1 get votes in round 1, and 1 is frozen again after round 2."""
+    policy = GWPF(Settings(threshold=1.0, ema=0.5, votes="riding", tighten_at=1.0), 5, CPU)
+    policy.freeze(torch.tensor([True, True, True, True, False]))
+    policy.ratio.absolute.fill_(1.0)  # of what oscillates
+    policy.ratio.signed[0], change = 1.0, torch.tensor([1.0, -0.1, 0.1, 0.1, 1.0])
+    policy.ratio.signed[4] = 1.0
+    assert policy.polling and not policy.voting
+
+    places = policy.select(None)
+    assert places.mask.tolist() == [False, False, False, False, True]
+    policy.decided(torch.tensor([True, True, False, False]))
+    policy.applied(change.clone(), server(torch.zeros(5), 1), places)
+
+    saved = policy.state()  # a run may stop here
+    policy = GWPF(policy.settings, 5, CPU)
+    policy.load(saved)
+    places = policy.select(None)
+    assert places.mask.tolist() == [True, True, False, False, True]
+    # these votes are of clients that had not yet got the new value of 1, so they count only for 2
+    policy.decided(torch.tensor([True, True, True, False]))
+    policy.applied(change.clone(), server(torch.zeros(5), 2), places)
+    assert policy.frozen.tolist() == [False, True, True, True, False]
+    assert policy.select(None).mask.tolist() == [True, False, True, False, True]
+
+
+def test_a_poll_of_nothing_is_none():
+    policy = GWPF(Settings(votes="riding"), 4, CPU)
+    assert not policy.polling and policy.select(None).mask is None
+    policy.freeze(torch.tensor([True, False, False, False]))  # nobody has voted on it yet
+    assert policy.polling and policy.select(None).mask.tolist() == [False, True, True, True]
+
+
 @pytest.mark.parametrize("policy", [GWPF, APF])
 def test_the_threshold_is_halved_down_to_its_floor(policy):
     settings = {GWPF: Settings, APF: APFSettings}[policy]

@@ -130,6 +130,18 @@ def test_an_update_of_zero_stays_zero_and_the_next_one_is_not_lost():
         assert off < bounds.of_sums(60, float(np.abs(mean(sent, number)).max()))
 
 
+def test_votes_ride_with_the_first_of_both_factors():
+    sent = noise()
+    plain = ranks(3).run(factored, {"rank": 2}, sent, ROUNDS)
+    voted = ranks(3).run(factored, {"rank": 2}, sent, ROUNDS, (), 77)
+    for number in range(ROUNDS):
+        total = sum(found[number]["votes"] for found in voted)
+        assert 0 < (total >= 3).sum() < 77
+        for before, found in zip(plain, voted, strict=True):
+            assert np.array_equal(found[number]["decided"], total >= 3)
+            assert np.array_equal(found[number]["mean"]["delta"], before[number]["mean"]["delta"])
+
+
 def test_what_is_not_finite_arrives_as_that():
     sent = noise()
     sent[1][0][7] = torch.nan

@@ -95,6 +95,35 @@ def test_a_rank_that_has_to_stop_is_known_to_all(name, clients):
             assert any(mean.any() for mean in answer["mean"].values()) == (clients > 0)
 
 
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("clients,items", [(5, 1), (5, 77), (1, 500)])
+def test_votes_that_ride_are_counted_and_change_no_value(name, size, clients, items):
+    """Also of ranks without a client of the round, and with a rank that has to stop."""
+    plain = ranks(size).run(exchanged, name, 1001, 0.5, size - 1, clients)
+    voted = ranks(size).run(exchanged, name, 1001, 0.5, size - 1, clients, items)
+    total = sum(answer["votes"] for answer in voted)
+    assert items < 70 or (total >= 3).any() or size == 1
+    for before, answer in zip(plain, voted, strict=True):
+        assert before["decided"] is None
+        assert np.array_equal(answer["decided"], total >= 3)
+        assert before["stop"] and answer["stop"]
+        assert before["payload"] == answer["payload"]
+        for vector, mean in answer["mean"].items():
+            assert mean.tobytes() == voted[0]["mean"][vector].tobytes()
+            if name in CODED:
+                assert np.array_equal(mean, before["mean"][vector])
+            else:  # a ring adds the ranks in another order
+                most = np.abs(mean).max(initial=1.0)
+                assert np.abs(mean - before["mean"][vector]).max() < bounds.of_sums(clients, most)
+    share = -(-items // (8 * size)) * 8  # of an owner, at two bits a count and one a decision
+    for kind, count in voted[0]["wire"].items():
+        here, there = (sum(answer["wire"][kind] for answer in rows) for rows in (voted, plain))
+        votes = size * (size - 1) * (share // 4 + share // 8) if kind == "votes" else 0
+        assert here == there + votes, kind
+        assert count >= 0
+
+
 @pytest.mark.parametrize(
     "name,own",
     [

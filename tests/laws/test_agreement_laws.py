@@ -19,6 +19,7 @@ MASKS = "which values travel"
 CASES = [
     *((policy, "fp32", MASKS) for policy in ("apf", "gwpf", "gwpf-released")),
     ("gwpf", "int8", MASKS),
+    ("gwpf-riding", "fp32", MASKS),
     ("full", "lowrank", "the bases of low rank"),
 ]
 

@@ -12,7 +12,13 @@ from tests.products import sampled
 from tests.ranks import ranks
 
 ROUNDS = 5
-THRESHOLDS = ("apf", "gwpf", "gwpf-released", "gaia")  # what they judge each coordinate by
+THRESHOLDS = (
+    "apf",
+    "gwpf",
+    "gwpf-riding",
+    "gwpf-released",
+    "gaia",
+)  # what they judge each coordinate by
 LOSSY = ["bf16", "bf16-feedback", "int8", "int8-lossy", "int4", "lowrank", "lowrank-lossy"]
 
 
@@ -47,7 +53,10 @@ def test_a_coded_run_has_the_same_bits_on_any_number_of_ranks(algorithm, policy,
 
 @pytest.mark.parametrize(
     "policy,codec",
-    [*product(["gwpf", "gaia", "cmfl", "apf"], ["int8"]), *product(["full", "cmfl"], ["lowrank"])],
+    [
+        *product(["gwpf", "gwpf-riding", "gaia", "cmfl", "apf"], ["int8"]),
+        *product(["full", "cmfl"], ["lowrank"]),
+    ],
 )
 def test_ranks_without_participants_take_part_in_every_exchange(policy, codec):
     tree = BASE | {
@@ -118,6 +127,4 @@ def test_dealing_changes_no_more_than_the_order_of_sums(algorithm, policy):
     for other in (dealt, fixed):
         # a choice within rounding of its threshold may fall to either side
         apart = np.abs(other[-1]["anchor"] - alone[-1]["anchor"]) > bound
-        assert apart.mean() < (
-            0.002 if policy in ("gwpf", "gaia", "gwpf-released", "apf") else 1e-9
-        )
+        assert apart.mean() < (0.002 if policy in THRESHOLDS else 1e-9)

@@ -46,6 +46,13 @@ FREEZING = {
         "stagger": True,
         "max_frozen_rounds": 3,
     },
+    "gwpf-riding": {
+        "name": "gwpf",
+        "threshold": 0.3,
+        "ema": 0.8,
+        "quorum": 0.5,
+        "votes": "riding",
+    },
     "gwpf-released": {"name": "gwpf-released", "threshold": 0.5, "aliased": False, "ema": 0.8},
 }
 ROUNDS = 14
@@ -106,7 +113,7 @@ def test_what_is_not_exchanged_does_not_move(policy, momentum):
     assert still > 0 or policy == "gwpf-released"
 
 
-@pytest.mark.parametrize("policy", ["apf", "gwpf", "gwpf-released"])
+@pytest.mark.parametrize("policy", ["apf", "gwpf", "gwpf-riding", "gwpf-released"])
 def test_the_first_round_freezes_nothing(policy):
     rows = ranks(2).run(history, experiment(policy), 2)[0]
     assert not rows[1]["frozen"].any()

@@ -89,7 +89,7 @@ def test_algorithms_policies_and_codecs_on_two_pipelines(algorithm, policy, code
     results = ranks(4).run(jobs.trained, tree | TWO, rounds)
     replicas_are_equal(results)
     assert all(np.isfinite(values).all() for values in model(results).values())
-    if policy == "gwpf" or policy == "apf":
+    if policy in ("gwpf", "gwpf-riding", "apf"):
         assert any(result["frozen"].any() for result in results), "nothing froze"
     if codec == "fp32" and policy in ("full", "cmfl"):
         (alone,) = ranks(1).run(jobs.trained, tree, rounds)
@@ -144,7 +144,7 @@ def test_a_pipeline_learns_a_text_as_one_device_does(tmp_path):
         assert result["loss"] == pytest.approx(alone["loss"], rel=1e-5)
 
 
-@pytest.mark.parametrize("policy", ["apf", "gwpf"])
+@pytest.mark.parametrize("policy", ["apf", "gwpf", "gwpf-riding"])
 def test_the_stages_masks_are_those_of_one_device(policy):
     """If no threshold is tightened, which a stage decides for itself.
 

@@ -18,6 +18,14 @@ SYNC = {
     "full": {"name": "full"},
     "apf": {"name": "apf", "threshold": 0.3, "ema": 0.5},
     "gwpf": {"name": "gwpf", "threshold": 0.3, "ema": 0.5},
+    "gwpf-riding": {
+        "name": "gwpf",
+        "threshold": 0.3,
+        "ema": 0.5,
+        "votes": "riding",
+        "stagger": True,
+        "max_frozen_rounds": 4,
+    },
     "gwpf-released": {"name": "gwpf-released", "aliased": False, "ema": 0.5},
     "gaia": {"name": "gaia", "significance": 0.05},
     "cmfl": {"name": "cmfl", "relevance": 0.6},
@@ -39,7 +47,7 @@ def fits(algorithm: str, policy: str, codec: str = "") -> bool:
     """FedSGD's clients do not train, and send gradients; factors are of whole updates."""
     if codec.startswith("lowrank"):
         return algorithm != "fedsgd" and policy in ("full", "cmfl")
-    return algorithm != "fedsgd" or policy not in ("gwpf", "gwpf-released", "gaia")
+    return algorithm != "fedsgd" or not (policy.startswith("gwpf") or policy == "gaia")
 
 
 # ------------------------------------------------------------------ SCAFFOLD's controls
@@ -138,7 +146,7 @@ def test_thawed_coordinates_keep_their_gradient_under_option_1():
 @pytest.mark.parametrize(
     "policy,codec,participation",
     sampled(
-        ["full", "apf", "gwpf", "gaia", "cmfl"],
+        ["full", "apf", "gwpf", "gwpf-riding", "gaia", "cmfl"],
         ["fp32", "bf16", "bf16-feedback", "int8", "int4", "lowrank"],
         [1.0, 0.6],
         fits=lambda policy, codec, _: (
@@ -235,3 +243,5 @@ def test_a_message_that_is_only_added_up_waits_for_no_vote_either():
     assert ranks(1).run(law_jobs.waiting, BASE | {"sync": SYNC["gwpf"]}, ROUNDS) == [0]
     coded = BASE | {"sync": SYNC["gwpf"], "codec": CODEC["int8"]}
     assert ranks(1).run(law_jobs.waiting, coded, ROUNDS) == [BASE["clients"]]
+    riding = BASE | {"sync": SYNC["gwpf-riding"], "codec": CODEC["int8"]}
+    assert ranks(1).run(law_jobs.waiting, riding, ROUNDS) == [0], "it decides in the next round"

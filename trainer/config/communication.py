@@ -120,6 +120,12 @@ class GWPF(Freezing):
         gt=0,
         le=1,
     )
+    votes: Literal["before", "riding"] = setting(
+        "before",
+        help="before: clients vote first, and the outcome decides what travels in the same round; "
+        "riding: votes travel with the values, in no collective of their own, and decide what "
+        "travels in the next round",
+    )
     max_frozen_rounds: int = setting(
         50,
         help="maximum consecutive rounds a parameter may be left out of the exchange; bounds "

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from trainer.engine.parts import RankState
 from trainer.engine.watch import KEPT, UPDATE
+from trainer.exchange.lanes import Poll
 from trainer.exchange.message import Cohort, Delivery, Message, Places, Terms
 from trainer.exchange.reductions.reduction import Exchange, Handle
 from trainer.exchange.transforms.transform import Context
@@ -128,17 +129,22 @@ class Outbox:
         """Return the places that travel, after a vote of the round's clients if there is one."""
         policy, group = self.parts.policy, self.parts.group
         if self.places is None:
-            votes = self.votes
-            if votes is None:  # no client of the round is on this rank
-                votes = torch.zeros(policy.labelled, dtype=torch.int32, device=group.device)
-            quorum = policy.quorum(len(self.cohort.members))
+            poll = self._poll()
             if policy.lanes:
-                decided = group.vote(votes, most=self.cohort.most(), quorum=quorum)
+                decided = group.vote(poll)
             else:
-                group.all_reduce(votes, {"votes": len(votes)}).wait()
-                decided = votes >= quorum
+                group.all_reduce(poll.votes, {"votes": len(poll.votes)}).wait()
+                decided = poll.votes >= poll.quorum
             self.places = policy.select(decided)
         return self.places
+
+    def _poll(self) -> Poll:
+        """Return the votes of this rank's clients, and what decides."""
+        policy, votes = self.parts.policy, self.votes
+        if votes is None:  # no client of the round is on this rank
+            device = self.parts.group.device
+            votes = torch.zeros(policy.labelled, dtype=torch.int32, device=device)
+        return Poll(votes, self.cohort.most(), policy.quorum(len(self.cohort.members)))
 
     def close(self, places: Places, stop: bool) -> tuple[Cohort, Handle]:
         """Send what waited, and start the exchange; returns who sends, and the exchange under way.
@@ -165,7 +171,8 @@ class Outbox:
                 else:
                     message.sender = weighted[message.sender.client]
                     self._send(self.exchange, message)
-        return senders, Handle(self.exchange.finish(places, stop))
+        poll = self._poll() if self.parts.policy.polling else None
+        return senders, Handle(self.exchange.finish(places, stop, poll))
 
     def settle(self, delivery: Delivery) -> None:
         """Tell clients what arrived of their messages, if only the delivery could say."""

@@ -109,6 +109,8 @@ def _apply(rank: RankState, senders: Cohort, delivery: Delivery) -> None:
         change = before.sub_(server.anchor)
         for transform in watched:
             transform.applied(change, parts.worker.total)
+        if delivery.decided is not None:
+            parts.policy.decided(delivery.decided)
         parts.policy.applied(change, server, delivery.places)
 
 

@@ -7,6 +7,7 @@ that codes it nor on how many ranks share the decoding.
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import ceil
 from typing import Protocol
 
 import torch
@@ -38,6 +39,13 @@ class Encoder(Protocol):
 
         coded: the parts that it was coded in, since what a sparse message holds is only seen there.
         """
+
+
+def cut(count: int, block: int, ranks: int) -> tuple[int, ...]:
+    """Return where the owners' shares of `count` values begin and end, always between blocks."""
+    blocks = ceil(count / block)
+    share = ceil(blocks / ranks) * block
+    return (*(min(count, rank * share) for rank in range(ranks)), count)
 
 
 def parts(values: Tensor, cuts: Sequence[int]) -> list[Tensor]:

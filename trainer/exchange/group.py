@@ -22,7 +22,7 @@ from torch import Tensor
 
 from trainer.config.errors import EnvironmentFault
 from trainer.exchange.books import Books
-from trainer.exchange.lanes import lane_bits, pack, unpack
+from trainer.exchange.lanes import Poll
 
 
 class PeerLost(EnvironmentFault):
@@ -173,29 +173,23 @@ class Group:
 
     # ------------------------------------------------------------------ small agreements
 
-    def vote(self, votes: Tensor, *, most: int, quorum: int) -> Tensor:
-        """Return whether at least `quorum` clients voted for each item: bool (n,).
-
-        votes: (n,) this rank's counts; most: the largest count that any rank may hold. Counts go to
-        an owner of each item in lanes just wide enough; decisions come back as single bits.
-        """
+    def vote(self, poll: Poll) -> Tensor:
+        """Return which items of a poll have a quorum, of all ranks' votes: bool (n,)."""
         if self.size == 1:
-            return votes >= quorum
-        count, bits = votes.numel(), lane_bits(most)
-        share = -(-count // (8 * self.size)) * 8  # items per owner, whole bytes at one bit each
-        padded = torch.nn.functional.pad(votes, (0, share * self.size - count))
-        lanes = pack(padded, bits).chunk(self.size)
-        length = lanes[0].numel()
+            return poll.votes >= poll.quorum
+        ballots = poll.ballots(self.size)
+        length = ballots[0].numel()
         work, received = self.all_to_all(
-            [[lane] for lane in lanes], [length] * self.size, {"votes": (self.size - 1) * length}
+            [[ballot] for ballot in ballots],
+            [length] * self.size,
+            {"votes": (self.size - 1) * length},
         )
         work.wait()
-        totals = torch.stack([unpack(piece, bits) for piece in received]).sum(0)
-        decided = pack(totals >= quorum, 1)
+        decided = poll.decide(received)
         length = decided.numel()
         work, pieces = self.gather(decided, [length] * self.size, {"votes": length})
         work.wait()
-        return unpack(torch.cat(pieces), 1)[:count].bool()
+        return poll.outcome(pieces)
 
     def sum_numbers(self, numbers: list[float], kind: str | None) -> list[float]:
         """Return the sums of a few float64 numbers over the ranks; kind None: counted elsewhere."""

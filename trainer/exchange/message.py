@@ -179,10 +179,12 @@ class Delivery:
 
     mean: each named vector, dense, bit-identical on every rank, zero where nothing travelled;
     places: the coordinates that arrived; stop: whether any rank was asked to stop; report: what the
-    others received of a client's message, if that was not known before (Exchange.add).
+    others received of a client's message, if that was not known before (Exchange.add); decided: the
+    outcome of the poll that travelled with the values, bool (n,), if there was one.
     """
 
     mean: dict[str, Tensor]
     places: Places
     stop: bool = False
     report: Report | None = None
+    decided: Tensor | None = None

@@ -13,6 +13,8 @@ paper leaves several choices open; ours are:
 - a frozen period ends after max_frozen_rounds at the latest, so staleness is bounded. With
   `stagger` each coordinate is exchanged in a round of its own of every max_frozen_rounds + 1, so
   of n frozen ones about n / (max_frozen_rounds + 1) in each, however many froze together;
+- with votes=riding the votes of a round travel with its values and thaw a coordinate in the next
+  round, in which it is exchanged. So the server's answer comes a round later than in the paper;
 - T is halved once each time the frozen share rises above tighten_at, and never below a floor.
 """
 
@@ -60,6 +62,7 @@ class GWPF(FreezingPolicy):
         self.age = torch.zeros(size, dtype=torch.int16, device=device)  # rounds in a row left out
         self.rounds = 0  # rounds that have ended
         self.crowded = False  # whether the frozen share was above tighten_at
+        self.pending: Tensor | None = None  # (F,) bool, what votes that rode have thawed since
         self.freeze(torch.zeros(size, dtype=torch.bool, device=device))
 
     # ------------------------------------------------------------------ at each client
@@ -120,7 +123,11 @@ class GWPF(FreezingPolicy):
 
     @property
     def voting(self) -> bool:
-        return self.labelled > 0
+        return self.labelled > 0 and self.settings.votes == "before"
+
+    @property
+    def polling(self) -> bool:
+        return self.labelled > 0 and self.settings.votes == "riding"
 
     def quorum(self, voters: int) -> int:
         # less a little, since in floating point 0.07 * 100 is just above 7
@@ -130,11 +137,15 @@ class GWPF(FreezingPolicy):
         return -(-self.labelled // 8)  # one bit for each frozen coordinate
 
     def select(self, decided: Tensor | None) -> Places:
-        if decided is None:
+        if not self.labelled:
             return Places(self.size)
-        thaw = decided | self._overdue()
+        votes = self.pending if decided is None else decided
+        thaw = self._overdue() if votes is None else votes | self._overdue()
         mask = (~self.frozen).scatter_(0, self.index, thaw)
         return Places(self.size, mask, self.size - self.labelled + int(thaw.count_nonzero()))
+
+    def decided(self, outcome: Tensor) -> None:
+        self.pending = outcome
 
     def _overdue(self) -> Tensor:
         """Return which frozen coordinates (bool, F) are not left out of the coming round."""
@@ -151,18 +162,24 @@ class GWPF(FreezingPolicy):
         return self.settings.max_frozen_rounds + 1
 
     def decisive(self) -> Sequence[Tensor]:
-        return [self.frozen, self._overdue()]
+        held = [self.frozen, self._overdue()]
+        return held if self.pending is None else [*held, self.pending]
 
     def applied(self, change: Tensor, server: Server, places: Places) -> None:
         self.rounds = server.number
         self.ratio.update(change, places.mask)
-        freeze = self.ratio.below(self.threshold)
+        freeze, thaws = self.ratio.below(self.threshold), None
         if places.mask is not None:
             freeze &= places.mask
             self.age += self.frozen
             self.age.masked_fill_(places.mask, 0)
-            freeze |= self.frozen & ~places.mask
+            stays = self.frozen & ~places.mask
+            freeze |= stays
+            if self.pending is not None:
+                # what travelled in this round has thawed by earlier votes, and starts anew
+                thaws = torch.zeros_like(stays).scatter_(0, self.index, self.pending) & stays
         self.freeze(freeze)
+        self.pending = None if thaws is None else thaws.index_select(0, self.index)
         crowded = self.labelled > self.settings.tighten_at * self.size
         if crowded and not self.crowded:
             self.threshold = halved(self.threshold, self.settings.threshold_floor)
@@ -176,6 +193,7 @@ class GWPF(FreezingPolicy):
             "age": self.age,
             "rounds": self.rounds,
             "crowded": self.crowded,
+            "pending": self.pending,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -183,3 +201,5 @@ class GWPF(FreezingPolicy):
         self.ratio.load(state)
         self.age, self.rounds = state["age"], state["rounds"]
         self.freeze(state["frozen"])
+        riding = self.settings.votes == "riding"
+        self.pending = state.get("pending") if riding else None

@@ -59,7 +59,12 @@ class Policy:
 
     @property
     def voting(self) -> bool:
-        """Whether there is anything to vote on in this round."""
+        """Whether a vote decides in this round what travels in it."""
+        return False
+
+    @property
+    def polling(self) -> bool:
+        """Whether votes travel with the values of this round, and decide what travels later."""
         return False
 
     def quorum(self, voters: int) -> int:
@@ -73,6 +78,9 @@ class Policy:
     def select(self, decided: Tensor | None) -> Places:
         """Return the places to exchange; decided: (labelled,) bool, the outcome of a vote."""
         return Places(self.size, self.live())
+
+    def decided(self, outcome: Tensor) -> None:
+        """Take the outcome of a poll of this round, (labelled,) bool, before `applied`."""
 
     def applied(self, change: Tensor, server: Server, places: Places) -> None:
         """Judge coordinates again: the model moved by -change (P,), which may be overwritten."""

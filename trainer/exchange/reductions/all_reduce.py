@@ -5,15 +5,29 @@ added by the same weighted `+`, so the result does not depend on which rank trai
 rounding.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from trainer.exchange.encoders import index_bytes
-from trainer.exchange.group import Group
+from trainer.exchange.encoders import as_type, cut, index_bytes, parts
+from trainer.exchange.group import Group, Work
+from trainer.exchange.lanes import Poll
 from trainer.exchange.message import Delivery, Message, Places, Terms, Vector, gather
 from trainer.exchange.reductions.reduction import Exchange, Reduction, Steps
+
+Sections = Sequence[tuple[str, int]]  # of a buffer, one after another: kind, number of values
+Joint = Generator[Work, None, tuple[Tensor, Tensor]]  # values, and what was decided
+
+
+def overlap(sections: Sections, start: int, stop: int) -> dict[str, int]:
+    """Return how many values of each kind lie between two places of a buffer."""
+    kinds = dict.fromkeys([kind for kind, _ in sections], 0)
+    begin = 0
+    for kind, count in sections:
+        kinds[kind] += max(0, min(stop, begin + count) - max(start, begin))
+        begin += count
+    return kinds
 
 
 class AllReduce(Reduction):
@@ -70,13 +84,18 @@ class Sum(Exchange):
         self.messages += 1
         return message.vectors if self.terms.report else {}
 
-    def finish(self, places: Places, stop: bool) -> Steps:
+    def finish(self, places: Places, stop: bool, poll: Poll | None = None) -> Steps:
         self.sum[-1] = float(stop)
         chosen = self._union(places)
         self._book(chosen)
         compact = any(where.mask is not None for where in chosen.values())
         wire = (self._compacted(chosen) if compact else self.sum).to(self.reduction.dtype)
-        yield self.group.all_reduce(wire, self._kinds(chosen))
+        decided = None
+        if poll is None or self.group.size == 1:
+            yield self.group.all_reduce(wire, self._kinds(chosen))
+            decided = self.group.vote(poll) if poll else None  # of one rank: nothing is sent
+        else:
+            wire, decided = yield from self._with_votes(wire, self._sections(chosen), poll)
         total = wire.to(self.sum.dtype)
         if compact:
             for dense, where, piece in self._pieces(total, chosen):
@@ -88,7 +107,40 @@ class Sum(Exchange):
             self.sum.copy_(total)
         means = {vector.name: dense for vector, dense in self.parts.items()}
         first = chosen[self.terms.vectors[0]]
-        return Delivery(means, first, stop=bool(total[-1] > 0))
+        return Delivery(means, first, stop=bool(total[-1] > 0), decided=decided)
+
+    def _with_votes(self, wire: Tensor, sections: Sections, poll: Poll) -> Joint:
+        """Add up the values at owners of shares, who count votes too: a ring cannot add a few bits.
+
+        A share's owner adds the ranks in their order. Both together are the two collectives that a
+        vote alone takes, and as many bytes as those and the ring.
+        """
+        group, ranks = self.group, range(self.group.size)
+        cuts = cut(len(wire), 1, group.size)
+        mine, ballots = group.rank, poll.ballots(group.size)
+        own = overlap(sections, cuts[mine], cuts[mine + 1])
+        kinds = {kind: n - own[kind] for kind, n in overlap(sections, 0, len(wire)).items()}
+        width, length = wire.element_size(), len(ballots[0])
+        shares = [part.view(torch.uint8) for part in parts(wire, cuts)]
+        work, received = group.all_to_all(
+            [list(box) for box in zip(shares, ballots, strict=True)],
+            [len(shares[mine]) + length] * group.size,
+            {kind: width * n for kind, n in kinds.items()} | {"votes": (group.size - 1) * length},
+        )
+        yield work
+        total = torch.zeros_like(wire[cuts[mine] : cuts[mine + 1]])
+        for data in received:
+            total += as_type(data[: len(data) - length], wire.dtype)
+        decided = poll.decide([data[len(data) - length :] for data in received])
+        length = len(decided)
+        work, pieces = group.gather(
+            torch.cat([total.view(torch.uint8), decided]),
+            [len(shares[rank]) + length for rank in ranks],
+            {kind: width * n for kind, n in own.items()} | {"votes": length},
+        )
+        yield work
+        values = torch.cat([as_type(piece[: len(piece) - length], wire.dtype) for piece in pieces])
+        return values, poll.outcome([piece[len(piece) - length :] for piece in pieces])
 
     def _pieces(
         self, compact: Tensor, chosen: Mapping[Vector, Places]
@@ -115,17 +167,25 @@ class Sum(Exchange):
         for vector, dense in self.parts.items():
             chosen[vector] = Places(len(dense)) if vector.exact else places
         if self.union and self.terms.cohort.members:
-            told = self.group.vote(torch.cat(list(self.union.values())), most=1, quorum=1)
+            told = self.group.vote(Poll(torch.cat(list(self.union.values())), most=1, quorum=1))
             sizes = [len(union) for union in self.union.values()]
             for vector, mask in zip(self.union, told.split(sizes), strict=True):
                 chosen[vector] = Places(len(mask), mask)
         return chosen
 
+    def _sections(self, chosen: Mapping[Vector, Places]) -> Sections:
+        """Return the kind of traffic and the number of values of each piece of the buffer."""
+        kinds = [
+            ("buffers" if vector.exact else self.terms.kind, where.count)
+            for vector, where in chosen.items()
+        ]
+        return [*kinds, ("control", 1)]
+
     def _kinds(self, chosen: Mapping[Vector, Places]) -> dict[str, int]:
-        kinds = {self.terms.kind: 0, "buffers": 0, "control": 1}
-        for vector, where in chosen.items():
-            kinds["buffers" if vector.exact else self.terms.kind] += where.count
-        return kinds
+        sections = self._sections(chosen)
+        return {self.terms.kind: 0, "buffers": 0} | overlap(
+            sections, 0, sum(count for _, count in sections)
+        )
 
     def _book(self, chosen: Mapping[Vector, Places]) -> None:
         """Count what this rank's clients would have to upload."""

@@ -29,11 +29,12 @@ import torch
 from torch import Tensor
 
 from trainer.config.codecs import LowRank as Settings
-from trainer.exchange.encoders import Encoder
+from trainer.exchange.encoders import Encoder, cut
 from trainer.exchange.group import Group
+from trainer.exchange.lanes import Poll
 from trainer.exchange.message import Delivery, Message, Places, Report, Terms, Vector
 from trainer.exchange.ragged import Ragged
-from trainer.exchange.reductions.owners import Segment, Shares, cut, uncoded
+from trainer.exchange.reductions.owners import Segment, Shares, uncoded
 from trainer.exchange.reductions.reduction import Exchange, Reduction, Steps
 from trainer.keys import Purpose, stream
 from trainer.layout import Layout
@@ -159,9 +160,9 @@ class Factors(Exchange):
         self.kept.append(message)
         return None if self.terms.report else {}
 
-    def finish(self, places: Places, stop: bool) -> Steps:
+    def finish(self, places: Places, stop: bool, poll: Poll | None = None) -> Steps:
         reduction = self.reduction
-        first = yield from self.first.finish(places, stop)
+        first = yield from self.first.finish(places, stop, poll)
         columns = {
             vector.name: [
                 orthonormal(p, torch.zeros_like(p))
@@ -201,7 +202,7 @@ class Factors(Exchange):
             return found
 
         told: Report | None = report if self.terms.report else None
-        return Delivery(mean, places, first.stop, told)
+        return Delivery(mean, places, first.stop, told, first.decided)
 
     def _right(
         self, message: Message, vector: Vector, columns: Mapping[str, list[Tensor]]

@@ -9,20 +9,20 @@ every value is rounded only twice, once by its client and once by its owner.
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
 
 import torch
 from torch import Tensor
 
-from trainer.exchange.encoders import Encoder, Plain, Sparse, as_type
+from trainer.exchange.encoders import Encoder, Plain, Sparse, as_type, cut
 from trainer.exchange.group import Group, Work
+from trainer.exchange.lanes import Poll
 from trainer.exchange.message import Delivery, Message, Participant, Places, Terms, Vector
 from trainer.exchange.reductions.reduction import Exchange, Reduction, Steps
 
 NEAREST = ()  # the key of a mean: it is rounded to the nearest value, alike wherever it is coded
 Sizes = list[list[int]]  # of each rank's parts, in bytes
 Told = Generator[Work, None, Sizes]
-Gathered = Generator[Work, None, dict[str, Tensor]]
+Gathered = Generator[Work, None, tuple[dict[str, Tensor], list[Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,6 @@ class Segment:
     def share(self, rank: int) -> int:
         """Return how many values a rank owns."""
         return self.cuts[rank + 1] - self.cuts[rank]
-
-
-def cut(count: int, block: int, ranks: int) -> tuple[int, ...]:
-    """Return where the owners' shares of `count` values begin and end, always between blocks."""
-    blocks = ceil(count / block)
-    share = ceil(blocks / ranks) * block
-    return (*(min(count, rank * share) for rank in range(ranks)), count)
 
 
 def as_computed(terms: Terms) -> Encoder:
@@ -147,7 +140,7 @@ class Shares(Exchange):
         )
         return values if segment.vector.exact else self.places.spread(values)
 
-    def finish(self, places: Places, stop: bool) -> Steps:
+    def finish(self, places: Places, stop: bool, poll: Poll | None = None) -> Steps:
         ranks = range(self.group.size)
         members = [self.terms.cohort.at(rank) for rank in ranks]
         mine = self.group.rank
@@ -156,23 +149,31 @@ class Shares(Exchange):
         if None in known:
             sizes = yield from self._tell(self.boxes, [len(rank) for rank in sizes])
         note = torch.tensor([stop], dtype=torch.uint8, device=self.group.device)  # the last byte
+        ballots = poll.ballots(self.group.size) if poll else [note[:0]] * self.group.size
         self._leaves("control", self.group.size - 1)
+        self._leaves("votes", (self.group.size - 1) * len(ballots[0]))
         boxes, self.boxes = self.boxes, []
         work, received = self.group.all_to_all(
-            [[*box, note] for box in boxes],
-            [1 + sum(rank) for rank in sizes],
+            [[*box, ballot, note] for box, ballot in zip(boxes, ballots, strict=True)],
+            [sum(rank) + len(ballots[0]) + 1 for rank in sizes],
             self.leaving if self.group.size > 1 else {},
         )
         del boxes  # what is under way is a copy
         yield work
         arrived = self._arrived(received, sizes, members)
         stopping = any(bool(data[-1]) for data in received)
+        decided = (
+            poll.decide([data[-1 - len(ballots[0]) : -1] for data in received]) if poll else None
+        )
         coded = [
             s.down.encode(self._mean(at, s, arrived), s.cuts[mine : mine + 2], NEAREST)[0]
             for at, s in enumerate(self.segments)
         ]
-        means = yield from self._gathered(coded)
-        return Delivery(means, self._travelled(means), stopping)
+        means, decisions = yield from self._gathered(
+            coded, note[:0] if decided is None else decided
+        )
+        outcome = poll.outcome(decisions) if poll else None
+        return Delivery(means, self._travelled(means), stopping, decided=outcome)
 
     def _travelled(self, means: Mapping[str, Tensor]) -> Places:
         """The places of the first vector; of a thinned one those that the mean changes."""
@@ -201,7 +202,7 @@ class Shares(Exchange):
         """Return the bytes of each (client, segment) in this rank's share."""
         arrived = {}
         for data, rank_sizes, rank_members in zip(received, sizes, members, strict=True):
-            pieces = iter(data[:-1].split(rank_sizes))
+            pieces = iter(data[: sum(rank_sizes)].split(rank_sizes))
             for member in rank_members:
                 for at in range(len(self.segments)):
                     arrived[member.client, at] = next(pieces)
@@ -217,7 +218,8 @@ class Shares(Exchange):
             total.add_(values, alpha=member.factor(segment.vector))
         return total
 
-    def _gathered(self, coded: list[Tensor]) -> Gathered:
+    def _gathered(self, coded: list[Tensor], decided: Tensor) -> Gathered:
+        """Exchange the coded means and what was decided on this rank's part of a poll."""
         ranks = range(self.group.size)
         known = [
             [s.down.size(s.share(rank), s.cuts[rank]) for s in self.segments] for rank in ranks
@@ -225,13 +227,16 @@ class Shares(Exchange):
         sizes = [fixed(rank) for rank in known]
         if None in known[0]:
             sizes = yield from self._tell([coded] * len(ranks), [len(coded)] * len(ranks))
-        kinds: dict[str, int] = {}
+        kinds = {"votes": len(decided)}
         for segment, part in zip(self.segments, coded, strict=True):
             kinds[segment.kind] = kinds.get(segment.kind, 0) + part.numel()
-        work, received = self.group.gather(torch.cat(coded), [sum(rank) for rank in sizes], kinds)
+        sizes = [[*rank, len(decided)] for rank in sizes]
+        piece = torch.cat([*coded, decided])
+        work, received = self.group.gather(piece, [sum(rank) for rank in sizes], kinds)
         yield work
         shares = [data.split(rank) for data, rank in zip(received, sizes, strict=True)]
-        return {
+        means = {
             s.vector.name: self._decoded(s, s.down, [shares[rank][at] for rank in ranks])
             for at, s in enumerate(self.segments)
         }
+        return means, [share[-1] for share in shares]

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from trainer.exchange.group import Group, Work
+from trainer.exchange.lanes import Poll
 from trainer.exchange.message import Delivery, Message, Places, Terms
 
 Steps = Generator[Work, None, Delivery]
@@ -28,10 +29,11 @@ class Exchange:
         """
         raise NotImplementedError
 
-    def finish(self, places: Places, stop: bool) -> Steps:
+    def finish(self, places: Places, stop: bool, poll: Poll | None = None) -> Steps:
         """Exchange the messages; `places`: the round's, even if the terms contained them.
 
-        `stop`: whether this rank was asked to stop. Every rank sends it, also without participants.
+        `stop`: whether this rank was asked to stop; `poll`: votes that travel with the values. All
+        ranks send both, also without participants.
         """
         raise NotImplementedError
 
