@@ -83,6 +83,7 @@ def history(tree: dict[str, Any], rounds: int, placement: str = "dealt") -> list
                 "buffers": server.buffers.numpy().copy(),
                 "mask": None if mask is None else mask.numpy().copy(),
                 "frozen": frozen.numpy().copy(),  # as judged at the end of the round
+                "items": parts.policy.items,
                 "count": result.places.count,
                 "thawed": result.thawed,
                 "labelled": result.labelled,

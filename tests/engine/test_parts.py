@@ -31,7 +31,7 @@ def test_two_transforms_must_not_keep_the_same_residual():
 @pytest.mark.parametrize(
     "tree,reduction,message",
     [
-        (APF, Whole(), "Whole exchanges whole vectors, but APF excludes parts of them"),
+        (APF, Whole(), "Whole exchanges whole rows, but APF excludes single values"),
         (SCAFFOLD, Median(), "Median is not a sum, so the state that KeptScaffold keeps"),
     ],
 )

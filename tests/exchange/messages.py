@@ -112,10 +112,12 @@ def factored(
     rounds: int = 1,
     vectors: Sequence[Vector] = (),
     items: int = 0,
+    mask: Tensor | None = None,
 ) -> list[dict[str, Any]]:
     """Means by low rank on this rank in each round, what its clients are told, and the bytes.
 
-    sent: (rounds x P) of each client; items: that are voted on, 0: no poll.
+    sent: (rounds x P) of each client; items: that are voted on, 0: no poll; mask: of the rows that
+    travel in all rounds but the first, None: all do.
     """
     group, reduction = Group(Books(), torch.device("cpu")), LowRank(Codec(**settings), LAYOUT, 3)
     vectors = tuple(vectors) or (Vector("delta"),)
@@ -125,7 +127,7 @@ def factored(
     )
     found = []
     for number in range(rounds):
-        places = Places(LAYOUT.size)
+        places = Places(LAYOUT.size, mask if number else None)
         cohort = Cohort(number + 1, members)
         terms = Terms(cohort, vectors, LAYOUT.size, 7, places, report=True)
         exchange = reduction.begin(group, terms)

@@ -15,7 +15,8 @@ from tests.exchange.messages import LAYOUT, factored
 from tests.ranks import ranks
 from trainer.exchange.message import Vector
 from trainer.exchange.ragged import Ragged
-from trainer.exchange.reductions.low_rank import matrices, orthonormal
+from trainer.exchange.reductions.factors import tables
+from trainer.exchange.reductions.low_rank import orthonormal
 
 CLIENTS, ROUNDS = 4, 3
 PLAIN = {"rank": 2, "bits": 32}
@@ -59,9 +60,9 @@ def test_updates_of_low_rank_arrive_whole():
 
 def test_what_has_no_smaller_factors_is_not_factored():
     assert [LAYOUT.pieces[i].name for i in (0, 2)] == ["conv", "fc"]
-    kept = {m.place.start for m in matrices(LAYOUT, 2)}
+    kept = {table.place.start for table in tables(LAYOUT, 2) if table.rank}
     assert kept == {LAYOUT.pieces[0].place.start, LAYOUT.pieces[2].place.start}
-    assert not list(matrices(LAYOUT, 1000))
+    assert not any(table.rank for table in tables(LAYOUT, 1000))
     sent = noise()
     (found,) = ranks(1).run(factored, {"rank": 1000, "bits": 32}, sent, 1)
     assert np.abs(found[0]["mean"]["delta"] - mean(sent, 0)).max() < bounds.of_sums(5, 3)
@@ -128,6 +129,65 @@ def test_an_update_of_zero_stays_zero_and_the_next_one_is_not_lost():
     for number in (1, 2):
         off = np.abs(found[number]["mean"]["delta"] - mean(sent, number)).max()
         assert off < bounds.of_sums(60, float(np.abs(mean(sent, number)).max()))
+
+
+KEPT = {  # rows of each tensor that travel
+    "some": {"conv": [0, 3, 4], "bias": [1, 5], "fc": [*range(7, 39)], "last": [2]},
+    "one": {"conv": [5], "bias": [], "fc": [0], "last": [0, 1, 2]},
+    "none": {"conv": [], "bias": [0], "fc": [], "last": []},
+}
+
+
+def of_rows(kept: dict[str, list[int]]) -> Tensor:
+    mask = torch.zeros(LAYOUT.size, dtype=torch.bool)
+    for piece in LAYOUT.pieces:
+        mask[piece.place].view(piece.shape[0], -1)[kept[piece.name]] = True
+    return mask
+
+
+@pytest.mark.parametrize("kept", KEPT)
+@pytest.mark.parametrize("bits", [4, 32])
+def test_rows_that_are_left_out_are_zero_and_the_others_arrive(kept, bits):
+    """If these are of low rank, the whole of them; of a single row there is one factor."""
+    sent, mask = thin(2), of_rows(KEPT[kept])
+    settings = {"rank": 2, "bits": bits}
+    answers = ranks(3).run(factored, settings, sent, ROUNDS, (), 0, mask)
+    for number in range(1, ROUNDS):
+        expected, found = mean(sent, number), answers[0][number]["mean"]["delta"]
+        for other in answers[1:]:
+            assert np.array_equal(other[number]["mean"]["delta"], found)
+        assert not found[~mask.numpy()].any()
+        if bits == 32:
+            off = np.abs(found - expected)[mask.numpy()]
+            assert off.max(initial=0) < bounds.of_sums(60, float(np.abs(expected).max()))
+        else:
+            assert np.abs(found).max() > 0
+    (alone,) = ranks(1).run(factored, settings, sent, ROUNDS, (), 0, mask)
+    for one, other in zip(alone, answers[0], strict=True):
+        assert np.array_equal(one["mean"]["delta"], other["mean"]["delta"])
+
+
+@pytest.mark.parametrize("kept", KEPT)
+def test_bytes_are_those_of_the_rows_that_travel(kept):
+    def coded(lengths: list[int], width: int) -> int:
+        """Of vectors in one buffer: values side by side, blocks of their own."""
+        return ceil(sum(lengths) * width / 8) + sum(2 * ceil(values / 64) for values in lengths)
+
+    rows = {name: len(own) for name, own in KEPT[kept].items()}
+    rank = {name: min(2, rows[name]) for name in ("conv", "fc")}
+    own = coded([rows["bias"], 4 * rows["last"]], 8)
+    own += coded([r * rows[name] for name, r in rank.items()], 4)
+    own += coded([r * MATRICES[name][1] for name, r in rank.items()], 4)
+    args = (factored, {"rank": 2}, noise(), ROUNDS, (), 0, of_rows(KEPT[kept]))
+    (found,) = ranks(1).run(*args)
+    assert found[2]["payload"] - found[1]["payload"] == CLIENTS * own
+
+
+def test_what_leaves_single_values_out_is_no_row():
+    mask = of_rows(KEPT["some"])
+    mask[1] = False
+    with pytest.raises(AssertionError, match="whole rows"):
+        ranks(1).run(factored, {"rank": 2}, noise(), ROUNDS, (), 0, mask)
 
 
 def test_votes_ride_with_the_first_of_both_factors():

@@ -21,6 +21,7 @@ CASES = [
     ("gwpf", "int8", MASKS),
     ("gwpf-riding", "fp32", MASKS),
     ("full", "lowrank", "the bases of low rank"),
+    ("gwpf-rows", "lowrank", f"{MASKS} and the bases of low rank"),
 ]
 
 

@@ -132,7 +132,7 @@ def refused(algorithm: str, policy: str, codec: str) -> str:
     if algorithm == "fedsgd" and codec == "lowrank":
         return "codec.name: lowrank keeps what a client does not send"
     if codec == "lowrank" and policy not in ("full", "cmfl"):
-        return f"codec.name: lowrank codes whole matrices, and {policy} leaves values out"
+        return f"codec.name: lowrank codes whole rows of matrices, and {policy} leaves single"
     return ""
 
 

@@ -12,13 +12,7 @@ from tests.products import sampled
 from tests.ranks import ranks
 
 ROUNDS = 5
-THRESHOLDS = (
-    "apf",
-    "gwpf",
-    "gwpf-riding",
-    "gwpf-released",
-    "gaia",
-)  # what they judge each coordinate by
+THRESHOLDS = [name for name in SYNC if name not in ("full", "cmfl")]  # of each coordinate
 LOSSY = ["bf16", "bf16-feedback", "int8", "int8-lossy", "int4", "lowrank", "lowrank-lossy"]
 
 
@@ -55,7 +49,7 @@ def test_a_coded_run_has_the_same_bits_on_any_number_of_ranks(algorithm, policy,
     "policy,codec",
     [
         *product(["gwpf", "gwpf-riding", "gaia", "cmfl", "apf"], ["int8"]),
-        *product(["full", "cmfl"], ["lowrank"]),
+        *product(["full", "cmfl", "apf-rows", "gwpf-rows"], ["lowrank"]),
     ],
 )
 def test_ranks_without_participants_take_part_in_every_exchange(policy, codec):

@@ -144,7 +144,7 @@ def test_a_pipeline_learns_a_text_as_one_device_does(tmp_path):
         assert result["loss"] == pytest.approx(alone["loss"], rel=1e-5)
 
 
-@pytest.mark.parametrize("policy", ["apf", "gwpf", "gwpf-riding"])
+@pytest.mark.parametrize("policy", ["apf", "gwpf", "gwpf-riding", "gwpf-rows"])
 def test_the_stages_masks_are_those_of_one_device(policy):
     """If no threshold is tightened, which a stage decides for itself.
 

@@ -26,6 +26,8 @@ SYNC = {
         "stagger": True,
         "max_frozen_rounds": 4,
     },
+    "apf-rows": {"name": "apf", "threshold": 0.3, "ema": 0.5, "unit": "row"},
+    "gwpf-rows": {"name": "gwpf", "threshold": 0.3, "ema": 0.5, "unit": "row"},
     "gwpf-released": {"name": "gwpf-released", "aliased": False, "ema": 0.5},
     "gaia": {"name": "gaia", "significance": 0.05},
     "cmfl": {"name": "cmfl", "relevance": 0.6},
@@ -44,9 +46,9 @@ ROUNDS = 6
 
 
 def fits(algorithm: str, policy: str, codec: str = "") -> bool:
-    """FedSGD's clients do not train, and send gradients; factors are of whole updates."""
+    """FedSGD's clients do not train, and send gradients; factors are of whole rows of updates."""
     if codec.startswith("lowrank"):
-        return algorithm != "fedsgd" and policy in ("full", "cmfl")
+        return algorithm != "fedsgd" and (policy in ("full", "cmfl") or policy.endswith("-rows"))
     return algorithm != "fedsgd" or not (policy.startswith("gwpf") or policy == "gaia")
 
 
@@ -146,7 +148,7 @@ def test_thawed_coordinates_keep_their_gradient_under_option_1():
 @pytest.mark.parametrize(
     "policy,codec,participation",
     sampled(
-        ["full", "apf", "gwpf", "gwpf-riding", "gaia", "cmfl"],
+        ["full", "apf", "gwpf", "gwpf-riding", "apf-rows", "gwpf-rows", "gaia", "cmfl"],
         ["fp32", "bf16", "bf16-feedback", "int8", "int4", "lowrank"],
         [1.0, 0.6],
         fits=lambda policy, codec, _: (

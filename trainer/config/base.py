@@ -76,6 +76,7 @@ class Section(Numbers):
     lacks: ClassVar[frozenset[str]] = (
         frozenset()
     )  # capabilities that an experiment does not have with this choice
+    instead: ClassVar[dict[str, tuple[str, str]]] = {}  # of those: the setting that gives one
 
     @field_validator("*")
     @classmethod

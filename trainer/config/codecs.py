@@ -99,7 +99,7 @@ class LowRank(Section):
     needs: ClassVar[dict[str, str]] = {
         SINGLE: "codes fp32 values",
         UPDATES: "codes changes of parameters along a basis that lasts over rounds",
-        WHOLE: "codes whole matrices",
+        WHOLE: "codes whole rows of matrices",
     }
     effects: ClassVar[dict[str, Only]] = {"block": Only("bits", (4, 8))}
     rank: int = setting(

@@ -26,6 +26,7 @@ class Freezing(Section):
     """
 
     lacks: ClassVar[frozenset[str]] = frozenset({WHOLE})
+    instead: ClassVar[dict[str, tuple[str, str]]] = {WHOLE: ("unit", "row")}
     effects: ClassVar[dict[str, Only]] = {
         "tighten_at": Only("threshold", remedy="0.05"),
         "threshold_floor": Only("threshold", remedy="0.05"),
@@ -42,6 +43,12 @@ class Freezing(Section):
         0.8, help="halve the threshold when the frozen share rises above this", gt=0, le=1
     )
     threshold_floor: float = setting(1e-3, help="halving the threshold stops at this", ge=0, le=1)
+    unit: Literal["element", "row"] = setting(
+        "element",
+        help="what freezes and thaws as a whole; row: all of one index of a tensor's first "
+        "dimension, judged by the sums over it. Beside codec lowrank only rows can be left out",
+        fixed=True,
+    )
     stagger: bool = setting(
         False,
         help="shift the frozen period of each parameter by an amount of its own, so that not all "

@@ -21,12 +21,12 @@ LOCAL = "local training"
 UPDATES = "updates"
 EVERYONE = "everyone"
 SINGLE = "single precision"
-WHOLE = "whole vectors"
+WHOLE = "whole rows"
 
 WITHOUT = {  # why an experiment lacks the capability, as a clause of the error message
     LOCAL: "{name} has none",
     UPDATES: "{name}'s clients send gradients",
-    WHOLE: "{name} leaves values out",
+    WHOLE: "{name} leaves single values out",
 }
 
 
@@ -36,7 +36,13 @@ def lacking(experiment: "Experiment") -> Iterator[tuple[str, str, str]]:
         part = getattr(experiment, section)
         for capability in sorted(part.lacks):
             why = WITHOUT[capability].format(name=part.name)
-            yield capability, why, choose(experiment, section, lacks=capability)
+            remedy = choose(experiment, section, lacks=capability)
+            if capability in part.instead:
+                key, value = part.instead[capability]
+                if getattr(part, key) == value:
+                    continue
+                remedy = f"{section}.{key}={value} or {remedy}"
+            yield capability, why, remedy
     if experiment.model.precision == "fp64":
         yield SINGLE, "model.precision is fp64", "model.precision=fp32"
     for key, value, all_take_part in (

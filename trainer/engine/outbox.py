@@ -143,7 +143,7 @@ class Outbox:
         policy, votes = self.parts.policy, self.votes
         if votes is None:  # no client of the round is on this rank
             device = self.parts.group.device
-            votes = torch.zeros(policy.labelled, dtype=torch.int32, device=device)
+            votes = torch.zeros(policy.items, dtype=torch.int32, device=device)
         return Poll(votes, self.cohort.most(), policy.quorum(len(self.cohort.members)))
 
     def close(self, places: Places, stop: bool) -> tuple[Cohort, Handle]:

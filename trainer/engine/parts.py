@@ -157,11 +157,10 @@ def _misfits(parts: Parts) -> Iterator[str]:
     accounting = [type(t).__name__ for t in parts.chain if t.accounts]
     if len(accounting) > 1:
         yield f"{' and '.join(accounting)} would both keep the unsent part; use one of them"
-    if parts.policy.watches and not reduction.masks:
+    if parts.policy.watches and parts.policy.rows is None and not reduction.masks:
         yield (
-            f"{type(reduction).__name__} exchanges whole vectors, but "
-            f"{type(parts.policy).__name__} excludes parts of them; use sync.name=full, or another "
-            "codec"
+            f"{type(reduction).__name__} exchanges whole rows, but {type(parts.policy).__name__} "
+            "excludes single values; use sync.unit=row, sync.name=full, or another codec"
         )
     if not reduction.linear and any(vector.over == "everyone" for vector in vectors):
         yield (

@@ -19,6 +19,7 @@ from trainer.exchange.message import Places
 from trainer.exchange.policies.drift import DriftRatio, chunks, halved
 from trainer.exchange.policies.policy import FreezingPolicy
 from trainer.exchange.policies.stagger import MOST, shifts, spread, whole
+from trainer.exchange.rows import Rows
 from trainer.keys import Purpose, stream
 from trainer.layout import Layout
 from trainer.turn import Server, Turn
@@ -46,9 +47,11 @@ class APF(FreezingPolicy):
         layout: Layout | None = None,
     ) -> None:
         self.settings, self.size, self.seed = settings, size, seed
+        layout = layout or whole(size)
+        self.rows = Rows(layout) if settings.unit == "row" else None
         self.shifts: Tensor | None = None
         if settings.stagger:
-            self.shifts = shifts(layout or whole(size), seed, MOST, device)
+            self.shifts = shifts(layout, seed, MOST, device, self.rows)
         self.threshold = settings.threshold
         self.ratio = DriftRatio(size, settings.ema, device)
         self.period = torch.zeros(size, dtype=torch.int16, device=device)  # L
@@ -67,8 +70,8 @@ class APF(FreezingPolicy):
 
     def applied(self, change: Tensor, server: Server, places: Places) -> None:
         self.ratio.update(change, places.mask)
-        stable = self.ratio.below(self.threshold)
-        extra = random_rounds(self.settings, self.seed, self.size, server.number)
+        stable = self.ratio.below(self.threshold, self.rows)
+        extra = self._extra(server.number)
         for part in chunks(self.size):
             period, asleep, frozen = self.period[part], self.asleep[part], self.frozen[part]
             judged = torch.where(stable[part], period + 1, period // 2)
@@ -79,6 +82,14 @@ class APF(FreezingPolicy):
         self.freeze(self.asleep > 0)
         if self.labelled > self.settings.tighten_at * self.size:
             self.threshold = halved(self.threshold, self.settings.threshold_floor)
+
+    def _extra(self, number: int) -> Iterator[Tensor]:
+        """Yield the rounds that coordinates sleep more if they are unstable, in `chunks`."""
+        if self.rows is None or self.settings.random == "none":
+            return random_rounds(self.settings, self.seed, self.size, number)
+        own = torch.cat([*random_rounds(self.settings, self.seed, self.rows.count, number)])
+        spread_out = self.rows.spread(own)
+        return (spread_out[part] for part in chunks(self.size))
 
     def state(self) -> dict[str, Any]:
         return {

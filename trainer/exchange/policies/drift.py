@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from trainer.exchange.message import CHUNK
+from trainer.exchange.rows import Rows
 
 
 def chunks(size: int) -> Iterator[slice]:
@@ -61,11 +62,15 @@ class DriftRatio:
             self.signed[part].lerp_(g[part], weight)
             self.absolute[part].lerp_(g[part].abs_(), weight)
 
-    def below(self, threshold: float) -> Tensor:
+    def below(self, threshold: float, rows: Rows | None = None) -> Tensor:
         """Return where the ratio is below the threshold: bool (P,).
 
         |E| < Ea T needs no division. A coordinate that never moved has 0 < 0, so it is not below.
+        rows: judge these as wholes, by sum |E| / sum Ea over the row, which is in [0, 1] too.
         """
+        if rows is not None:
+            signed, absolute = rows.sums(self.signed.abs()), rows.sums(self.absolute)
+            return rows.spread(signed < absolute * threshold)
         below = torch.empty_like(self.signed, dtype=torch.bool)
         for part in chunks(len(self.signed)):
             torch.lt(self.signed[part].abs(), self.absolute[part] * threshold, out=below[part])

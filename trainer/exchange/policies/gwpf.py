@@ -30,6 +30,7 @@ from trainer.exchange.message import Places
 from trainer.exchange.policies.drift import DriftRatio, halved
 from trainer.exchange.policies.policy import FreezingPolicy
 from trainer.exchange.policies.stagger import shifts, whole
+from trainer.exchange.rows import Rows
 from trainer.layout import Layout
 from trainer.turn import Memory, Server, Turn
 
@@ -54,9 +55,11 @@ class GWPF(FreezingPolicy):
     ) -> None:
         self.settings, self.size = settings, size
         # each coordinate's own round of every max_frozen_rounds + 1, in which it is not left out
+        layout = layout or whole(size)
+        self.rows = Rows(layout) if settings.unit == "row" else None
         self.turns: Tensor | None = None
         if settings.stagger:
-            self.turns = shifts(layout or whole(size), seed, self._cycle, device)
+            self.turns = shifts(layout, seed, self._cycle, device, self.rows)
         self.threshold = settings.threshold
         self.ratio = DriftRatio(size, settings.ema, device)
         self.age = torch.zeros(size, dtype=torch.int16, device=device)  # rounds in a row left out
@@ -94,8 +97,23 @@ class GWPF(FreezingPolicy):
         displacement = turn.server.anchor.index_select(0, self.index).sub_(local).abs_()
         round_number = torch.tensor(turn.server.number)
         memory.update(index=self.index, local=local, travel=travel, round=round_number)
+        if self.rows is not None:
+            displacement, travel = self._by_row(displacement), self._by_row(travel)
         # the ratio without a division; a coordinate that never moved has no reason to thaw
         return (displacement >= self.settings.thaw_threshold * travel) & (travel > 0)
+
+    def _by_row(self, values: Tensor) -> Tensor:
+        """Return the sums over the frozen rows, (items,), of values (F,)."""
+        assert self.rows is not None
+        dense = values.new_zeros(self.size).scatter_(0, self.index, values)
+        return self.rows.sums(dense).index_select(0, self.units)
+
+    def _of_coordinates(self, decided: Tensor) -> Tensor:
+        """Return what was decided on items (items,) for each frozen coordinate, bool (F,)."""
+        if self.rows is None:
+            return decided
+        own = decided.new_zeros(self.rows.count).scatter_(0, self.units, decided)
+        return self.rows.spread(own).index_select(0, self.index)
 
     def _still_frozen(self, memory: Memory) -> Tensor:
         """Return which of the client's kept coordinates (bool, F then) were never thawed since.
@@ -134,18 +152,18 @@ class GWPF(FreezingPolicy):
         return max(1, ceil(self.settings.quorum * voters - 1e-9))
 
     def ballot_bytes(self) -> int:
-        return -(-self.labelled // 8)  # one bit for each frozen coordinate
+        return -(-self.items // 8)  # one bit for each
 
     def select(self, decided: Tensor | None) -> Places:
         if not self.labelled:
             return Places(self.size)
-        votes = self.pending if decided is None else decided
+        votes = self.pending if decided is None else self._of_coordinates(decided)
         thaw = self._overdue() if votes is None else votes | self._overdue()
         mask = (~self.frozen).scatter_(0, self.index, thaw)
         return Places(self.size, mask, self.size - self.labelled + int(thaw.count_nonzero()))
 
     def decided(self, outcome: Tensor) -> None:
-        self.pending = outcome
+        self.pending = self._of_coordinates(outcome)
 
     def _overdue(self) -> Tensor:
         """Return which frozen coordinates (bool, F) are not left out of the coming round."""
@@ -168,7 +186,7 @@ class GWPF(FreezingPolicy):
     def applied(self, change: Tensor, server: Server, places: Places) -> None:
         self.rounds = server.number
         self.ratio.update(change, places.mask)
-        freeze, thaws = self.ratio.below(self.threshold), None
+        freeze, thaws = self.ratio.below(self.threshold, self.rows), None
         if places.mask is not None:
             freeze &= places.mask
             self.age += self.frozen

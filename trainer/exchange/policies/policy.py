@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trainer.config.communication import Full
 from trainer.exchange.message import Places
+from trainer.exchange.rows import Rows
 from trainer.layout import Layout
 from trainer.turn import Memory, Server, Turn
 
@@ -24,6 +25,7 @@ class Policy:
     watches: ClassVar[bool] = False  # `applied` uses the change of the agreed model
     lanes: ClassVar[bool] = True  # ballots travel in narrow lanes; False: as int32
     labelled = 0  # coordinates that it calls frozen, exchanged or not
+    rows: Rows | None = None  # that it leaves out as wholes; None: single coordinates
 
     def __init__(
         self,
@@ -51,11 +53,16 @@ class Policy:
         """Keep what stays at the client after local training, and return its ballot.
 
         What stays is on frozen coordinates, which are not sent, so it need not wait for the
-        exchange. The ballot is (labelled,) bool, or None if the policy does not vote.
+        exchange. The ballot is (items,) bool, or None if the policy does not vote.
         """
         return None
 
     # ------------------------------------------------------------------ on every rank alike
+
+    @property
+    def items(self) -> int:
+        """Return how many items a ballot is on: what is frozen, coordinates or rows."""
+        return self.labelled
 
     @property
     def voting(self) -> bool:
@@ -76,11 +83,11 @@ class Policy:
         return 0
 
     def select(self, decided: Tensor | None) -> Places:
-        """Return the places to exchange; decided: (labelled,) bool, the outcome of a vote."""
+        """Return the places to exchange; decided: (items,) bool, the outcome of a vote."""
         return Places(self.size, self.live())
 
     def decided(self, outcome: Tensor) -> None:
-        """Take the outcome of a poll of this round, (labelled,) bool, before `applied`."""
+        """Take the outcome of a poll of this round, (items,) bool, before `applied`."""
 
     def applied(self, change: Tensor, server: Server, places: Places) -> None:
         """Judge coordinates again: the model moved by -change (P,), which may be overwritten."""
@@ -119,6 +126,11 @@ class FreezingPolicy(Policy):
         self.frozen = frozen
         self.index = frozen.nonzero()[:, 0]  # (F,), for each client or step far faster than a mask
         self.labelled = len(self.index)
+        self.units = self.index if self.rows is None else self.rows.first(frozen).nonzero()[:, 0]
+
+    @property
+    def items(self) -> int:
+        return len(self.units)
 
     def live(self) -> Tensor | None:
         return ~self.frozen if self.labelled else None

@@ -9,14 +9,19 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
+from trainer.exchange.rows import Rows
 from trainer.keys import Purpose, stream
 from trainer.layout import Layout
 
 MOST = 2**15  # numbers that int16 holds from 0 on
 
 
-def shifts(layout: Layout, seed: int, count: int, device: torch.device) -> Tensor:
+def shifts(
+    layout: Layout, seed: int, count: int, device: torch.device, rows: Rows | None = None
+) -> Tensor:
     """Return a number from 0 to count - 1 for each coordinate, int16 (P,), all as likely.
+
+    rows: that have one number each.
 
     It depends on the seed, the tensor's name and the place in it. So all ranks draw the same, and
     a stage of a pipeline what the whole model would.
@@ -30,7 +35,8 @@ def shifts(layout: Layout, seed: int, count: int, device: torch.device) -> Tenso
         )
         for piece in layout.pieces
     ]
-    return torch.cat(drawn).to(device)
+    joined = torch.cat(drawn)
+    return (joined if rows is None else rows.spread(rows.first(joined))).to(device)
 
 
 def spread(period: Tensor, shift: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ class Exchange:
 class Reduction:
     """Base of all reductions. The attributes declare what it fits."""
 
-    masks: ClassVar[bool] = True  # does it take messages of which places are left out?
+    masks: ClassVar[bool] = True  # may any places be left out of messages? else only whole rows
     linear: ClassVar[bool] = True  # is the mean the weighted sum of what was sent?
     trips: ClassVar[int] = 1  # messages of a client to the owners and back, in one exchange
     folds: ClassVar[bool] = False  # can it take messages before it is known which places travel?
