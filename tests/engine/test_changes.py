@@ -29,6 +29,7 @@ KEPT = {"optimizer": {"name": "adam", "state": "keep"}, "algorithm": {"server": 
 SCAFFOLD = {"algorithm": {"name": "scaffold"}}
 CODED = {"codec": {"name": "int8"}}
 LOW_RANK = {"codec": {"name": "lowrank"}}
+BUDGET = {"codec": {"name": "lowrank", "budget": {"share": 0.9}}}
 UNFIT: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"clients": 6}, "clients"),
     ({"sync": {"name": "gaia"}}, {"clients": 3}, "clients"),
@@ -40,6 +41,8 @@ UNFIT: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (CODED, {"codec": {"name": "int8", "error_feedback": False}}, "codec.error_feedback"),
     ({}, {"codec": {"name": "bf16", "error_feedback": True}}, "codec.name"),
     (LOW_RANK, {"codec": {"name": "lowrank", "rank": 3}}, "codec.rank"),
+    (LOW_RANK, BUDGET, "codec.budget.share"),
+    (BUDGET, {"codec": {"name": "lowrank", "budget": {"share": 0.8}}}, "codec.budget.share"),
     ({}, {"optimizer": {"name": "adamw"}}, "optimizer.name"),
     ({}, {"algorithm": {"server": {"name": "yogi"}}}, "algorithm.server.name"),
     (SCAFFOLD, {"algorithm": {"name": "fedavg"}}, "algorithm.name"),

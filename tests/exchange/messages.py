@@ -147,6 +147,7 @@ def factored(
                 "decided": None if delivery.decided is None else delivery.decided.numpy(),
                 "payload": sum(group.books.payload.values()),
                 "formed": group.books.formed,
+                "ranks": [m.full_rank for m in reduction.formats.whole.matrices],
             }
         )
     return found

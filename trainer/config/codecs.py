@@ -5,7 +5,7 @@ The classes that implement them are in trainer/exchange/reductions.
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trainer.config.base import Only, Section, setting
 from trainer.config.fit import SINGLE, UPDATES, WHOLE
@@ -84,6 +84,27 @@ class Int4(Int8):
     bits: ClassVar[int] = 4
 
 
+class Allowance(Section):
+    """How many bytes a client's message may have: a number, or a share of fp32's."""
+
+    bytes: int | None = setting(
+        None, help="bytes of a message at most", unit="bytes", ge=1, fixed=True
+    )
+    share: float | None = setting(
+        None, help="share of the bytes that the model's values take in fp32", gt=0, le=1, fixed=True
+    )
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "Allowance":
+        if (self.bytes is None) == (self.share is None):
+            raise ValueError("give bytes or share, one of the two")
+        return self
+
+    def of(self, dense: int) -> int:
+        """Return the bytes, where the values in fp32 take `dense`."""
+        return self.bytes if self.bytes is not None else int((self.share or 0.0) * dense)
+
+
 class LowRank(Section):
     """Matrices as two thin factors of few bits each: far fewer bytes than they have themselves.
 
@@ -107,6 +128,12 @@ class LowRank(Section):
         help="r, columns of a matrix's factors; with more of them less is left for later",
         ge=1,
         le=4096,
+        fixed=True,
+    )
+    budget: Allowance | None = setting(
+        None,
+        help="bytes of a client's message; each matrix's rank then follows where updates move most "
+        "per byte, and rank is where they start",
         fixed=True,
     )
     bits: Literal[4, 8, 32] = setting(4, help="bits of a factor's value; 32 is fp32", unit="bits")

@@ -5,7 +5,7 @@ are a smaller table, which has factors like the whole one. How they are exchange
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from math import prod
 from zlib import crc32
@@ -25,17 +25,26 @@ class Table:
     """The rows of a tensor that travel: n of them with m columns, in a vector (P,).
 
     whole: the tensor's number of rows; rows: the numbers (n,) of those that travel, None: all.
-    rank: columns of its factors, 0: it has none. key: of the draws of its first basis, by its name,
-    so that stages of a pipeline change nothing.
+    rank: columns of its factors, 0: it has none.
     """
 
-    key: int
+    name: str
     place: slice
     whole: int
     columns: int  # m
     full_rank: int  # of the whole tensor
     n: int
     rows: Tensor | None = None
+
+    @property
+    def key(self) -> int:
+        """Of the draws of its basis: by its name, so that stages of a pipeline change nothing."""
+        return crc32(self.name.encode())
+
+    @property
+    def most(self) -> int:
+        """The largest rank with which factors have fewer values than the whole tensor."""
+        return (self.whole * self.columns - 1) // (self.whole + self.columns)
 
     @property
     def rank(self) -> int:
@@ -61,9 +70,8 @@ def tables(layout: Layout, rank: int) -> Iterator[Table]:
     for piece in layout.pieces:
         rows, columns = piece.shape[0] if piece.shape else 1, prod(piece.shape[1:])
         own = min(rank, rows, columns) if len(piece.shape) > 1 else 0
-        if own * (rows + columns) >= rows * columns:
-            own = 0
-        yield Table(crc32(piece.name.encode()), piece.place, rows, columns, own, rows)
+        table = Table(piece.name, piece.place, rows, columns, own, rows)
+        yield table if own <= table.most else replace(table, full_rank=0)
 
 
 class Format:
@@ -110,8 +118,11 @@ class Formats:
 
     def __init__(self, layout: Layout, settings: Settings) -> None:
         self.settings, self.rows = settings, Rows(layout)
-        self.tables = list(tables(layout, settings.rank))
-        self.whole = Format(self.tables, settings)
+        self.lay_out(list(tables(layout, settings.rank)))
+
+    def lay_out(self, found: Sequence[Table]) -> None:
+        """Change the ranks of matrices, for the rounds to come."""
+        self.tables, self.whole = list(found), Format(found, self.settings)
 
     def of(self, places: Places) -> Format:
         """Return the format of a round; its places are whole rows."""
@@ -121,7 +132,7 @@ class Formats:
         starts = [*accumulate((table.whole for table in self.tables), initial=0)]
         bounds = torch.tensor(starts, device=index.device)
         found = [
-            Table(t.key, t.place, t.whole, t.columns, t.full_rank, b - a, index[a:b] - start)
+            Table(t.name, t.place, t.whole, t.columns, t.full_rank, b - a, index[a:b] - start)
             for t, start, (a, b) in zip(
                 self.tables,
                 starts,

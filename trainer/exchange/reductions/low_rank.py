@@ -33,7 +33,8 @@ from trainer.exchange.group import Group
 from trainer.exchange.lanes import Poll
 from trainer.exchange.message import Delivery, Message, Places, Report, Terms, Vector
 from trainer.exchange.ragged import Ragged
-from trainer.exchange.reductions.factors import Formats
+from trainer.exchange.reductions.budget import Budget
+from trainer.exchange.reductions.factors import Formats, Table, tables
 from trainer.exchange.reductions.owners import Segment, Shares, uncoded
 from trainer.exchange.reductions.reduction import Exchange, Reduction, Steps
 from trainer.keys import Purpose, stream
@@ -52,6 +53,10 @@ class LowRank(Reduction):
     def __init__(self, settings: Settings, layout: Layout, seed: int) -> None:
         self.seed, self.formats = seed, Formats(layout, settings)
         self.bases: dict[str, list[Tensor]] = {}  # Q of each matrix, by vector
+        self.budget: Budget | None = None
+        if settings.budget is not None:
+            self.budget = Budget(settings, list(tables(layout, 1)), layout.size)
+            self.formats.lay_out(self.budget.tables())
 
     def basis(self, name: str, like: Tensor) -> list[Tensor]:
         """Return the bases Q (m, r) of a vector's matrices; random ones before its first round."""
@@ -70,11 +75,50 @@ class LowRank(Reduction):
         flat = [basis.view(-1) for bases in self.bases.values() for basis in bases]
         return [torch.cat(flat)] if flat else []
 
+    def learn(self, number: int, factors: Mapping[str, list[Tensor]], told: bool) -> None:
+        """Let the budget decide about ranks, from the second factors of a round's means by vector.
+
+        told: whether this rank writes down what was decided.
+        """
+        if self.budget is None or not self.budget.spend(number, list(factors.values()), told):
+            return
+        self.formats.lay_out(self.budget.tables())
+        for name, found in factors.items():
+            self.bases[name] = [
+                self._resized(basis, factor, matrix)
+                for basis, factor, matrix in zip(
+                    self.bases[name], found, self.formats.whole.matrices, strict=True
+                )
+            ]
+
+    def _resized(self, basis: Tensor, factor: Tensor, matrix: Table) -> Tensor:
+        """Return the basis with the columns that a matrix has now: the longest stay."""
+        have, want = basis.shape[1], matrix.full_rank
+        if want < have:
+            if factor.shape[1] < have:  # rows that travelled were too few for all
+                return basis[:, :want].contiguous()
+            longest: Tensor = torch.linalg.svd(factor.double(), full_matrices=False).U[:, :want]
+            return orthonormal(longest.to(basis.dtype), basis[:, :want])
+        if want == have:
+            return basis
+        draws = stream(self.seed, Purpose.BASIS, matrix.key, want)
+        more = torch.randn(matrix.columns, want - have, generator=draws).to(basis)
+        grown = torch.cat([basis, more], 1)
+        return orthonormal(grown, grown)
+
     def state(self) -> dict[str, Any]:
-        return {"bases": self.bases}
+        own = {} if self.budget is None else {"budget": self.budget.state()}
+        return {"bases": self.bases, **own}
 
     def load(self, state: Mapping[str, Any]) -> None:
         self.bases = {name: list(bases) for name, bases in state["bases"].items()}
+        if self.budget is not None:
+            self.budget.load(state["budget"])
+            self.formats.lay_out(self.budget.tables())
+            matrices = self.formats.whole.matrices
+            for name, found in self.bases.items():  # other bits may leave room for fewer columns
+                pairs = zip(found, matrices, strict=True)
+                self.bases[name] = [self._resized(basis, basis, m) for basis, m in pairs]
 
 
 class Factors(Exchange):
@@ -145,13 +189,13 @@ class Factors(Exchange):
         self.kept = []
         delivery = yield from second.finish(places, False)
         mean = {v.name: first.mean[v.name] for v in self.terms.vectors if v.exact}
-        for vector in self.coded:
-            name = vector.name
-            factors = form.rights(delivery.mean[name + RIGHT])
+        factors = {v.name: form.rights(delivery.mean[v.name + RIGHT]) for v in self.coded}
+        for name, found in factors.items():
             rest = first.mean[name + REST]
-            mean[name] = form.joined(columns[name], factors, rest, self.terms.size)
+            mean[name] = form.joined(columns[name], found, rest, self.terms.size)
             old = reduction.bases[name]
-            reduction.bases[name] = [renewed(was, q) for q, was in zip(factors, old, strict=True)]
+            reduction.bases[name] = [renewed(was, q) for q, was in zip(found, old, strict=True)]
+        reduction.learn(self.terms.cohort.number, factors, self.group.rank == 0)
 
         def report(client: int) -> dict[str, Tensor]:
             received, own = rights.pop(client), self.reports.pop(client)
