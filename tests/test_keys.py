@@ -27,6 +27,7 @@ def test_purposes_have_numbers_of_their_own_that_never_change():
         "ROUNDING": 112,
         "BASIS": 113,
         "STAGGER": 114,
+        "CHOICE": 115,
         "DROPOUT": 120,
     }
     assert len(Purpose.__members__) == len(set(Purpose)), "an alias is a number used twice"

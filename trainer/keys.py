@@ -27,6 +27,7 @@ class Purpose(IntEnum):
     ROUNDING = 112  # (seed, ROUNDING, round, client or owner, vector): stochastic rounding
     BASIS = 113  # (seed, BASIS, matrix): the first basis of a low-rank code
     STAGGER = 114  # (seed, STAGGER, tensor): by how much parameters' frozen periods are shifted
+    CHOICE = 115  # (seed, CHOICE, round, exchange): the values that travel in a round
     DROPOUT = 120  # (seed, DROPOUT, purpose, client, round, stage): of a pipeline's later stages
 
 

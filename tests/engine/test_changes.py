@@ -28,6 +28,7 @@ ADAM = {"optimizer": {"name": "adam"}, "algorithm": {"server": {"name": "adam"}}
 KEPT = {"optimizer": {"name": "adam", "state": "keep"}, "algorithm": {"server": {"name": "adam"}}}
 SCAFFOLD = {"algorithm": {"name": "scaffold"}}
 CODED = {"codec": {"name": "int8"}}
+SIGNS = {"codec": {"name": "sign"}}
 LOW_RANK = {"codec": {"name": "lowrank"}}
 BUDGET = {"codec": {"name": "lowrank", "budget": {"share": 0.9}}}
 UNFIT: list[tuple[dict[str, Any], dict[str, Any], str]] = [
@@ -43,6 +44,7 @@ UNFIT: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (LOW_RANK, {"codec": {"name": "lowrank", "rank": 3}}, "codec.rank"),
     (LOW_RANK, BUDGET, "codec.budget.share"),
     (BUDGET, {"codec": {"name": "lowrank", "budget": {"share": 0.8}}}, "codec.budget.share"),
+    (SIGNS, {"codec": {"name": "sign", "error_feedback": False}}, "codec.error_feedback"),
     ({}, {"optimizer": {"name": "adamw"}}, "optimizer.name"),
     ({}, {"algorithm": {"server": {"name": "yogi"}}}, "algorithm.server.name"),
     (SCAFFOLD, {"algorithm": {"name": "fedavg"}}, "algorithm.name"),
@@ -64,6 +66,9 @@ FIT: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"sync": {"name": "gwpf"}}, {"sync": {"name": "gwpf", "max_frozen_rounds": 1, "ema": 0.1}}),
     (CODED, {"codec": {"name": "int8", "block": 8}}),
     (LOW_RANK, {"codec": {"name": "lowrank", "block": 8, "bits": 8}}),
+    (SIGNS, {"codec": {"name": "sign", "block": 64}}),
+    ({"codec": {"name": "sparse"}}, {"codec": {"name": "sparse", "share": 0.5, "block": 8}}),
+    ({"codec": {"name": "randomk"}}, {"codec": {"name": "randomk", "share": 0.5, "bits": 8}}),
     ({}, {"data": {"partition": {"name": "dirichlet"}, "sampling": "replacement"}}),
     ({}, {"data": {"augment": True, "label_noise": 0.2, "holdout": 0.1}}),
 ]

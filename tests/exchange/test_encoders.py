@@ -11,6 +11,9 @@ from torch import Tensor
 
 from tests import bounds
 from trainer.exchange.encoders import Blocks, Encoder, Plain, Sparse, bitmap, bits, index_bytes
+from trainer.exchange.float8 import Float8
+from trainer.exchange.signs import Signs
+from trainer.exchange.top_k import TopK
 
 TINY = torch.finfo(torch.float32).tiny
 KEY = (1, 2, 3, 0)  # seed, round, client, vector
@@ -23,8 +26,17 @@ ENCODERS = {
     "int8, unbiased": Blocks(BLOCK, unbiased=True),
     "int4": Blocks(BLOCK, bits=4),
     "int4, unbiased": Blocks(BLOCK, bits=4, unbiased=True),
+    "fp8": Float8(BLOCK),
+    "fp8, unbiased": Float8(BLOCK, unbiased=True),
+    "sign": Signs(BLOCK),
+    "top": TopK(0.25, BLOCK, levels=1),
+    "top, two levels": TopK(0.25, BLOCK, levels=2),
+    "top, listed by bits": TopK(0.5, BLOCK, levels=1),
 }
-SPARSE = {f"sparse {name}": Sparse(ENCODERS[name]) for name in ("fp32", "bf16", "int8", "int4")}
+BLOCKS = ["int8", "int8, unbiased", "int4", "int4, unbiased", "fp8", "fp8, unbiased"]
+CONTRACTIONS = ["sign", "top", "top, two levels", "top, listed by bits"]
+THINNED = ("fp32", "bf16", "int8", "int4", "fp8")
+SPARSE = {f"sparse {name}": Sparse(ENCODERS[name]) for name in THINNED}
 
 # beyond 3.38e38 a value's block has no scale in bf16
 FLOATS = st.floats(-(2.0**126), 2.0**126, width=32)
@@ -75,6 +87,7 @@ def test_cuts_change_no_byte(name, values, draw):
     (whole,) = encoder.encode(sent, (0, len(sent)), KEY)
     parts = encoder.encode(sent, cuts(draw, len(sent), encoder.block), KEY)
     assert torch.equal(torch.cat(parts), whole)
+    assert sum(encoder.cost(parts, len(sent))) == whole.numel(), "what is counted is what is sent"
 
 
 @pytest.mark.parametrize("name", SPARSE)
@@ -156,7 +169,26 @@ def test_an_integer_is_off_by_a_share_of_its_blocks_largest_value(name, steps, v
     assert (off <= steps * up * rounding * scales(sent).double() + TINY).all()
 
 
-@pytest.mark.parametrize("name", ["int8", "int8, unbiased", "int4", "int4, unbiased"])
+@pytest.mark.parametrize("name,share", [("fp8", 1 / 16), ("fp8, unbiased", 1 / 8)])
+@given(values=VALUES)
+def test_a_float_is_off_by_a_share_of_itself(name, share, values):
+    """Or, far below the largest of its block, by a share of the smallest step."""
+    sent = vector(values)
+    off = (through(ENCODERS[name], sent).double() - sent.double()).abs()
+    rounding = 1 + bounds.of_sums(3)  # two products and a quotient
+    up = 1 + 2.0**-7  # as above
+    least = share * 2.0**-6 * up * scales(sent).double() / 448
+    assert (off <= rounding * (share * sent.double().abs()).maximum(least) + TINY).all()
+
+
+def test_a_small_float_is_closer_than_an_integer_and_a_large_one_is_not():
+    sent = torch.tensor([1.0, 0.9, 0.02, 0.007, 0.003, -0.001, 0.0, 0.5])
+    off = {name: (through(ENCODERS[name], sent) - sent).abs() for name in ("fp8", "int8")}
+    assert (off["fp8"][2:6] < off["int8"][2:6]).all()
+    assert off["fp8"][1] > off["int8"][1]
+
+
+@pytest.mark.parametrize("name", BLOCKS)
 @given(values=st.lists(FLOATS, min_size=BLOCK, max_size=BLOCK))
 def test_zeros_stay_zeros_and_leave_their_neighbours_alone(name, values):
     sent = vector([*[0.0] * BLOCK, *values, *[0.0] * BLOCK])
@@ -165,30 +197,59 @@ def test_zeros_stay_zeros_and_leave_their_neighbours_alone(name, values):
     assert torch.equal(through(Blocks(BLOCK), vector(values)), through(Blocks(BLOCK), sent)[8:16])
 
 
-def test_every_magnitude_has_a_scale():
+@pytest.mark.parametrize("name,share", [("int8", 250), ("fp8", 27)])
+def test_every_magnitude_has_a_scale(name, share):
     """A small update is as exact as a large one, which a scale in fp16 would not allow."""
     for exponent in range(-36, 38):
         sent = torch.linspace(-1, 1, BLOCK) * 10.0**exponent
-        assert ((through(Blocks(BLOCK), sent) - sent).abs() <= sent.abs().max() / 250).all()
+        assert ((through(ENCODERS[name], sent) - sent).abs() <= sent.abs().max() / share).all()
 
 
-def test_random_rounding_is_right_on_average():
+@pytest.mark.parametrize("name,step", [("int8", 1 / 127), ("fp8", 1 / 14)])  # 32 of 448
+def test_random_rounding_is_right_on_average(name, step):
     """Within five standard errors of 2,000 draws, of which each is off by half a step at most."""
     sent = torch.randn(4 * BLOCK, generator=torch.Generator().manual_seed(1))
-    encoder, draws = Blocks(BLOCK, unbiased=True), 2000
+    encoder, draws = ENCODERS[f"{name}, unbiased"], 2000
     mean = torch.stack([through(encoder, sent, (1, 2, who, 0)) for who in range(draws)]).mean(0)
-    step = scales(sent) * (1 + 2.0**-7) / 127
-    assert ((mean - sent).abs() < 5 * step / 2 / draws**0.5).all()
-    biased = through(Blocks(BLOCK), sent)
-    assert ((biased - sent).abs() > 5 * step / 2 / draws**0.5).any(), "the bound tells them apart"
+    bound = 5 * scales(sent) * (1 + 2.0**-7) * step / 2 / draws**0.5
+    assert ((mean - sent).abs() < bound).all()
+    biased = through(ENCODERS[name], sent)
+    assert ((biased - sent).abs() > bound).any(), "the bound tells them apart"
 
 
-def test_random_rounding_is_a_function_of_its_key():
-    encoder, sent = Blocks(BLOCK, unbiased=True), torch.linspace(-1, 1, 100)
+@pytest.mark.parametrize("name", ["int8, unbiased", "fp8, unbiased"])
+def test_random_rounding_is_a_function_of_its_key(name):
+    encoder, sent = ENCODERS[name], torch.linspace(-1, 1, 100)
     first = through(encoder, sent)
     assert torch.equal(through(encoder, sent), first)
     for key in ((2, 2, 3, 0), (1, 3, 3, 0), (1, 2, 4, 0), (1, 2, 3, 1)):
         assert not torch.equal(through(encoder, sent, key), first), key
+
+
+# --- a few bits for each value, or fewer ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CONTRACTIONS)
+@given(values=VALUES)
+def test_what_is_lost_of_a_block_is_less_than_it_has(name, values):
+    """|x - C(x)|^2 <= (1 - 1 / n) |x|^2 in each block, which error feedback relies on."""
+    sent = vector(values)
+    lost = (sent.double() - through(ENCODERS[name], sent).double()).square()
+    share = 1 - (1 - bounds.BF16**2) / BLOCK  # of the scale's rounding
+    for off, own in zip(lost.split(BLOCK), sent.double().square().split(BLOCK), strict=True):
+        assert off.sum() <= (share + bounds.of_sums(BLOCK)) * own.sum() + BLOCK * TINY
+
+
+@given(values=st.lists(FLOATS, min_size=1, max_size=3 * BLOCK))
+def test_signs_have_the_mean_magnitude_of_their_block(values):
+    sent = vector(values)
+    got = through(ENCODERS["sign"], sent)
+    for part, own in zip(got.split(BLOCK), sent.split(BLOCK), strict=True):
+        mean = own.double().abs().mean()
+        assert ((part.double().abs() - mean).abs() <= bounds.BF16 * mean + TINY).all()
+        assert ((part < 0) == (own < 0))[part != 0].all()
+    nothing = vector([0.0] * len(values))
+    assert torch.equal(through(ENCODERS["sign"], nothing), nothing)
 
 
 # --- thin vectors ---------------------------------------------------------------------------------

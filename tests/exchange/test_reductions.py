@@ -7,8 +7,11 @@ from tests import bounds
 from tests.exchange.messages import NORMS, WEIGHTS, exchanged, values
 from tests.ranks import ranks
 
-ALL = ["fp32", "fp32, thin", "bf16", "bf16, thin", "int8", "int8, thin", "int4"]
-CODED = [name for name in ALL if not name.startswith("fp32")]
+ALL = ["fp32", "fp32, thin", "bf16", "bf16, thin", "int8", "int8, thin", "int4", "fp8", "sign"]
+ALL += ["sparse", "randomk", "randomk, int8"]
+WHOLE = ["sign", "sparse"]  # formats of which no values are left out
+ADDED = ["fp32", "fp32, thin", "randomk"]  # by a collective, in its order
+CODED = [name for name in ALL if name not in ADDED + WHOLE]
 
 
 def exact(name: str, count: int, clients: int = len(WEIGHTS)) -> dict[str, np.ndarray]:
@@ -30,6 +33,10 @@ def allowed(name: str, largest: float, codings: int = 1) -> float:
         "bf16": bounds.BF16,
         "int8": (1 + 2.0**-7) / 254,  # half a step; a scale is rounded up to the next bf16
         "int4": (1 + 2.0**-7) / 14,
+        "fp8": 1 / 16,
+        "randomk": 1.0,  # a value that is not chosen counts as zero
+        "sparse": 1.0,  # so does one that is not among the largest
+        "sign": 1.0,  # the mean magnitude of a block, in place of any
     }[name.split(",")[0]]
     return codings * coding * largest + bounds.of_sums(len(WEIGHTS), largest)
 
@@ -63,8 +70,9 @@ def test_no_bit_of_a_coded_mean_depends_on_the_number_of_ranks(name, share):
             assert np.array_equal(mean, other["mean"][vector]), vector
 
 
-@pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("share", [None, 0.5, 0.0])
+@pytest.mark.parametrize(
+    "name,share", [(name, s) for name in ALL for s in (None, 0.5, 0.0)[: 1 if name in WHOLE else 3]]
+)
 def test_a_mean_is_that_of_what_the_others_are_reported_to_have_got(name, share):
     answers = ranks(2).run(exchanged, name, 1001, share)
     sent = answers[0]["sent"] | answers[1]["sent"]
@@ -131,6 +139,10 @@ def test_votes_that_ride_are_counted_and_change_no_value(name, size, clients, it
         ("bf16", 2 * 2 * 1001),
         ("int8", 2 * 16 * 66),
         ("int4", 2 * 16 * 34),
+        ("fp8", 2 * 16 * 66),
+        ("sign", 2 * 16 * 10),
+        ("randomk", 2 * 4 * 51),
+        ("randomk, int8", 2 * 66),
     ],  # ceil(1001 / 64): 16
 )
 def test_payload_is_what_clients_send_and_does_not_depend_on_the_number_of_ranks(name, own):
@@ -138,7 +150,7 @@ def test_payload_is_what_clients_send_and_does_not_depend_on_the_number_of_ranks
         answers = ranks(size).run(exchanged, name, 1001)
         assert sum(a["payload"]["values"] for a in answers) == len(WEIGHTS) * own
         assert sum(a["payload"]["buffers"] for a in answers) == len(WEIGHTS) * 4 * NORMS
-        assert sum(a["formed"] for a in answers) == (name != "fp32") * len(WEIGHTS)
+        assert sum(a["formed"] for a in answers) == (name not in ADDED) * len(WEIGHTS)
         assert (sum(sum(a["wire"].values()) for a in answers) > 0) == (size > 1)
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from tests import bounds
 from tests.jobs import ddp, history
+from tests.laws.test_state_laws import UNMASKED, UPDATES
 from tests.names import ALGORITHMS, CODECS, POLICIES
 from tests.products import sampled
 from tests.ranks import ranks
@@ -129,10 +130,10 @@ def refused(algorithm: str, policy: str, codec: str) -> str:
         return f"sync.name: {policy} judges frozen parameters"
     if algorithm == "fedsgd" and policy == "gaia":
         return "sync.name: gaia keeps what a client does not send"
-    if algorithm == "fedsgd" and codec == "lowrank":
-        return "codec.name: lowrank keeps what a client does not send"
-    if codec == "lowrank" and policy not in ("full", "cmfl"):
-        return f"codec.name: lowrank codes whole rows of matrices, and {policy} leaves single"
+    if algorithm == "fedsgd" and codec in UPDATES:
+        return f"codec.name: {codec} .*, and fedsgd's clients send gradients"
+    if codec in UNMASKED and policy not in ("full", "cmfl"):
+        return f"codec.name: {codec} .* whole .*, and {policy} leaves (single )?values out"
     return ""
 
 

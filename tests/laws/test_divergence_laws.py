@@ -41,7 +41,7 @@ def strict(text: str) -> object:
     sampled(
         ALGORITHMS,
         SYNC,
-        ["fp32", "bf16-feedback", "int8", "lowrank"],
+        ["fp32", "bf16-feedback", "int8", "sign", "sparse", "randomk", "lowrank"],
         WHAT,
         fits=lambda algorithm, policy, codec, _: fits(algorithm, policy, codec),
     ),

@@ -175,7 +175,10 @@ def test_a_stop_at_any_rank_is_known_to_all_in_the_same_round(which):
     assert ranks(4).run(jobs.told_to_stop, BASE | TWO, which) == [[False, True, False]] * 4
 
 
-@pytest.mark.parametrize("policy,codec", sampled(SYNC, ["fp32", "int8"]))
+@pytest.mark.parametrize(
+    "policy,codec",
+    sampled(SYNC, ["fp32", "int8", "sign"], fits=lambda *chosen: fits("scaffold", *chosen)),
+)
 def test_a_checkpoint_of_pipelines_resumes_to_the_same_bits(policy, codec, tmp_path):
     tree = BASE | {
         "algorithm": {"name": "scaffold", "controls": "option-2"},

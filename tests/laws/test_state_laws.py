@@ -39,16 +39,28 @@ CODEC = {
     "int8": {"name": "int8"},
     "int8-lossy": {"name": "int8", "error_feedback": False},
     "int4": {"name": "int4"},
+    "fp8": {"name": "fp8"},
+    "sign": {"name": "sign"},
+    "sign-lossy": {"name": "sign", "error_feedback": False},
+    "sparse": {"name": "sparse", "share": 0.1},
+    "sparse-lossy": {"name": "sparse", "block": 256, "error_feedback": False},
+    "randomk": {"name": "randomk", "share": 0.2},
+    "randomk-int8": {"name": "randomk", "share": 0.2, "bits": 8},
     "lowrank": {"name": "lowrank", "rank": 2},
     "lowrank-lossy": {"name": "lowrank", "rank": 1, "error_feedback": False},
 }
+UNMASKED = ("lowrank", "sign", "sparse")  # formats of which no single values are left out
+UPDATES = (*UNMASKED, "randomk")  # formats that no gradients travel in
 ROUNDS = 6
 
 
 def fits(algorithm: str, policy: str, codec: str = "") -> bool:
     """FedSGD's clients do not train, and send gradients; factors are of whole rows of updates."""
-    if codec.startswith("lowrank"):
-        return algorithm != "fedsgd" and (policy in ("full", "cmfl") or policy.endswith("-rows"))
+    kind = codec.split("-")[0]
+    if algorithm == "fedsgd" and kind in UPDATES:
+        return False
+    if kind in UNMASKED and policy not in ("full", "cmfl"):
+        return kind == "lowrank" and policy.endswith("-rows")
     return algorithm != "fedsgd" or not (policy.startswith("gwpf") or policy == "gaia")
 
 
@@ -59,7 +71,7 @@ def fits(algorithm: str, policy: str, codec: str = "") -> bool:
     "policy,codec,participation,weighting",
     sampled(
         SYNC,
-        ["fp32", "bf16", "int8", "int4", "lowrank"],
+        ["fp32", "bf16", "int8", "int4", "fp8", "sign", "sparse", "randomk", "lowrank"],
         [1.0, 0.6],
         ["samples", "uniform"],
         fits=lambda policy, codec, share, _: (
@@ -149,7 +161,10 @@ def test_thawed_coordinates_keep_their_gradient_under_option_1():
     "policy,codec,participation",
     sampled(
         ["full", "apf", "gwpf", "gwpf-riding", "apf-rows", "gwpf-rows", "gaia", "cmfl"],
-        ["fp32", "bf16", "bf16-feedback", "int8", "int4", "lowrank"],
+        [
+            *("fp32", "bf16", "bf16-feedback", "int8", "int4", "fp8"),
+            *("sign", "sparse", "randomk", "lowrank"),
+        ],
         [1.0, 0.6],
         fits=lambda policy, codec, _: (
             fits("fedavg", policy, codec) and (policy == "gaia" or codec not in ("fp32", "bf16"))

@@ -8,14 +8,14 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from trainer.config.base import Only, Section, setting
-from trainer.config.fit import SINGLE, UPDATES, WHOLE
+from trainer.config.fit import ROWS, SINGLE, UPDATES, WHOLE
 
 
-def _block() -> Any:
+def _block(default: int = 64, help: str = "values that share one scale of 2 bytes") -> Any:
     """Declare the setting that all formats with blocks share."""
     return setting(
-        64,
-        help="values that share one scale of 2 bytes",
+        default,
+        help=help,
         unit="values",
         ge=8,
         le=65536,
@@ -84,6 +84,98 @@ class Int4(Int8):
     bits: ClassVar[int] = 4
 
 
+class FP8(Int8):
+    """Values as 8-bit floating-point numbers (e4m3) with one scale for each block.
+
+    As many bytes as int8. A value's error is a share of the value itself and not of the block's
+    largest one, so small values are coded better and the largest ones less well. The rest is as for
+    int8.
+    """
+
+    name: Literal["fp8"] = "fp8"  # type: ignore[assignment]
+    implementation: ClassVar[str] = "trainer.exchange.reductions.formats:float8"
+
+
+class Sign(Section):
+    """One bit for each value, and one scale for each block: about a thirtieth of fp32.
+
+    A value is sent as its sign, and decoded as the mean magnitude of its block, both up and down
+    (EF-signSGD, Karimireddy et al., ICML 2019). With error feedback, what that costs a client's
+    update is in its next one, and what it costs the mean is kept by its owners for the next mean.
+    Whole gradients, which are used only once, travel as int8.
+    """
+
+    name: Literal["sign"] = "sign"
+    implementation: ClassVar[str] = "trainer.exchange.reductions.formats:signs"
+    once: ClassVar[str] = "trainer.exchange.reductions.formats:int8"
+    needs: ClassVar[dict[str, str]] = {
+        SINGLE: "codes fp32 values",
+        UPDATES: "adds what coding costs an update to the next one",
+        WHOLE: "keeps what coding costs whole means",
+    }
+    block: int = _block(256)
+    error_feedback: bool = setting(
+        True,
+        help="each client keeps the coding error of its update and adds it to the next; owners do "
+        "the same with the mean",
+        fixed=True,
+    )
+
+
+class RandomK(Section):
+    """A share of the values, which all ranks choose at random in each round: no index travels.
+
+    Each client keeps what is not chosen, and adds it to its next update. So a value arrives after
+    1 / share rounds on average. Whole gradients, which are used only once, travel as int8.
+    """
+
+    name: Literal["randomk"] = "randomk"
+    implementation: ClassVar[str] = "trainer.exchange.reductions.formats:random_k"
+    once: ClassVar[str] = "trainer.exchange.reductions.formats:int8"
+    needs: ClassVar[dict[str, str]] = {
+        SINGLE: "codes fp32 values",
+        UPDATES: "adds what is not chosen of an update to the next one",
+    }
+    effects: ClassVar[dict[str, Only]] = {"block": Only("bits", (8,))}
+    share: float = setting(0.05, help="of the values that travel in a round", gt=0, le=1)
+    bits: Literal[8, 32] = setting(
+        32, help="bits of a value; 32 is fp32, which a collective adds", unit="bits"
+    )
+    block: int = _block()
+    error_feedback: bool = setting(
+        True,
+        help="each client keeps what is not sent of its update and adds it to the next",
+        fixed=True,
+    )
+
+
+class Sparse(Section):
+    """The largest values of each block only, a bit or two each: far fewer bytes than fp32.
+
+    A client sends the share of its update that is largest, as places and signs with one magnitude
+    for each block. The owner of a block takes the mean, and sends the same share of it, with two
+    magnitudes. Clients keep what they do not send for their next update, and owners for their next
+    mean. Whole gradients, which are used only once, travel as int8.
+    """
+
+    name: Literal["sparse"] = "sparse"
+    implementation: ClassVar[str] = "trainer.exchange.reductions.formats:top_k"
+    once: ClassVar[str] = "trainer.exchange.reductions.formats:int8"
+    needs: ClassVar[dict[str, str]] = {
+        SINGLE: "codes fp32 values",
+        UPDATES: "adds what is not sent of an update to the next one",
+        WHOLE: "keeps what is not sent of whole means",
+    }
+    share: float = setting(0.05, help="of each block's values, which are sent", gt=0, le=1)
+    block: int = _block(1024, "values of which the largest are sent, and share one magnitude")
+    error_feedback: bool = setting(
+        True,
+        help="each client keeps what is not sent of its update and adds it to the next; owners do "
+        "the same with the mean",
+        fixed=True,
+    )
+
+
 class Allowance(Section):
     """How many bytes a client's message may have: a number, or a share of fp32's."""
 
@@ -120,7 +212,7 @@ class LowRank(Section):
     needs: ClassVar[dict[str, str]] = {
         SINGLE: "codes fp32 values",
         UPDATES: "codes changes of parameters along a basis that lasts over rounds",
-        WHOLE: "codes whole rows of matrices",
+        ROWS: "codes whole rows of matrices",
     }
     effects: ClassVar[dict[str, Only]] = {"block": Only("bits", (4, 8))}
     rank: int = setting(
@@ -145,4 +237,7 @@ class LowRank(Section):
     )
 
 
-Codec = Annotated[FP32 | BF16 | FP64 | Int8 | Int4 | LowRank, Field(discriminator="name")]
+Codec = Annotated[
+    FP32 | BF16 | FP64 | Int8 | Int4 | FP8 | Sign | RandomK | Sparse | LowRank,
+    Field(discriminator="name"),
+]

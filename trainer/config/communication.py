@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from trainer.config.base import LARGE, Only, Section, setting
-from trainer.config.fit import EVERYONE, LOCAL, SINGLE, UPDATES, WHOLE
+from trainer.config.fit import EVERYONE, LOCAL, ROWS, SINGLE, UPDATES, WHOLE
 
 
 class Full(Section):
@@ -25,8 +25,8 @@ class Freezing(Section):
     in one direction; near 0 it only oscillates. Pure noise settles at sqrt((1 - ema) / (1 + ema)).
     """
 
-    lacks: ClassVar[frozenset[str]] = frozenset({WHOLE})
-    instead: ClassVar[dict[str, tuple[str, str]]] = {WHOLE: ("unit", "row")}
+    lacks: ClassVar[frozenset[str]] = frozenset({ROWS, WHOLE})
+    instead: ClassVar[dict[str, tuple[str, str]]] = {ROWS: ("unit", "row")}
     effects: ClassVar[dict[str, Only]] = {
         "tighten_at": Only("threshold", remedy="0.05"),
         "threshold_floor": Only("threshold", remedy="0.05"),
@@ -150,7 +150,7 @@ class GWPFReleased(Section):
     least 4 bytes per parameter, and never less than FedAvg.
     """
 
-    lacks: ClassVar[frozenset[str]] = frozenset({WHOLE})
+    lacks: ClassVar[frozenset[str]] = frozenset({ROWS, WHOLE})
     name: Literal["gwpf-released"] = "gwpf-released"
     implementation: ClassVar[str] = "trainer.exchange.policies.gwpf_released:GWPFReleased"
     needs: ClassVar[dict[str, str]] = {
@@ -186,7 +186,7 @@ class Gaia(Section):
     each sends, with the bits or indices that identify it; wire counts the union over the clients.
     """
 
-    lacks: ClassVar[frozenset[str]] = frozenset({WHOLE})
+    lacks: ClassVar[frozenset[str]] = frozenset({ROWS, WHOLE})
     name: Literal["gaia"] = "gaia"
     implementation: ClassVar[str] = "trainer.exchange.transforms.gaia:Gaia"
     needs: ClassVar[dict[str, str]] = {

@@ -21,12 +21,14 @@ LOCAL = "local training"
 UPDATES = "updates"
 EVERYONE = "everyone"
 SINGLE = "single precision"
-WHOLE = "whole rows"
+ROWS = "whole rows"
+WHOLE = "whole vectors"
 
 WITHOUT = {  # why an experiment lacks the capability, as a clause of the error message
     LOCAL: "{name} has none",
     UPDATES: "{name}'s clients send gradients",
-    WHOLE: "{name} leaves single values out",
+    ROWS: "{name} leaves single values out",
+    WHOLE: "{name} leaves values out",
 }
 
 

@@ -35,6 +35,7 @@ def save(rank: RankState, number: int, place: Place, metrics: Seal | None = None
     """
     world = rank.parts.world
     rank.check_agreement()
+    rank.parts.reduction.gather(rank.parts.group)
     if world.rank == 0:
         place.begin(number)
     world.barrier()

@@ -120,8 +120,7 @@ class Blocks:
     def encode(self, values: Tensor, cuts: Sequence[int], key: Key) -> list[Tensor]:
         x = pad(values.float(), (0, -len(values) % self.block)).view(-1, self.block)
         draws = stream(key[0], Purpose.ROUNDING, *key[1:]) if self.unbiased else None
-        q, scale = quantised(x, self.most, draws)
-        packed = q.view(torch.uint8) if self.bits == 8 else nibbles(q)
+        packed, scale = self._packed(x, draws)
         rows = torch.cat([packed, as_bytes(scale)], dim=1)
         blocks = [-(-(cut - cuts[0]) // self.block) for cut in cuts]
         return [part.reshape(-1) for part in parts(rows, blocks)]
@@ -129,10 +128,18 @@ class Blocks:
     def decode(self, data: Tensor, count: int, at: int = 0) -> Tensor:
         rows = data.view(-1, self.row)
         scale = as_type(rows[:, -2:].reshape(-1), torch.bfloat16).float()
-        packed = rows[:, :-2].contiguous()
-        q = packed.view(torch.int8) if self.bits == 8 else integers(packed)
-        values: Tensor = (q * (scale / self.most)[:, None]).reshape(-1)[:count]
+        steps = self._unpacked(rows[:, :-2].contiguous())
+        values: Tensor = (steps * (scale / self.most)[:, None]).reshape(-1)[:count]
         return values.to(self.computed)
+
+    def _packed(self, x: Tensor, draws: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """Return the bytes of blocks (n, block) without their scales, and the bf16 scales (n,)."""
+        q, scale = quantised(x, self.most, draws)
+        return q.view(torch.uint8) if self.bits == 8 else nibbles(q), scale
+
+    def _unpacked(self, packed: Tensor) -> Tensor:
+        """Return L x / s of the values in these bytes, (n, block)."""
+        return packed.view(torch.int8) if self.bits == 8 else integers(packed)
 
 
 def quantised(x: Tensor, most: int, draws: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
@@ -140,14 +147,20 @@ def quantised(x: Tensor, most: int, draws: torch.Generator | None = None) -> tup
 
     draws: of stochastic rounding; None: to the nearest integer.
     """
-    scale = rounded_up(x.abs().amax(1))
-    # the smallest float avoids 0 / 0: a block of zeros has scale 0, and stays zero
-    q = (x / scale.float().clamp(min=torch.finfo(torch.float32).tiny)[:, None]).mul_(most)
+    q, scale = in_steps(x, most)
     if draws is None:
         q.round_()
     else:
         q.add_(torch.rand(q.shape, generator=draws).to(q.device)).floor_()
     return q.clamp_(-most, most).to(torch.int8), scale
+
+
+def in_steps(x: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Return L x / s, up to L = `most` in each row of x (n, block), and the bf16 scales s (n,)."""
+    scale = rounded_up(x.abs().amax(1))
+    # the smallest float avoids 0 / 0: a block of zeros has scale 0, and stays zero
+    tiny = torch.finfo(torch.float32).tiny
+    return (x / scale.float().clamp(min=tiny)[:, None]).mul_(most), scale
 
 
 def nibbles(q: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ then rounded, since processors add in different orders.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,7 +48,7 @@ class LowRank(Reduction):
     """Factors of matrices; what has none, and what is exact, travels with the first of them."""
 
     trips = 2
-    masks: ClassVar[bool] = False  # an element's error reaches its whole row and column
+    masks = False  # an element's error reaches its whole row and column
 
     def __init__(self, settings: Settings, layout: Layout, seed: int) -> None:
         self.seed, self.formats = seed, Formats(layout, settings)

@@ -9,6 +9,7 @@ every value is rounded only twice, once by its client and once by its owner.
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from trainer.exchange.group import Group, Work
 from trainer.exchange.lanes import Poll
 from trainer.exchange.message import Delivery, Message, Participant, Places, Terms, Vector
 from trainer.exchange.reductions.reduction import Exchange, Reduction, Steps
+from trainer.exchange.reductions.residuals import Residuals
 
 NEAREST = ()  # the key of a mean: it is rounded to the nearest value, alike wherever it is coded
 Sizes = list[list[int]]  # of each rank's parts, in bytes
@@ -65,28 +67,54 @@ class Owners(Reduction):
     bit of the result independent of the number of ranks and of which rank trains a client.
     """
 
-    def __init__(self, code: Encoder, once: Encoder, *, sparse: bool = False) -> None:
-        """code: for what adds up over rounds, and for means; once: for vectors used one time.
+    def __init__(
+        self,
+        code: Encoder,
+        once: Encoder,
+        *,
+        down: Encoder | None = None,
+        sparse: bool = False,
+        residuals: Residuals | None = None,
+    ) -> None:
+        """code: for what adds up over rounds; once: for vectors used one time; down: for means.
 
-        sparse: a transform thins out what adds up, so only what is not zero travels.
+        down None: as `code`. sparse: a transform thins out what adds up, so only what is not zero
+        travels. residuals: what coding costs a mean of what adds up is added to the next one; only
+        if no values are left out, since they belong to positions of the whole vector.
         """
-        self.code, self.once, self.sparse = code, once, sparse
+        self.code, self.once, self.down = code, once, down or code
+        self.sparse, self.residuals = sparse, residuals
+        self.masks = residuals is None
 
     def begin(self, group: Group, terms: Terms) -> "Shares":
         assert terms.places is not None, "a message is coded once it is known what travels"
-        return Shares(group, terms, list(self._segments(group, terms, terms.places)))
+        segments = list(self._segments(group, terms, terms.places))
+        # if nobody sends anything, what is kept stays for the next mean
+        return Shares(group, terms, segments, self.residuals if terms.cohort.members else None)
+
+    def gather(self, group: Group) -> None:
+        if self.residuals is not None:
+            self.residuals.gather(group)
+
+    def state(self) -> dict[str, Any]:
+        return self.residuals.state() if self.residuals is not None else {}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        if self.residuals is not None:
+            self.residuals.load(state)
 
     def _segments(self, group: Group, terms: Terms, places: Places) -> Iterator[Segment]:
         for vector in terms.vectors:
             if vector.exact:
                 yield uncoded(vector, group, terms)
                 continue
-            code = Sparse(self.code) if self.sparse and vector.adds_up else self.code
+            thin = self.sparse and vector.adds_up
+            code, mean = (Sparse(c) if thin else c for c in (self.code, self.down))
             up = self.once if vector.leftover == "lost" else code
             # "everyone": each client changes its memory by what it sent, and the others change
             # their sum of all memories by this mean. If the mean were coded, its error would
             # stay in the sum forever, since no later message contains it. So it is exact.
-            down = as_computed(terms) if vector.over == "everyone" else code
+            down = as_computed(terms) if vector.over == "everyone" else mean
             cuts = cut(places.count, max(up.block, down.block), group.size)
             yield Segment(vector, terms.kind, places.count, up, down, cuts)
 
@@ -94,8 +122,14 @@ class Owners(Reduction):
 class Shares(Exchange):
     """The coded messages of this rank's clients, in one box for each owner."""
 
-    def __init__(self, group: Group, terms: Terms, segments: list[Segment]) -> None:
-        self.group, self.terms, self.segments = group, terms, segments
+    def __init__(
+        self,
+        group: Group,
+        terms: Terms,
+        segments: list[Segment],
+        residuals: Residuals | None = None,
+    ) -> None:
+        self.group, self.terms, self.segments, self.residuals = group, terms, segments, residuals
         assert terms.places is not None
         self.places = terms.places
         self.boxes: list[list[Tensor]] = [[] for _ in range(group.size)]
@@ -165,10 +199,7 @@ class Shares(Exchange):
         decided = (
             poll.decide([data[-1 - len(ballots[0]) : -1] for data in received]) if poll else None
         )
-        coded = [
-            s.down.encode(self._mean(at, s, arrived), s.cuts[mine : mine + 2], NEAREST)[0]
-            for at, s in enumerate(self.segments)
-        ]
+        coded = [self._coded(s, self._mean(at, s, arrived)) for at, s in enumerate(self.segments)]
         means, decisions = yield from self._gathered(
             coded, note[:0] if decided is None else decided
         )
@@ -217,6 +248,18 @@ class Shares(Exchange):
             values = segment.up.decode(data, count, segment.cuts[self.group.rank])
             total.add_(values, alpha=member.factor(segment.vector))
         return total
+
+    def _coded(self, segment: Segment, mean: Tensor) -> Tensor:
+        """Code the mean of this rank's share, and what coding has cost the means before it."""
+        mine, cuts = self.group.rank, segment.cuts
+        kept = None
+        if self.residuals is not None and segment.vector.adds_up:
+            kept = self.residuals.share(segment.vector.name, cuts, mine, mean)
+            mean.add_(kept)
+        (data,) = segment.down.encode(mean, cuts[mine : mine + 2], NEAREST)
+        if kept is not None:
+            kept.copy_(mean - segment.down.decode(data, len(mean), cuts[mine]))
+        return data
 
     def _gathered(self, coded: list[Tensor], decided: Tensor) -> Gathered:
         """Exchange the coded means and what was decided on this rank's part of a poll."""

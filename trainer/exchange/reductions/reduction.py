@@ -41,7 +41,7 @@ class Exchange:
 class Reduction:
     """Base of all reductions. The attributes declare what it fits."""
 
-    masks: ClassVar[bool] = True  # may any places be left out of messages? else only whole rows
+    masks: bool = True  # may any places be left out of messages? else only whole rows
     linear: ClassVar[bool] = True  # is the mean the weighted sum of what was sent?
     trips: ClassVar[int] = 1  # messages of a client to the owners and back, in one exchange
     folds: ClassVar[bool] = False  # can it take messages before it is known which places travel?
@@ -49,6 +49,12 @@ class Reduction:
     def begin(self, group: Group, terms: Terms) -> Exchange:
         """Start an exchange on these terms; called on every rank, also without participants."""
         raise NotImplementedError
+
+    def gather(self, group: Group) -> None:
+        """Have all ranks agree on state that each has a share of; all call it before a checkpoint.
+
+        Between two calls such state may differ, and `state` with it.
+        """
 
     def decisive(self) -> Sequence[Tensor] | None:
         """Return what decides how messages are read next, which ranks compare; None: nothing."""
