@@ -46,6 +46,14 @@ def test_the_rank_that_holds_another_bit_is_named_by_all(
         assert message.endswith(f"from the checkpoint of round {AT - 1} with --resume RUN")
 
 
+@pytest.mark.parametrize("evaluation", [{"every": 10}, {"model": "agreed"}], ids=str)
+def test_so_it_is_without_an_evaluation_of_what_clients_hold_apart(evaluation, tmp_path):
+    tree = tree_of("gwpf", "fp32") | {"evaluation": evaluation}
+    for ended, message in ranks(3).run(jobs.flipped, tree, str(tmp_path), 1, AT):
+        assert ended == AT
+        assert message.startswith(f"rank 1 disagrees with the other ranks after round {AT} on")
+
+
 @pytest.mark.parametrize("policy,codec,_", CASES)
 def test_ranks_that_agree_go_on(policy, codec, _, tmp_path):
     told = ranks(3).run(jobs.flipped, tree_of(policy, codec), str(tmp_path), -1, AT)

@@ -4,7 +4,8 @@ Every rank computes for itself which values are left out, or along which directi
 If one rounds otherwise, has faulty memory or other software, ranks would add up values of different
 places, or wait for messages of other lengths. So each puts a digest of what it holds into the
 settling of the ledger, which comes after each round, has the same length whatever the places are,
-and is on its way anyway.
+and is on its way anyway. Only an evaluation of what clients hold apart comes before it, so that
+digests are compared before that too.
 """
 
 from collections import Counter
@@ -31,6 +32,15 @@ def note(rank: RankState, places: Places) -> None:
     if places.mask is not None:
         vectors.append(places.mask)
     rank.ledger.digest = as_number(digest(vectors, rank.parts.group.device))
+
+
+def compare(rank: RankState, saved: int) -> None:
+    """As `check`, before an evaluation, which may exchange as many values as are left out."""
+    ledger, world = rank.ledger, rank.parts.world
+    apart = rank.parts.policy.keeps and rank.experiment.evaluation.model == "mean"
+    if apart and (told := ledger.told_digests()):
+        ledger.digests = [round(own) for own in world.sum_numbers(told, "control")]
+        check(rank, rank.server.number, saved)
 
 
 def check(rank: RankState, number: int, saved: int) -> None:

@@ -111,9 +111,7 @@ class Ledger:
         times = [0.0] * (2 * size)
         if self.speaks:
             times[rank], times[size + rank] = self.busy, self.slowest
-        digests = [0.0] * (0 if self.digest is None else world.size)
-        if self.digest is not None:
-            digests[world.rank] = self.digest
+        digests = self.told_digests()
         formed = books.formed if self.speaks else 0
         passes = self.passes if self.mesh.pipelined else ()
         length = len(books.payload) + len(books.wire) + 2
@@ -135,6 +133,13 @@ class Ledger:
         self.busy = self.slowest = 0.0
         self.wrong = False
         return sums[: len(numbers)]
+
+    def told_digests(self) -> list[float]:
+        """Return this rank's digest in a place of its own, to be added up over the ranks."""
+        if self.digest is None:
+            return []
+        world = self.mesh.world
+        return [float(self.digest) if rank == world.rank else 0.0 for rank in range(world.size)]
 
     def _pass(self, total: Passes) -> None:
         """Note what is known of a round's gradients, unless there were none."""

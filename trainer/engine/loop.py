@@ -74,7 +74,9 @@ class Loop:
         while not self._over():
             outcome = run_round(self.rank, self.done + 1, self._must_stop)
             self.done += 1
-            evaluated = evaluate(self.rank) if plan.evaluated(experiment, self.done) else None
+            if due := plan.evaluated(experiment, self.done):
+                agreement.compare(self.rank, self.judge.saved)
+            evaluated = evaluate(self.rank) if due else None
             if evaluated is None:
                 self.rank.ledger.settle()
             else:
