@@ -33,11 +33,12 @@ Record = Callable[[str, int, Mapping[str, Any], Mapping[str, Any]], None]
 
 @dataclass(frozen=True)
 class Benchmark:
-    """How the rows of results/NAME.jsonl become NAME.md, NAME.svg and a section of README.md."""
+    """How the rows of results/NAME.jsonl become NAME.md, NAME.svg and a section of some pages."""
 
     name: str
     table: Callable[[Sequence[Row]], str]
     figure: Callable[[Sequence[Row]], Figure]
+    pages: tuple[Path, ...] = (README,)
 
     @property
     def raw(self) -> Path:
@@ -75,7 +76,7 @@ def recording(benchmark: Benchmark) -> Iterator[Record]:
 
 
 def publish(benchmark: Benchmark) -> None:
-    """Write the table and the figure from the raw results, and the table into README.md."""
+    """Write the table and the figure from the raw results, and the table into the pages."""
     for path, text in _texts(benchmark).items():
         _write(path, text)
     # the same rows give the same file: no date in it, no random ids
@@ -94,9 +95,10 @@ def stale(benchmark: Benchmark) -> list[Path]:
 
 def _texts(benchmark: Benchmark) -> dict[Path, str]:
     rows = read(benchmark)
+    content = benchmark.table(rows)
     return {
         benchmark.raw.with_suffix(".md"): document(benchmark, rows),
-        README: with_section(README.read_text(), benchmark.name, benchmark.table(rows)),
+        **{p: with_section(p.read_text(), benchmark.name, content) for p in benchmark.pages},
     }
 
 

@@ -1,0 +1,205 @@
+"""Owns the frontier: bytes against accuracy of every way to send less, with one outer optimizer.
+
+    python -m bench.frontier emnist-digits.npz
+
+The methods are the runs of the sweep frontier-emnist-digits (LeNet, 10 clients, 5 local steps,
+batch 100, lr 0.05, weight decay 0.001, 120 rounds; the server takes Nesterov steps along the mean).
+A seed sets weights, partition and order of samples together. Accuracy is the mean of a run's last
+five tests, one every four rounds. Bytes are those that ten ranks send each other, one client each,
+in both directions, with scales, indices, votes and control messages: the first seed's run once more
+on ten processes. Where a message's size does not depend on its values, two rounds are enough.
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from bench.harness import (
+    COLOURS,
+    README,
+    ROOT,
+    Benchmark,
+    Row,
+    by_case,
+    markdown,
+    publish,
+    recording,
+    seeds,
+    spread,
+)
+from bench.trial import Job, on_ranks, payload, played
+from fedctl.sweep.file import read
+from fedctl.sweep.variants import Variant, variants
+
+SWEEP = "frontier-emnist-digits"
+DENSE = "dense"  # the reference: everything in fp32, with the same outer optimizer
+SETTINGS: dict[str, list[str]] = {
+    "Dirichlet(1)": [],
+    "Dirichlet(0.1)": ["data.partition.alpha=0.1"],
+    "5 of 10 clients": ["participation=0.5"],
+}
+FIRST, *_ = SETTINGS
+# in the other settings only these: the reference, and what is furthest out
+HARDER = ("dense", "int4", "sparse", "low-rank-2", "low-rank-3", "low-rank-budget")
+WIRE = "wire"  # in place of a setting: the run on ten ranks
+RANKS = 10
+LAST = 5  # tests whose mean is a run's accuracy
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("data", type=Path, help="EMNIST digits as an .npz file")
+    parser.add_argument("--only", nargs="+", help="methods, by name")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
+    options = parser.parse_args()
+    path, name = options.data.resolve(), options.data.name
+    with recording(BENCHMARK) as record:
+        for variant in first_seeds(methods(path, FIRST, options.only)):
+            values = wire(variant)
+            record(f"{variant.group} | {WIRE}", variant.experiment.seed, values, {"data": name})
+            print(f"{variant.group}: {values}", flush=True)
+        jobs = [
+            Job(f"{v.group} | {setting}", v.experiment.seed, tree(v))
+            for setting in SETTINGS
+            for v in methods(path, setting, options.only)
+        ]
+        for job, trial in played(jobs, options.jobs):
+            values = {**summary(trial.rows), "cpu_seconds": trial.cpu_seconds}
+            record(job.case, job.seed, values, {"sweep": SWEEP, "data": name})
+            print(f"{job.seed} {job.case}: {100 * values['accuracy']:.2f} %", flush=True)
+    publish(BENCHMARK)
+
+
+def methods(data: Path, setting: str, only: Sequence[str] | None) -> list[Variant]:
+    """The sweep's runs in a setting, of all its seeds."""
+    found = variants(read(SWEEP), [f"data.path={data}", *SETTINGS[setting]])
+    chosen = only or (None if setting == FIRST else HARDER)
+    return [variant for variant in found if chosen is None or variant.group in chosen]
+
+
+def first_seeds(found: Sequence[Variant]) -> list[Variant]:
+    """The first run of each method."""
+    return list({variant.group: variant for variant in reversed(found)}.values())[::-1]
+
+
+def tree(variant: Variant) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(variant.experiment.canonical())
+    return found
+
+
+def wire(variant: Variant) -> dict[str, Any]:
+    """Bytes that a rank sends in a round, by kind, on ten ranks; tests are left out."""
+    fixed = variant.experiment.sync.name == "full"
+    changes = {"ranks": RANKS, **({"rounds": 2} if fixed else {})}
+    last = on_ranks({**tree(variant), **changes})[-1]
+    kinds = {
+        kind: count for kind, count in last["wire_bytes_total"].items() if kind != "evaluation"
+    }
+    share = RANKS * last["round"]
+    return {
+        "bytes": sum(kinds.values()) / share,
+        "kinds": {kind: count / share for kind, count in kinds.items() if count},
+        "rounds": last["round"],
+    }
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    curve = [
+        (row["round"], payload(row), row["test_accuracy_ratio"])
+        for row in rows
+        if row.get("test_accuracy_ratio") is not None and "final" not in row
+    ]
+    return {
+        "accuracy": statistics.fmean(accuracy for *_, accuracy in curve[-LAST:]),
+        "payload": payload(rows[-1]),
+        "messages": rows[-1]["messages_total"],
+        "curve": curve,
+    }
+
+
+# ---------------------------------------------------------------------------------------------
+
+
+def table(rows: Sequence[Row]) -> str:
+    header = ["method", "bytes a rank sends in a round", "fewer"]
+    for setting in SETTINGS:
+        header += [f"{setting}: accuracy, %", "points to dense", "worst"]
+    cases, lines = by_case(rows), []
+    dense = cases[f"{DENSE} | {WIRE}"][0]["bytes"]
+    for name in names(rows):
+        sent = cases[f"{name} | {WIRE}"][0]["bytes"]
+        line = [
+            name,
+            f"{sent:,.0f}",
+            f"{dense / sent:.2f} x" if sent * 9 > dense else f"{dense / sent:.0f} x",
+        ]
+        for setting in SETTINGS:
+            runs = cases.get(f"{name} | {setting}")
+            if runs is None:
+                line += ["", "", ""]
+                continue
+            apart = points(runs, cases[f"{DENSE} | {setting}"])
+            line += [
+                spread([100 * run["accuracy"] for run in runs], 2),
+                f"{statistics.fmean(apart):+.2f}",
+                f"{min(apart):+.2f}",
+            ]
+        lines.append(line)
+    return (
+        f"{markdown(header, lines)}\n\n"
+        f"{rows[0]['settings']['data']}; mean ± half the range over seeds {_seeds(rows)}; points "
+        "are paired with the dense run of the same seed and setting, the worst is one seed's. "
+        f"Bytes: {RANKS} ranks with a client each, all kinds but tests."
+    )
+
+
+def names(rows: Sequence[Row]) -> Iterator[str]:
+    """The methods, in the order of their bytes."""
+    cases = by_case(rows)
+    found = {case.split(" | ")[0] for case in cases}
+    yield from sorted(found, key=lambda name: -cases[f"{name} | {WIRE}"][0]["bytes"])
+
+
+def _seeds(rows: Sequence[Row]) -> str:
+    return seeds([row for row in rows if not row["case"].endswith(WIRE)])
+
+
+def points(runs: Sequence[Mapping[str, Any]], dense: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Percentage points above the dense run of the same seed."""
+    pairs = zip(runs, dense, strict=True)
+    return [100 * (run["accuracy"] - other["accuracy"]) for run, other in pairs]
+
+
+def figure(rows: Sequence[Row]) -> Figure:
+    """Accuracy over how many times fewer bytes, a panel for each setting; lines span the seeds."""
+    page = Figure(figsize=(13, 4.2), layout="constrained")
+    cases, order = by_case(rows), list(names(rows))
+    dense = cases[f"{DENSE} | {WIRE}"][0]["bytes"]
+    for axes, setting in zip(page.subplots(1, len(SETTINGS)), SETTINGS, strict=True):
+        for index, name in enumerate(order):
+            if not (runs := cases.get(f"{name} | {setting}")):
+                continue
+            times = dense / cases[f"{name} | {WIRE}"][0]["bytes"]
+            values = [100 * run["accuracy"] for run in runs]
+            mean = statistics.fmean(values)
+            axes.plot([times] * 2, [min(values), max(values)], color=COLOURS[index], lw=1)
+            axes.plot(times, mean, "o", color=COLOURS[index], label=name, ms=5)
+        axes.set_xscale("log")
+        axes.set_title(setting, fontsize=10)
+        axes.set_xlabel("times fewer bytes than dense fp32")
+        axes.grid(alpha=0.3)
+    page.axes[0].set_ylabel("test accuracy (%)")
+    handles, labels = page.axes[0].get_legend_handles_labels()
+    page.legend(handles, labels, loc="outside right center", fontsize=7)
+    return page
+
+
+BENCHMARK = Benchmark("frontier", table, figure, pages=(README, ROOT / "docs" / "frontier.md"))
+
+if __name__ == "__main__":
+    main()
