@@ -194,13 +194,13 @@ def own_models(tree: dict[str, Any], rounds: int) -> dict[str, Any]:
         apart = rank.parts.policy.displacement(rank.server.anchor, record.get("policy", {}))
         local = rank.server.anchor if apart is None else rank.server.anchor - apart
         own[client] = local.double().numpy().copy()
-    frozen = int(rank.parts.policy.frozen.sum())
+    places = rank.parts.policy.drifted()
     reconcile(rank)
     return {
         "own": own,
         "sizes": rank.clients.sizes,
         "reconciled": rank.server.anchor.numpy().copy(),
-        "frozen": frozen,
+        "apart": 0 if places is None else int(places.sum()),
         "payload": counters(rank)["payload"]["reconcile"],
     }
 

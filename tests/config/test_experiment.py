@@ -137,7 +137,7 @@ MISTAKES = [
     (
         ["model.precision=fp64", "sync.name=apf"],
         "sync.name: apf keeps its statistics in fp32, and model.precision is fp64; "
-        "set sync.name=full, or model.precision=fp32",
+        "set sync.name=full or streaming, or model.precision=fp32",
     ),
     (
         ["model.precision=fp64", "codec.name=int8"],

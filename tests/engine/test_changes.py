@@ -27,6 +27,7 @@ MOMENTUM = {
 ADAM = {"optimizer": {"name": "adam"}, "algorithm": {"server": {"name": "adam"}}}
 KEPT = {"optimizer": {"name": "adam", "state": "keep"}, "algorithm": {"server": {"name": "adam"}}}
 SCAFFOLD = {"algorithm": {"name": "scaffold"}}
+STREAMING = {"sync": {"name": "streaming"}}
 CODED = {"codec": {"name": "int8"}}
 SIGNS = {"codec": {"name": "sign"}}
 LOW_RANK = {"codec": {"name": "lowrank"}}
@@ -38,6 +39,7 @@ UNFIT: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"sync": {"name": "gwpf"}}, "sync.name"),
     ({"sync": {"name": "apf"}}, {"sync": {"name": "gwpf"}}, "sync.name"),
     ({"sync": {"name": "gaia"}}, {"sync": {"name": "full"}}, "sync.name"),
+    (STREAMING, {"sync": {"name": "streaming", "fragments": 2}}, "sync.fragments"),
     ({}, CODED, "codec.name"),
     (CODED, {"codec": {"name": "int8", "error_feedback": False}}, "codec.error_feedback"),
     ({}, {"codec": {"name": "bf16", "error_feedback": True}}, "codec.name"),

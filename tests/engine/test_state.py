@@ -16,6 +16,7 @@ SYNC = {
     "apf": {"name": "apf", "random": "sharp"} | FREEZE,
     "gwpf": {"name": "gwpf"} | FREEZE,
     "gwpf-released": {"name": "gwpf-released", "aliased": False, "ema": 0.6},
+    "streaming": {"name": "streaming", "fragments": 4},
     "gaia": {"name": "gaia", "significance": 0.05, "decay_rounds": 4},
     "cmfl": {"name": "cmfl", "relevance": 0.6},
 }
@@ -80,13 +81,14 @@ def test_a_run_with_local_buffers_ends_with_a_model_on_several_ranks(tmp_path):
     assert (tmp_path / "model.safetensors").exists()
 
 
-def test_the_mean_model_is_the_weighted_mean_of_the_clients_own():
+@pytest.mark.parametrize("policy", ["gwpf", "streaming"])
+def test_the_mean_model_is_the_weighted_mean_of_the_clients_own(policy):
     """Against what the clients hold, averaged here in plain numpy."""
     experiment = {
         "seed": 3,
         "clients": 5,
         "data": {"partition": {"name": "dirichlet", "alpha": 0.5}},
-        "sync": SYNC["gwpf"] | {"quorum": 1.0},
+        "sync": SYNC[policy] | ({"quorum": 1.0} if policy == "gwpf" else {}),
     }
     results = ranks(2).run(jobs.own_models, experiment, 10)
     own = results[0]["own"] | results[1]["own"]
@@ -98,4 +100,4 @@ def test_the_mean_model_is_the_weighted_mean_of_the_clients_own():
     rounding = bounds.of_sums(len(own) + 2, max(np.abs(values).max() for values in own.values()))
     for result in results:
         assert np.abs(result["reconciled"] - expected).max() < rounding
-        assert result["payload"] == 4 * result["frozen"] * 5
+        assert result["payload"] == 4 * result["apart"] * 5

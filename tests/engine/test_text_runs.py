@@ -13,7 +13,7 @@ from trainer.engine.evaluate import evaluate, perplexity
 from trainer.engine.round import run_round
 
 ALGORITHMS = ("fedavg", "fedprox", "fedga", "scaffold", "fedsgd")
-POLICIES = ("full", "apf", "gwpf", "gwpf-released", "gaia", "cmfl")
+POLICIES = ("full", "apf", "gwpf", "gwpf-released", "streaming", "gaia", "cmfl")
 CODECS = ("fp32", "bf16", "int8")
 MODELS = ("transformer-tiny", "llama-tiny")
 

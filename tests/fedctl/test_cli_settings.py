@@ -95,7 +95,7 @@ def test_explain_what_differs_between_choices(fedctl: Invoke) -> None:
 
 def test_explain_the_name_that_chooses(fedctl: Invoke) -> None:
     assert fedctl("explain", "sync.name").stdout.splitlines()[0] == (
-        "sync.name: full | apf | gwpf | gwpf-released | gaia | cmfl, default full"
+        "sync.name: full | apf | gwpf | gwpf-released | streaming | gaia | cmfl, default full"
     )
 
 

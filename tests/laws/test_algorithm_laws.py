@@ -119,6 +119,7 @@ SYNC = {
     "apf": {"name": "apf"} | FREEZE,
     "gwpf": {"name": "gwpf"} | FREEZE,
     "gwpf-released": {"name": "gwpf-released", "aliased": False, "ema": 0.5},
+    "streaming": {"name": "streaming", "fragments": 3},
     "gaia": {"name": "gaia", "significance": 0.05},
     "cmfl": {"name": "cmfl", "relevance": 0.5},
 }
@@ -128,6 +129,8 @@ def refused(algorithm: str, policy: str, codec: str) -> str:
     """What is said of a combination that does not fit; nothing, if it does."""
     if algorithm == "fedsgd" and policy.startswith("gwpf"):
         return f"sync.name: {policy} judges frozen parameters"
+    if algorithm == "fedsgd" and policy == "streaming":
+        return "sync.name: streaming has clients train what does not travel, and fedsgd has none"
     if algorithm == "fedsgd" and policy == "gaia":
         return "sync.name: gaia keeps what a client does not send"
     if algorithm == "fedsgd" and codec in UPDATES:

@@ -49,7 +49,7 @@ def test_a_coded_run_has_the_same_bits_on_any_number_of_ranks(algorithm, policy,
 @pytest.mark.parametrize(
     "policy,codec",
     [
-        *product(["gwpf", "gwpf-riding", "gaia", "cmfl", "apf"], ["int8"]),
+        *product(["gwpf", "gwpf-riding", "streaming", "gaia", "cmfl", "apf"], ["int8"]),
         *product(["full", "cmfl"], UNMASKED),
         *product(["apf-rows", "gwpf-rows"], ["lowrank"]),
     ],

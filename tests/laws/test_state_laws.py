@@ -29,6 +29,7 @@ SYNC = {
     "apf-rows": {"name": "apf", "threshold": 0.3, "ema": 0.5, "unit": "row"},
     "gwpf-rows": {"name": "gwpf", "threshold": 0.3, "ema": 0.5, "unit": "row"},
     "gwpf-released": {"name": "gwpf-released", "aliased": False, "ema": 0.5},
+    "streaming": {"name": "streaming", "fragments": 3},
     "gaia": {"name": "gaia", "significance": 0.05},
     "cmfl": {"name": "cmfl", "relevance": 0.6},
 }
@@ -61,7 +62,7 @@ def fits(algorithm: str, policy: str, codec: str = "") -> bool:
         return False
     if kind in UNMASKED and policy not in ("full", "cmfl"):
         return kind == "lowrank" and policy.endswith("-rows")
-    return algorithm != "fedsgd" or not (policy.startswith("gwpf") or policy == "gaia")
+    return algorithm != "fedsgd" or policy.split("-")[0] in ("full", "apf", "cmfl")
 
 
 # ------------------------------------------------------------------ SCAFFOLD's controls
@@ -126,7 +127,7 @@ def test_the_controls_of_clients_that_step_by_adam_keep_the_law_too(policy, cont
     assert_mean_of_controls(ranks(2).run(law_jobs.controls, tree, ROUNDS))
 
 
-@pytest.mark.parametrize("policy", ["gwpf", "gaia"])
+@pytest.mark.parametrize("policy", ["gwpf", "streaming", "gaia"])
 def test_controls_stay_in_proportion_where_clients_train_on_from_their_own_values(policy):
     """What a client kept apart before this turn is no gradient of this turn."""
     tree = BASE | {"algorithm": {"name": "scaffold"}, "model": {"name": "softmax"}}
@@ -160,7 +161,10 @@ def test_thawed_coordinates_keep_their_gradient_under_option_1():
 @pytest.mark.parametrize(
     "policy,codec,participation",
     sampled(
-        ["full", "apf", "gwpf", "gwpf-riding", "apf-rows", "gwpf-rows", "gaia", "cmfl"],
+        [
+            *("full", "apf", "gwpf", "gwpf-riding", "apf-rows", "gwpf-rows"),
+            *("streaming", "gaia", "cmfl"),
+        ],
         [
             *("fp32", "bf16", "bf16-feedback", "int8", "int4", "fp8"),
             *("sign", "sparse", "randomk", "lowrank"),
@@ -210,8 +214,9 @@ def test_what_was_sent_and_what_is_kept_is_what_was_offered(policy, codec, parti
         {"algorithm": {"name": "scaffold"}, "sync": SYNC["gwpf"], "codec": CODEC["int8"]},
         {"sync": SYNC["gaia"], "optimizer": {"momentum": 0.9, "state": "keep"}},
         {"algorithm": {"name": "scaffold"}, "codec": CODEC["lowrank"]},
+        {"sync": SYNC["streaming"], "codec": CODEC["int4"]},
     ],
-    ids=["scaffold-gwpf-int8", "gaia-momentum", "scaffold-lowrank"],
+    ids=["scaffold-gwpf-int8", "gaia-momentum", "scaffold-lowrank", "streaming-int4"],
 )
 def test_records_in_files_give_the_same_bits_as_records_in_memory(size, changes, tmp_path):
     tree = BASE | {"participation": 0.6} | changes

@@ -49,9 +49,9 @@ class KeptScaffold(FedAvg):
 
     So round 1 is FedAvg. option-1: c_i+ is the client's full gradient at x; option-2: c_i+ =
     c_i - c + (y_0 - y) / (K eta), with y_0 = x unless the client trains on from values of its own
-    (gwpf, gaia). Since y_0 - y = eta sum (g_i - c_i + c) over K steps of plain SGD, that is the
-    mean of the local gradients, which costs no extra pass over the data. Adam's steps are in no
-    proportion to gradients, and with momentum y_0 - y is so many times their sum that controls
+    (gwpf, streaming, gaia). Since y_0 - y = eta sum (g_i - c_i + c) over K steps of plain SGD, that
+    is the mean of the local gradients, which costs no extra pass over the data. Adam's steps are in
+    no proportion to gradients, and with momentum y_0 - y is so many times their sum that controls
     grow without end; with either their mean is taken as they come: c_i+ = (1/K) sum g_i.
 
     The law: c is the mean of c_i over all N clients, whichever clients take part, with whatever

@@ -17,8 +17,9 @@ first steps are of full size; with t large the two agree. torch.optim.Adagrad is
 its eps is tau, and its initial_accumulator_value tau^2. torch has no Yogi.
 
 A place that does not travel has Delta = 0: its m and v take that step, as an SGD's velocity does,
-so that an old direction fades, and the round puts its anchor back. If nobody sends, no step is
-taken at all.
+so that an old direction fades, and the round puts its anchor back. Under sync.name=streaming they
+are put back too, since there every place travels each F-th round. If nobody sends, no step is taken
+at all.
 """
 
 import torch

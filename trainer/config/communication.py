@@ -178,6 +178,34 @@ class GWPFReleased(Section):
     )
 
 
+class Streaming(Section):
+    """Streaming DiLoCo's fragments (Douillard et al. 2025): each round a part of the model travels.
+
+    The others stay at the clients, which keep training them, until it is their turn. So with H / F
+    local steps a round each parameter is averaged every H steps, as in DiLoCo, and a round sends
+    one F-th of the bytes. The server's momentum of a fragment moves only when that travels.
+    """
+
+    lacks: ClassVar[frozenset[str]] = frozenset({ROWS, WHOLE})
+    name: Literal["streaming"] = "streaming"
+    implementation: ClassVar[str] = "trainer.exchange.policies.streaming:Streaming"
+    needs: ClassVar[dict[str, str]] = {LOCAL: "has clients train what does not travel"}
+    effects: ClassVar[dict[str, Only]] = {"pattern": Only("fragments", but=(1,), remedy="4")}
+    fragments: int = setting(
+        4,
+        help="F: each round one of so many fragments of the model travels; 1: the whole model",
+        ge=1,
+        le=64,
+        fixed=True,
+    )
+    pattern: Literal["strided", "sequential"] = setting(
+        "strided",
+        help="which layers are a fragment; strided: spread over the depth of the model, as in the "
+        "paper; sequential: neighbours. A layer of more than its share is cut",
+        fixed=True,
+    )
+
+
 class Gaia(Section):
     """Gaia's significance filter (Hsieh et al., NSDI 2017): small changes wait at the client.
 
@@ -231,4 +259,6 @@ class CMFL(Section):
     )
 
 
-Sync = Annotated[Full | APF | GWPF | GWPFReleased | Gaia | CMFL, Field(discriminator="name")]
+Sync = Annotated[
+    Full | APF | GWPF | GWPFReleased | Streaming | Gaia | CMFL, Field(discriminator="name")
+]

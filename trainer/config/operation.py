@@ -19,7 +19,7 @@ class Evaluation(Section):
         "mean",
         help="which model to evaluate. mean: the average over clients, including values they hold "
         "locally (what the run saves at the end; costs wire bytes); agreed: the model all ranks "
-        "share, which differs from the mean under gwpf and gaia",
+        "share, which differs from the mean under gwpf, streaming and gaia",
     )
 
     every: int = setting(

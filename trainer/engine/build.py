@@ -65,6 +65,7 @@ def build(
     anchor = worker.params.clone()
     algorithm = _algorithm(experiment, worker.layout, anchor)
     chain, policy = _selection(experiment, algorithm, worker.layout, device)
+    policy.arrange(worker.layout, worker.whole.layout)
     code, once = _codes(experiment, worker, thin=any(transform.thins for transform in chain))
     parts = Parts(
         task=task,

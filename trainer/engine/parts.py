@@ -157,7 +157,7 @@ def _misfits(parts: Parts) -> Iterator[str]:
     accounting = [type(t).__name__ for t in parts.chain if t.accounts]
     if len(accounting) > 1:
         yield f"{' and '.join(accounting)} would both keep the unsent part; use one of them"
-    if parts.policy.watches and parts.policy.rows is None and not reduction.masks:
+    if parts.policy.excludes and parts.policy.rows is None and not reduction.masks:
         yield (
             f"{type(reduction).__name__} exchanges whole rows, but {type(parts.policy).__name__} "
             "excludes single values; use sync.unit=row, sync.name=full, or another codec"

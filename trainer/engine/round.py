@@ -99,12 +99,17 @@ def _apply(rank: RankState, senders: Cohort, delivery: Delivery) -> None:
     before = server.anchor
     if mask is not None or parts.policy.watches or watched:
         before = server.anchor.clone()
+    paused = {}
+    if mask is not None and parts.policy.pauses:
+        paused = {name: v.clone() for name, v in server.state.items() if v.dim()}
     if senders.members:
         parts.algorithm.apply(server, delivery.mean)
         if BUFFERS.name in delivery.mean:  # absent if clients keep their own
             server.buffers -= delivery.mean[BUFFERS.name]
     if mask is not None:  # a momentum must not move coordinates that were not exchanged
         torch.where(mask, server.anchor, before, out=server.anchor)
+        for name, was in paused.items():
+            torch.where(mask, server.state[name], was, out=server.state[name])
     if before is not server.anchor:
         change = before.sub_(server.anchor)
         for transform in watched:

@@ -17,7 +17,7 @@ from trainer.tasks.task import Batch
 class Whole:
     """What of the whole model all ranks must know, whichever part they have."""
 
-    parameters: int
+    layout: Layout
     buffers: int  # float values in buffers: BatchNorm's running means and variances
     dropout: bool  # it draws random numbers in training
 
@@ -25,10 +25,15 @@ class Whole:
     def of(cls, model: nn.Module) -> "Whole":
         """Count a network."""
         return cls(
-            sum(parameter.numel() for parameter in model.parameters()),
+            Layout((name, parameter.shape) for name, parameter in model.named_parameters()),
             sum(buffer.numel() for buffer in model.buffers() if buffer.is_floating_point()),
             any(isinstance(module, nn.Dropout) for module in model.modules()),
         )
+
+    @property
+    def parameters(self) -> int:
+        """P of the whole model."""
+        return self.layout.size
 
 
 class Passes(NamedTuple):

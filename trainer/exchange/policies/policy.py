@@ -21,7 +21,9 @@ from trainer.turn import Memory, Server, Turn
 class Policy:
     """Full synchronisation, and base of all policies. P is the length of the flat model."""
 
-    keeps: ClassVar[bool] = False  # it has memory of each client
+    keeps: bool = False  # it has memory of each client
+    excludes: ClassVar[bool] = False  # it leaves parts of vectors out
+    pauses: ClassVar[bool] = False  # the server's vectors stand still where nothing travels
     watches: ClassVar[bool] = False  # `applied` uses the change of the agreed model
     lanes: ClassVar[bool] = True  # ballots travel in narrow lanes; False: as int32
     labelled = 0  # coordinates that it calls frozen, exchanged or not
@@ -40,6 +42,9 @@ class Policy:
         layout: of the vector, None: it is one tensor.
         """
         self.size = size
+
+    def arrange(self, layout: Layout, whole: Layout) -> None:
+        """Learn which tensors are where: in this rank's vector, and in the whole model's."""
 
     # ------------------------------------------------------------------ at each client
 
@@ -119,6 +124,7 @@ class Policy:
 class FreezingPolicy(Policy):
     """Base of the policies that exclude frozen coordinates."""
 
+    excludes = True
     watches = True
 
     def freeze(self, frozen: Tensor) -> None:
