@@ -13,6 +13,7 @@ RELATIVE = of("rank:fedctl_local_seconds:relative5m")
 RANK = "{{run}} rank {{rank}}"
 NO_LANGUAGE = "no language model"
 NOT_MEASURED = "not measured: set evaluation.alignment"
+NO_OVERLAP = "every round waits for its exchange: set sync.overlap"
 NO_PIPELINE = "no pipeline: set parallel.pipeline"
 
 
@@ -103,6 +104,9 @@ def _details() -> Panels:
               {RANK: of("rank:fedctl_rank_samples:share")}, most=1),
         graph("Idle by rank", "Waiting for the rank that trained longest in a round, so far", "s",
               {RANK: of("rank:fedctl_rank_idle_seconds:sum")}),
+        graph("Hidden exchanges", "Share of a rank's time: it trained while one was under way",
+              "percentunit", {RANK: of("rank:fedctl_hidden_exchange_seconds:rate5m")},
+              most=1).no_value(NO_OVERLAP),
         graph("Idle in pipelines", "Share of a round's gradients in which a rank did not compute",
               "percentunit",
               {f"{RANK}, stage {{{{stage}}}}": of("rank:fedctl_pipeline_idle_ratio:max"),

@@ -56,6 +56,8 @@ def through_and_resumed(
 
 def everything(rank: RankState) -> dict[str, Any]:
     """All state of a rank, as a checkpoint holds it."""
+    if rank.overlap:
+        rank.overlap.settle()
     records = {client: record for client, record in rank.store.mine()}
     agreed = state.agreed(rank) | {"anchor": rank.server.anchor, "buffers": rank.server.buffers}
     return {"agreed": agreed, "own": state.own(rank), "kept": records}
@@ -63,9 +65,12 @@ def everything(rank: RankState) -> dict[str, Any]:
 
 def compare(a: Any, b: Any, key: str, differing: list[str]) -> None:
     """The keys at which two states differ; times are no part of a state."""
-    if key in ("/own/seconds", "/own/books/wire/control", "/agreed/ledger/federated") or (
-        key == "/agreed/ledger/idle"
-    ):
+    if key in (
+        "/own/seconds",
+        "/own/hidden",
+        "/own/books/wire/control",
+        "/agreed/ledger/federated",
+    ) or (key == "/agreed/ledger/idle"):
         return
     if isinstance(a, dict):
         for name in sorted({*a, *b}, key=str):

@@ -5,10 +5,9 @@ from itertools import pairwise
 import pytest
 import torch
 
-from tests.exchange.turns import select, server, turn
+from tests.exchange.turns import select, turn
 from trainer.config.communication import Streaming as Settings
 from trainer.config.models import MODELS
-from trainer.exchange.message import Places
 from trainer.exchange.policies.fragments import divide, here
 from trainer.exchange.policies.streaming import Streaming
 from trainer.layout import Layout
@@ -98,7 +97,7 @@ def after(rounds: int, anchor: torch.Tensor) -> Streaming:
     policy.arrange(equal_layers(4), equal_layers(4))
     for number in range(1, rounds + 1):
         assert int(select(policy).index[0]) == 10 * ((number - 1) % 4)
-        policy.applied(torch.zeros(40), server(anchor, number), Places(40))
+        policy.departed(number)
     return policy
 
 
@@ -130,6 +129,6 @@ def test_before_the_first_round_and_with_one_fragment_clients_are_not_apart() ->
     assert after(0, torch.zeros(40)).drifted() is None
     policy = Streaming(Settings(fragments=1), 40, CPU)
     policy.arrange(equal_layers(4), equal_layers(4))
-    policy.applied(torch.zeros(40), server(torch.zeros(40), 1), Places(40))
+    policy.departed(1)
     assert policy.drifted() is None and policy.live() is None and policy.labelled == 0
     assert not policy.keeps

@@ -73,6 +73,12 @@ class Section(Numbers):
     )
     effects: ClassVar[dict[str, Only]] = {}  # of settings that others can make ineffective
     needs: ClassVar[dict[str, str]] = {}  # capability -> what the class does that needs it
+
+    @property
+    def required(self) -> dict[str, str]:
+        """Return the needs as these settings have them, which are those of the class by default."""
+        return self.needs
+
     lacks: ClassVar[frozenset[str]] = (
         frozenset()
     )  # capabilities that an experiment does not have with this choice

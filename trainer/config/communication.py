@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from trainer.config.base import LARGE, Only, Section, setting
-from trainer.config.fit import EVERYONE, LOCAL, ROWS, SINGLE, UPDATES, WHOLE
+from trainer.config.base import LARGE, MANY, Only, Section, setting
+from trainer.config.fit import EVERYONE, LATE, LOCAL, ROWS, SINGLE, UPDATES, WHOLE
 
 
 class Full(Section):
@@ -190,7 +190,10 @@ class Streaming(Section):
     name: Literal["streaming"] = "streaming"
     implementation: ClassVar[str] = "trainer.exchange.policies.streaming:Streaming"
     needs: ClassVar[dict[str, str]] = {LOCAL: "has clients train what does not travel"}
-    effects: ClassVar[dict[str, Only]] = {"pattern": Only("fragments", but=(1,), remedy="4")}
+    effects: ClassVar[dict[str, Only]] = {
+        "pattern": Only("fragments", but=(1,), remedy="4"),
+        "alpha": Only("overlap", remedy="1"),
+    }
     fragments: int = setting(
         4,
         help="F: each round one of so many fragments of the model travels; 1: the whole model",
@@ -204,6 +207,28 @@ class Streaming(Section):
         "paper; sequential: neighbours. A layer of more than its share is cut",
         fixed=True,
     )
+    overlap: int = setting(
+        0,
+        help="tau: a fragment is exchanged while clients take so many steps of the next round, and "
+        "arrives then; 0: a round waits for it. It needs a rank for each client",
+        unit="steps",
+        ge=0,
+        le=MANY,
+        fixed=True,
+    )
+    alpha: float = setting(
+        0.5,
+        help="weight of a client's own values where a fragment arrives late; 0: it takes over the "
+        "agreed ones, without what it has trained since",
+        ge=0,
+        le=1,
+    )
+
+    @property
+    def required(self) -> dict[str, str]:
+        """The needs, and those of an exchange that arrives in the next round."""
+        late = "has means arrive in the next round (sync.overlap)"
+        return self.needs | ({EVERYONE: late, LATE: late} if self.overlap else {})
 
 
 class Gaia(Section):

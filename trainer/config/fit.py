@@ -23,12 +23,14 @@ EVERYONE = "everyone"
 SINGLE = "single precision"
 ROWS = "whole rows"
 WHOLE = "whole vectors"
+LATE = "late means"
 
 WITHOUT = {  # why an experiment lacks the capability, as a clause of the error message
     LOCAL: "{name} has none",
     UPDATES: "{name}'s clients send gradients",
     ROWS: "{name} leaves single values out",
     WHOLE: "{name} leaves values out",
+    LATE: "{name}'s clients need those of this round",
 }
 
 
@@ -70,10 +72,10 @@ def misfits(experiment: "Experiment") -> Iterator[str]:
     for capability, why, remedy in lacking(experiment):
         for section in ("sync", "codec"):
             part: Section = getattr(experiment, section)
-            if capability in part.needs:
+            if capability in part.required:
                 other = choose(experiment, section, needs=capability)
                 yield (
-                    f"{section}.name: {part.name} {part.needs[capability]}, and {why}; "  # type: ignore[attr-defined]
+                    f"{section}.name: {part.name} {part.required[capability]}, and {why}; "  # type: ignore[attr-defined]
                     f"set {other}, or {remedy}"
                 )
 

@@ -12,7 +12,7 @@ from pydantic import field_validator, model_validator
 
 from trainer.config.base import MANY, Section, fixed_keys, identity, setting
 from trainer.config.codecs import FP32, Codec
-from trainer.config.communication import Full, Sync
+from trainer.config.communication import Full, Streaming, Sync
 from trainer.config.data import Data
 from trainer.config.fit import misfits
 from trainer.config.learning import Algorithm, FedAvg, Model
@@ -135,6 +135,17 @@ class Experiment(Section):
             raise ValueError(
                 f"ranks: {self.ranks} {what}more than clients ({self.clients}), and every {who} "
                 f"needs a client; set ranks to at most {self.clients * stages}, or raise clients"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _overlapping_ranks_have_one_client(self) -> "Experiment":
+        if isinstance(self.sync, Streaming) and self.sync.overlap and self.replicas != self.clients:
+            stages = self.parallel.pipeline
+            raise ValueError(
+                f"sync.overlap: an exchange is under way while one client trains on its rank, and "
+                f"there are {self.sizes()}; set ranks to {self.clients * stages}, "
+                "or sync.overlap to 0"
             )
         return self
 

@@ -23,8 +23,9 @@ from trainer.engine.cohort import Clients
 from trainer.engine.ledger import Ledger
 from trainer.engine.parts import Parts, RankState, refuse
 from trainer.engine.store import Store
-from trainer.exchange.mesh import Mesh
+from trainer.exchange.mesh import Mesh, aside
 from trainer.exchange.mesh import mesh as make_mesh
+from trainer.exchange.overlap import Overlap
 from trainer.exchange.policies.policy import Policy
 from trainer.exchange.reductions.formats import Subject
 from trainer.exchange.reductions.reduction import Reduction
@@ -98,6 +99,7 @@ def build(
         ),
         clock=Clock(device),
         ledger=Ledger(mesh),
+        overlap=_overlap(policy, mesh, experiment.cluster.timeout),
     )
     _tell_of_microbatches(rank)
     return rank
@@ -194,6 +196,10 @@ def _codes(experiment: Experiment, worker: Worker, *, thin: bool) -> tuple[Reduc
     create: Callable[..., Reduction] = resolve(codec.implementation)
     once: Callable[..., Reduction] = resolve(codec.once or codec.implementation)
     return create(codec, subject), once(codec, replace(subject, sparse=False))
+
+
+def _overlap(policy: Policy, mesh: Mesh, timeout: float) -> Overlap | None:
+    return Overlap(policy.overlap, aside(mesh, timeout)) if policy.overlap else None
 
 
 def _load_in_turn(experiment: Experiment, mesh: Mesh) -> Task:

@@ -34,6 +34,8 @@ def save(rank: RankState, number: int, place: Place, metrics: Seal | None = None
     metrics: how far rank 0 has written metrics.jsonl.
     """
     world = rank.parts.world
+    if rank.overlap:
+        rank.overlap.settle()
     rank.check_agreement()
     rank.parts.reduction.gather(rank.parts.group)
     if world.rank == 0:

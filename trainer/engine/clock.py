@@ -21,6 +21,8 @@ class Clock:
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     turns: dict[int, float] = field(default_factory=dict)
     began: dict[str, float] = field(default_factory=dict)  # seconds as the round began
+    hidden: float = 0.0  # seconds of training in which an exchange was under way (overlap.py)
+    inner: list[float] = field(default_factory=list)  # seconds of phases within each open one
 
     def begin_round(self) -> None:
         """Forget the clients of the last round."""
@@ -33,20 +35,24 @@ class Clock:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Count the time of the `with` block for a phase."""
+        """Count the time of the `with` block for a phase, without that of phases within it."""
         start = time.perf_counter()
+        self.inner.append(0.0)
         yield
         if self.device.type == "cuda":  # else its queued work would count for a later phase
             torch.cuda.synchronize(self.device)
-        self.seconds[name] += time.perf_counter() - start
+        spent = time.perf_counter() - start
+        self.seconds[name] += spent - self.inner.pop()
+        if self.inner:
+            self.inner[-1] += spent
 
     @contextmanager
     def turn(self, client: int) -> Iterator[None]:
         """Count the time of the `with` block for local training, and for a client."""
-        start = time.perf_counter()
+        before = self.seconds["local"]
         with self.phase("local"):
             yield
-        self.turns[client] = self.turns.get(client, 0.0) + time.perf_counter() - start
+        self.turns[client] = self.turns.get(client, 0.0) + self.seconds["local"] - before
 
     @property
     def training(self) -> float:

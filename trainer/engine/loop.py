@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from trainer import manifest
-from trainer.engine import agreement, checkpoint, plan
+from trainer.engine import agreement, arrival, checkpoint, plan
 from trainer.engine.allocator import held_bytes
 from trainer.engine.divergence import Judge
 from trainer.engine.evaluate import Result, estimate_buffers, evaluate, load_agreed, reconcile
@@ -136,9 +136,10 @@ class Loop:
         if self.done < self.rank.experiment.rounds:
             log.info("the target was passed in round %d", self.done)
         rank, group = self.rank, self.rank.parts.group
+        arrived = arrival.finish(rank)
         drifted = rank.drifted()
         reconcile(rank)
-        if drifted and rank.experiment.evaluation.model == "agreed":
+        if arrived or (drifted and rank.experiment.evaluation.model == "agreed"):
             result = replace(evaluate(rank), train_loss=result.train_loss)
         else:
             rank.ledger.settle()
@@ -187,6 +188,8 @@ class Loop:
         row.rounds_planned = rank.experiment.rounds
         row.time_seconds = rank.clock.training
         row.phase_seconds_total = dict(rank.clock.seconds)
+        if rank.overlap:
+            row.hidden_exchange_seconds_total = rank.clock.hidden
         if result is not None:
             row.test_accuracy_ratio, row.test_loss = result.accuracy, result.loss
             row.test_perplexity = result.perplexity

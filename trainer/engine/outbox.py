@@ -38,7 +38,8 @@ class Outbox:
         self.votes: Tensor | None = None
         # without a vote, the places that travel are already known
         self.places = None if parts.policy.voting else parts.policy.select(None)
-        self.exchange = None if self.waits else self._begin(cohort)
+        # begins with the first message, so that an earlier one that is under way has arrived
+        self.exchange: Exchange | None = None
 
     def _begin(self, senders: Cohort) -> Exchange:
         server = self.rank.server
@@ -52,7 +53,15 @@ class Outbox:
             report=self.report,
             like=server.anchor,
         )
-        return self.parts.reduction.begin(self.parts.group, terms)
+        overlap = self.rank.overlap
+        group = self.parts.group if overlap is None else overlap.group
+        return self.parts.reduction.begin(group, terms)
+
+    def _begun(self) -> Exchange:
+        """Return the exchange of a round in which messages leave as soon as they are there."""
+        if self.exchange is None:
+            self.exchange = self._begin(self.cohort)
+        return self.exchange
 
     # ------------------------------------------------------------------ one client
 
@@ -67,11 +76,11 @@ class Outbox:
         self.rank.watch.look(client, UPDATE, message.vectors.values())
         if not self.report:
             self._look_at_kept(client)  # else once it is known what the others got
-        if self.exchange is None:
+        if self.waits:
             self.waiting.append(message)
         else:
             self._transform(message)
-            self._send(self.exchange, message)
+            self._send(self._begun(), message)
 
     def _transform(self, message: Message) -> None:
         """Set the values that do not travel to zero, then apply the chain of transforms."""
@@ -152,7 +161,9 @@ class Outbox:
         places: as `select` chose them; stop: was this rank asked to?
         """
         senders = self.cohort
-        if self.exchange is None:
+        if not self.waits:
+            exchange = self._begun()
+        else:
             for message in self.waiting:
                 self._transform(message)
                 self.rank.store.trim()
@@ -162,7 +173,7 @@ class Outbox:
                     self.places = places = Places(
                         places.size, torch.zeros_like(self.rank.server.anchor, dtype=torch.bool), 0
                     )
-            self.exchange = self._begin(senders)
+            exchange = self.exchange = self._begin(senders)
             weighted = {member.client: member for member in senders.members}
             while self.waiting:
                 message = self.waiting.pop(0)
@@ -170,9 +181,9 @@ class Outbox:
                     self._stay_silent(message)
                 else:
                     message.sender = weighted[message.sender.client]
-                    self._send(self.exchange, message)
+                    self._send(exchange, message)
         poll = self._poll() if self.parts.policy.polling else None
-        return senders, Handle(self.exchange.finish(places, stop, poll))
+        return senders, Handle(exchange.finish(places, stop, poll))
 
     def settle(self, delivery: Delivery) -> None:
         """Tell clients what arrived of their messages, if only the delivery could say."""

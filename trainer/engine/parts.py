@@ -21,6 +21,7 @@ from trainer.engine.watch import Watch
 from trainer.exchange.group import Group
 from trainer.exchange.mesh import Mesh
 from trainer.exchange.message import BUFFERS, Vector
+from trainer.exchange.overlap import Overlap
 from trainer.exchange.policies.policy import Policy
 from trainer.exchange.reductions.reduction import Reduction
 from trainer.exchange.transforms.transform import Transform
@@ -110,6 +111,7 @@ class RankState:
     notices: list[str] = field(default_factory=list)  # what a person should know of this start
     changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # since the checkpoint
     watch: Watch = field(default_factory=Watch)
+    overlap: Overlap | None = None  # None: every round waits for its own exchange
 
     def __post_init__(self) -> None:
         self.loss = Loss(self.server.anchor.new_zeros(()), known=self.parts.worker.scores)

@@ -6,14 +6,13 @@ The steps themselves are in those parts; evaluation and checkpoints are in the l
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
 from trainer.engine import agreement, plan
+from trainer.engine.apply import apply
 from trainer.engine.gradients import Alignment, exchange_full_gradients
 from trainer.engine.outbox import Outbox
 from trainer.engine.parts import RankState
 from trainer.engine.turns import train
-from trainer.exchange.message import BUFFERS, Cohort, Delivery, Places
+from trainer.exchange.message import Cohort, Places
 
 
 @dataclass(frozen=True)
@@ -55,21 +54,28 @@ def run_round(
         places = outbox.select()
     with rank.clock.phase("reduce"):
         senders, exchange = outbox.close(places, stop())
-        delivery = exchange.wait()
-        outbox.settle(delivery)
+        rank.parts.policy.departed(number)
+        if rank.overlap is None:
+            delivery = exchange.wait()
+            outbox.settle(delivery)
+            places, stopping = delivery.places, delivery.stop
+        else:
+            stopping = rank.overlap.depart(exchange)
     with rank.clock.phase("apply"):
-        _apply(rank, senders, delivery)
+        if rank.overlap is None:
+            apply(rank, delivery, sent=bool(senders.members))
         rank.watch.close(rank.server)
-        agreement.note(rank, delivery.places)
+        agreement.note(rank, places)
     _end(rank, cohort)
-    return _result(rank, labelled, cohort, delivery, gradients.alignment)
+    return _result(rank, labelled, cohort, places, stopping, gradients.alignment)
 
 
 def _result(
     rank: RankState,
     labelled: int,
     cohort: Cohort,
-    delivery: Delivery,
+    places: Places,
+    stop: bool,
     alignment: Alignment | None,
 ) -> RoundResult:
     """Add up what concerns the whole model, over its stages.
@@ -77,10 +83,10 @@ def _result(
     A delivery says whether any rank of the same stage was asked to stop, so the line says whether
     any rank at all was: it has a rank of each stage.
     """
-    places = delivery.places
-    own = [float(delivery.stop), places.count, labelled, places.thawed(labelled)]
-    stop, sent, labelled, thawed = map(int, rank.parts.line.sum_numbers(own, "control"))
-    return RoundResult(places, sent, labelled, thawed, len(cohort.members), bool(stop), alignment)
+    own = [float(stop), places.count, labelled, places.thawed(labelled)]
+    stopping, sent, labelled, thawed = map(int, rank.parts.line.sum_numbers(own, "control"))
+    clients = len(cohort.members)
+    return RoundResult(places, sent, labelled, thawed, clients, bool(stopping), alignment)
 
 
 def _begin(rank: RankState, number: int) -> None:
@@ -90,33 +96,6 @@ def _begin(rank: RankState, number: int) -> None:
     server.lr_scale = plan.lr_scale(rank.experiment, number)
     rank.clock.begin_round()
     rank.watch.begin(rank.loss.sum)
-
-
-def _apply(rank: RankState, senders: Cohort, delivery: Delivery) -> None:
-    """Apply the means to the agreed state, in the same way on every rank."""
-    server, parts, mask = rank.server, rank.parts, delivery.places.mask
-    watched = [transform for transform in parts.chain if transform.watches]
-    before = server.anchor
-    if mask is not None or parts.policy.watches or watched:
-        before = server.anchor.clone()
-    paused = {}
-    if mask is not None and parts.policy.pauses:
-        paused = {name: v.clone() for name, v in server.state.items() if v.dim()}
-    if senders.members:
-        parts.algorithm.apply(server, delivery.mean)
-        if BUFFERS.name in delivery.mean:  # absent if clients keep their own
-            server.buffers -= delivery.mean[BUFFERS.name]
-    if mask is not None:  # a momentum must not move coordinates that were not exchanged
-        torch.where(mask, server.anchor, before, out=server.anchor)
-        for name, was in paused.items():
-            torch.where(mask, server.state[name], was, out=server.state[name])
-    if before is not server.anchor:
-        change = before.sub_(server.anchor)
-        for transform in watched:
-            transform.applied(change, parts.worker.total)
-        if delivery.decided is not None:
-            parts.policy.decided(delivery.decided)
-        parts.policy.applied(change, server, delivery.places)
 
 
 def _end(rank: RankState, cohort: Cohort) -> None:

@@ -30,6 +30,7 @@ def agreed(rank: RankState) -> State:
         "accuracy": rank.accuracy,
         "perplexity": rank.perplexity,
         "ledger": rank.ledger.state(),
+        "overlap": rank.overlap.state() if rank.overlap else {},
     }
 
 
@@ -56,6 +57,7 @@ def own(rank: RankState) -> State:
         "books": rank.parts.world.books.state(),
         "tally": asdict(rank.ledger.own),
         "seconds": rank.clock.seconds,
+        "hidden": rank.clock.hidden,
         "loss": rank.loss.sum,
         "samples": rank.loss.samples,
     }
@@ -80,6 +82,8 @@ def load_agreed(rank: RankState, state: State) -> None:
     for name in ("rank_samples", "idle"):
         ledger[name] = _folded(ledger[name], size)
     rank.ledger.load(ledger)
+    if rank.overlap:
+        rank.overlap.load(state.get("overlap", {}))
 
 
 def homed(rank: RankState, client: int, at: int) -> int:
@@ -108,6 +112,7 @@ def load_own(rank: RankState, states: Sequence[State]) -> None:
         loss.samples += state["samples"]
     for state in states[:1]:
         clock.seconds.update(state["seconds"])
+        clock.hidden += state.get("hidden", 0.0)  # of an older checkpoint: nothing was
         parts.worker.load(state["worker"])
 
 

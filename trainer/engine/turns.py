@@ -6,7 +6,7 @@ Nothing is exchanged here; a turn ends with the message that the client would se
 import torch
 from torch import Tensor
 
-from trainer.engine import plan
+from trainer.engine import arrival, plan
 from trainer.engine.parts import RankState
 from trainer.exchange.message import BUFFERS, Message, Participant
 from trainer.keys import Purpose, stream
@@ -56,11 +56,14 @@ def train(
     algorithm.begin(turn)
     first = rank.clients.taken[client]
     places = (rank.clients.sampler.places(client, first + k) for k in range(member.steps))
-    for lr, (x, y, units) in zip(rates, parts.task.batches(places, draws), strict=True):
+    arrival.begins(rank)
+    batches = zip(rates, parts.task.batches(places, draws), strict=True)
+    for taken, (lr, (x, y, units)) in enumerate(batches, 1):
         turn.lr, turn.batch = lr, units
         rank.loss.add(worker.gradient(x, y), turn.batch)
         algorithm.step(turn)
         policy.stepped(turn)
+        arrival.stepped(rank, turn.params, taken, last=taken == member.steps)
     ballot = policy.leaving(turn, memory)
     return _offer(rank, member, turn), ballot
 

@@ -50,6 +50,8 @@ class Waitable(Protocol):
 
     def wait(self) -> object: ...
 
+    def is_completed(self) -> bool: ...
+
 
 class Work:
     """Collectives under way; `wait` ends when they have, or raises PeerLost."""
@@ -63,6 +65,10 @@ class Work:
             for part in self.parts:
                 if part is not None:
                     part.wait()
+
+    def over(self) -> bool:
+        """Return whether `wait` would return, or raise, at once."""
+        return all(part is None or part.is_completed() for part in self.parts)
 
 
 class Group:

@@ -49,6 +49,15 @@ def mesh(device: torch.device, stages: int, timeout: float) -> Mesh:
     return Mesh(world, group, line)
 
 
+def aside(mesh: Mesh, timeout: float) -> Group:
+    """Create a second group of the ranks of `mesh.group`, in which nothing waits for the first."""
+    if mesh.group.size == 1:
+        return mesh.group
+    numbers = torch.arange(mesh.world.size).view(-1, mesh.line.size)  # (replicas, stages)
+    own = _own(numbers.T.tolist(), mesh.world.rank, timeout)
+    return Group(mesh.world.books, mesh.world.device, own)
+
+
 def _own(groups: Sequence[Sequence[int]], rank: int, timeout: float) -> dist.ProcessGroup:
     """Create all groups of an axis, as every rank must in the same order; return this rank's."""
     created: list[dist.ProcessGroup] = [

@@ -168,6 +168,13 @@ class Row:
     phase_seconds_total: dict[str, float] | None = _measure(
         "counter", "seconds", "Time spent in a phase of the round", ("phase",)
     )
+    hidden_exchange_seconds_total: float | None = _measure(
+        "counter",
+        "seconds",
+        "Time in which an exchange was under way while this rank's clients trained, to within a "
+        "local step (sync.overlap); what it took beyond that is in the phase reduce",
+        optional=True,
+    )
     device_memory_bytes: int | None = _measure(
         "gauge",
         "bytes",

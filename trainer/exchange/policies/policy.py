@@ -26,6 +26,7 @@ class Policy:
     pauses: ClassVar[bool] = False  # the server's vectors stand still where nothing travels
     watches: ClassVar[bool] = False  # `applied` uses the change of the agreed model
     lanes: ClassVar[bool] = True  # ballots travel in narrow lanes; False: as int32
+    overlap = 0  # local steps of the next round that its exchange may take
     labelled = 0  # coordinates that it calls frozen, exchanged or not
     rows: Rows | None = None  # that it leaves out as wholes; None: single coordinates
 
@@ -93,6 +94,12 @@ class Policy:
 
     def decided(self, outcome: Tensor) -> None:
         """Take the outcome of a poll of this round, (items,) bool, before `applied`."""
+
+    def departed(self, number: int) -> None:
+        """Learn that the exchange of a round has begun, with what `select` returned."""
+
+    def mix(self, own: Tensor, anchor: Tensor, places: Places) -> None:
+        """Change a client's own model (P,) where an exchange has arrived late, at these places."""
 
     def applied(self, change: Tensor, server: Server, places: Places) -> None:
         """Judge coordinates again: the model moved by -change (P,), which may be overwritten."""

@@ -27,7 +27,7 @@ from trainer.exchange.message import Places
 from trainer.exchange.policies.fragments import divide, here
 from trainer.exchange.policies.policy import Policy
 from trainer.layout import Layout
-from trainer.turn import Memory, Server, Turn
+from trainer.turn import Memory, Turn
 
 
 class Streaming(Policy):
@@ -39,7 +39,8 @@ class Streaming(Policy):
     def __init__(self, settings: Settings, size: int, device: torch.device, seed: int = 0) -> None:
         self.settings, self.size, self.device = settings, size, device
         self.rounds = 0  # that have ended
-        self.keeps = settings.fragments > 1
+        self.overlap = settings.overlap
+        self.keeps = settings.fragments > 1 or self.overlap > 0
 
     def arrange(self, layout: Layout, whole: Layout) -> None:
         fragments = divide(whole, self.settings.fragments, self.settings.pattern)
@@ -57,6 +58,8 @@ class Streaming(Policy):
 
     def _apart(self, since: int) -> list[slice]:
         """Return the places that have not travelled since a client kept its values, in a round."""
+        if self.overlap:  # what has travelled is mixed, and what travels is still to arrive
+            return [slice(0, self.size)]
         count = len(self.fragments)
         recent = range(max(since, self.rounds + 1 - count), self.rounds + 1)
         gone = {(number - 1) % count for number in recent}
@@ -102,8 +105,12 @@ class Streaming(Policy):
             mask[place] = True
         return mask
 
-    def applied(self, change: Tensor, server: Server, places: Places) -> None:
-        self._end_round(server.number)
+    def departed(self, number: int) -> None:
+        self._end_round(number)
+
+    def mix(self, own: Tensor, anchor: Tensor, places: Places) -> None:
+        mixed = torch.lerp(anchor, own, self.settings.alpha)
+        own.copy_(mixed if places.mask is None else torch.where(places.mask, mixed, own))
 
     def state(self) -> dict[str, Any]:
         return {"rounds": self.rounds}

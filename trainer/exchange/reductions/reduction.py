@@ -83,6 +83,13 @@ class Handle:
         except StopIteration as end:
             self.work, self.delivery = None, end.value
 
+    def poll(self) -> bool:
+        """Go on as far as nothing has to be waited for; return whether the exchange is over."""
+        while self.work is not None and self.work.over():
+            self.work.wait()
+            self._proceed()
+        return self.work is None
+
     def wait(self) -> Delivery:
         """Wait for the last collective, and return the delivery."""
         while self.work is not None:
