@@ -77,6 +77,12 @@ OPTIONS = {
         length
         """,
     ],
+    "streaming-diloco": [
+        """
+        inner optimizer; outer optimizer; fragments; pattern; bits of an outer gradient;
+        steps that hide an exchange, tau; mixing, alpha
+        """,
+    ],
 }
 
 NEEDED = (
