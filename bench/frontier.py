@@ -5,9 +5,7 @@
 The methods are the runs of the sweep frontier-emnist-digits (LeNet, 10 clients, 5 local steps,
 batch 100, lr 0.05, weight decay 0.001, 120 rounds; the server takes Nesterov steps along the mean).
 A seed sets weights, partition and order of samples together. Accuracy is the mean of a run's last
-five tests, one every four rounds. Bytes are those that ten ranks send each other, one client each,
-in both directions, with scales, indices, votes and control messages: the first seed's run once more
-on ten processes. Where a message's size does not depend on its values, two rounds are enough.
+five tests, one every four rounds. Bytes are those of bench.frontier_wire, on ten ranks.
 """
 
 import argparse
@@ -19,6 +17,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from bench import frontier_wire
 from bench.harness import (
     COLOURS,
     README,
@@ -28,12 +27,13 @@ from bench.harness import (
     by_case,
     markdown,
     publish,
+    read,
     recording,
     seeds,
     spread,
 )
-from bench.trial import Job, on_ranks, payload, played
-from fedctl.sweep.file import read
+from bench.trial import Job, payload, played
+from fedctl.sweep.file import read as read_sweep
 from fedctl.sweep.variants import Variant, variants
 
 SWEEP = "frontier-emnist-digits"
@@ -46,8 +46,6 @@ SETTINGS: dict[str, list[str]] = {
 FIRST, *_ = SETTINGS
 # in the other settings only these: the reference, and what is furthest out
 HARDER = ("dense", "int4", "sparse", "low-rank-2", "low-rank-3", "low-rank-budget")
-WIRE = "wire"  # in place of a setting: the run on ten ranks
-RANKS = 10
 LAST = 5  # tests whose mean is a run's accuracy
 
 
@@ -59,10 +57,6 @@ def main() -> None:
     options = parser.parse_args()
     path, name = options.data.resolve(), options.data.name
     with recording(BENCHMARK) as record:
-        for variant in first_seeds(methods(path, FIRST, options.only)):
-            values = wire(variant)
-            record(f"{variant.group} | {WIRE}", variant.experiment.seed, values, {"data": name})
-            print(f"{variant.group}: {values}", flush=True)
         jobs = [
             Job(f"{v.group} | {setting}", v.experiment.seed, tree(v))
             for setting in SETTINGS
@@ -77,35 +71,14 @@ def main() -> None:
 
 def methods(data: Path, setting: str, only: Sequence[str] | None) -> list[Variant]:
     """The sweep's runs in a setting, of all its seeds."""
-    found = variants(read(SWEEP), [f"data.path={data}", *SETTINGS[setting]])
+    found = variants(read_sweep(SWEEP), [f"data.path={data}", *SETTINGS[setting]])
     chosen = only or (None if setting == FIRST else HARDER)
     return [variant for variant in found if chosen is None or variant.group in chosen]
-
-
-def first_seeds(found: Sequence[Variant]) -> list[Variant]:
-    """The first run of each method."""
-    return list({variant.group: variant for variant in reversed(found)}.values())[::-1]
 
 
 def tree(variant: Variant) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(variant.experiment.canonical())
     return found
-
-
-def wire(variant: Variant) -> dict[str, Any]:
-    """Bytes that a rank sends in a round, by kind, on ten ranks; tests are left out."""
-    fixed = variant.experiment.sync.name == "full"
-    changes = {"ranks": RANKS, **({"rounds": 2} if fixed else {})}
-    last = on_ranks({**tree(variant), **changes})[-1]
-    kinds = {
-        kind: count for kind, count in last["wire_bytes_total"].items() if kind != "evaluation"
-    }
-    share = RANKS * last["round"]
-    return {
-        "bytes": sum(kinds.values()) / share,
-        "kinds": {kind: count / share for kind, count in kinds.items() if count},
-        "rounds": last["round"],
-    }
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -129,10 +102,10 @@ def table(rows: Sequence[Row]) -> str:
     header = ["method", "bytes a rank sends in a round", "fewer"]
     for setting in SETTINGS:
         header += [f"{setting}: accuracy, %", "points to dense", "worst"]
-    cases, lines = by_case(rows), []
-    dense = cases[f"{DENSE} | {WIRE}"][0]["bytes"]
+    cases, lines, bytes_of = by_case(rows), [], sent_bytes()
+    dense = bytes_of[DENSE]
     for name in names(rows):
-        sent = cases[f"{name} | {WIRE}"][0]["bytes"]
+        sent = bytes_of[name]
         line = [
             name,
             f"{sent:,.0f}",
@@ -152,21 +125,21 @@ def table(rows: Sequence[Row]) -> str:
         lines.append(line)
     return (
         f"{markdown(header, lines)}\n\n"
-        f"{rows[0]['settings']['data']}; mean ± half the range over seeds {_seeds(rows)}; points "
+        f"{rows[0]['settings']['data']}; mean ± half the range over seeds {seeds(rows)}; points "
         "are paired with the dense run of the same seed and setting, the worst is one seed's. "
-        f"Bytes: {RANKS} ranks with a client each, all kinds but tests."
+        "Bytes: ten ranks with a client each, all kinds but tests."
     )
 
 
 def names(rows: Sequence[Row]) -> Iterator[str]:
     """The methods, in the order of their bytes."""
-    cases = by_case(rows)
-    found = {case.split(" | ")[0] for case in cases}
-    yield from sorted(found, key=lambda name: -cases[f"{name} | {WIRE}"][0]["bytes"])
+    found, bytes_of = {case.split(" | ")[0] for case in by_case(rows)}, sent_bytes()
+    yield from sorted(found, key=lambda name: (-bytes_of[name], name))
 
 
-def _seeds(rows: Sequence[Row]) -> str:
-    return seeds([row for row in rows if not row["case"].endswith(WIRE)])
+def sent_bytes() -> dict[str, float]:
+    """Bytes that a rank sends in a round, by method."""
+    return {row["case"]: row["values"]["bytes"] for row in read(frontier_wire.BENCHMARK)}
 
 
 def points(runs: Sequence[Mapping[str, Any]], dense: Sequence[Mapping[str, Any]]) -> list[float]:
@@ -178,13 +151,12 @@ def points(runs: Sequence[Mapping[str, Any]], dense: Sequence[Mapping[str, Any]]
 def figure(rows: Sequence[Row]) -> Figure:
     """Accuracy over how many times fewer bytes, a panel for each setting; lines span the seeds."""
     page = Figure(figsize=(13, 4.2), layout="constrained")
-    cases, order = by_case(rows), list(names(rows))
-    dense = cases[f"{DENSE} | {WIRE}"][0]["bytes"]
+    cases, order, bytes_of = by_case(rows), list(names(rows)), sent_bytes()
     for axes, setting in zip(page.subplots(1, len(SETTINGS)), SETTINGS, strict=True):
         for index, name in enumerate(order):
             if not (runs := cases.get(f"{name} | {setting}")):
                 continue
-            times = dense / cases[f"{name} | {WIRE}"][0]["bytes"]
+            times = bytes_of[DENSE] / bytes_of[name]
             values = [100 * run["accuracy"] for run in runs]
             mean = statistics.fmean(values)
             axes.plot([times] * 2, [min(values), max(values)], color=COLOURS[index], lw=1)
