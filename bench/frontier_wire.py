@@ -46,7 +46,7 @@ def wire(variant: Variant) -> dict[str, Any]:
     fixed = experiment.sync.name == "full" and experiment.codec.name != "sparse"
     changes = {
         "ranks": RANKS,
-        "checkpoint": {"every": 0, "final": False},
+        "checkpoint": {"at_end": False},
         **({"rounds": FEW} if fixed else {}),
     }
     last = on_ranks({**json.loads(experiment.canonical()), **changes})[-1]
