@@ -56,7 +56,8 @@ class Injection:
         policy, vector = self.rank.parts.policy, next(iter(offer.values()))
         if self._of_client("update"):
             # where the others would not see it, if there is such a place
-            vector[int(policy.index[0]) if policy.labelled else 0] = math.inf
+            live = policy.live()
+            vector[0 if live is None else int((~live).nonzero()[0])] = math.inf
         if self._of_client("overflow"):  # finite, but not in bf16
             live = policy.live()
             vector[0 if live is None else int(live.nonzero()[0])] = MOST

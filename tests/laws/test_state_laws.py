@@ -51,6 +51,7 @@ CODEC = {
     "lowrank-lossy": {"name": "lowrank", "rank": 1, "error_feedback": False},
 }
 UNMASKED = ("lowrank", "sign", "sparse")  # formats of which no single values are left out
+FEW = ("sparse", "randomk")  # formats that change few values in a round
 UPDATES = (*UNMASKED, "randomk")  # formats that no gradients travel in
 ROUNDS = 6
 
@@ -62,6 +63,8 @@ def fits(algorithm: str, policy: str, codec: str = "") -> bool:
         return False
     if kind in UNMASKED and policy not in ("full", "cmfl"):
         return kind == "lowrank" and policy.endswith("-rows")
+    if policy == "cmfl" and kind in FEW:
+        return False
     return algorithm != "fedsgd" or policy.split("-")[0] in ("full", "apf", "cmfl")
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from trainer.config.base import Only, Section, setting
-from trainer.config.fit import ROWS, SINGLE, UPDATES, WHOLE
+from trainer.config.fit import ROWS, SINGLE, TREND, UPDATES, WHOLE
 
 
 def _block(default: int = 64, help: str = "values that share one scale of 2 bytes") -> Any:
@@ -136,6 +136,7 @@ class RandomK(Section):
         SINGLE: "codes fp32 values",
         UPDATES: "adds what is not chosen of an update to the next one",
     }
+    lacks: ClassVar[frozenset[str]] = frozenset({TREND})
     effects: ClassVar[dict[str, Only]] = {"block": Only("bits", (8,))}
     share: float = setting(0.05, help="of the values that travel in a round", gt=0, le=1)
     bits: Literal[8, 32] = setting(
@@ -166,6 +167,7 @@ class Sparse(Section):
         UPDATES: "adds what is not sent of an update to the next one",
         WHOLE: "keeps what is not sent of whole means",
     }
+    lacks: ClassVar[frozenset[str]] = frozenset({TREND})
     share: float = setting(0.05, help="of each block's values, which are sent", gt=0, le=1)
     block: int = _block(1024, "values of which the largest are sent, and share one magnitude")
     error_feedback: bool = setting(

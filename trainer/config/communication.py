@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from trainer.config.base import LARGE, MANY, Only, Section, setting
-from trainer.config.fit import EVERYONE, LATE, LOCAL, ROWS, SINGLE, UPDATES, WHOLE
+from trainer.config.fit import EVERYONE, LATE, LOCAL, ROWS, SINGLE, TREND, UPDATES, WHOLE
 
 
 class Full(Section):
@@ -271,7 +271,10 @@ class CMFL(Section):
 
     name: Literal["cmfl"] = "cmfl"
     implementation: ClassVar[str] = "trainer.exchange.transforms.cmfl:CMFL"
-    needs: ClassVar[dict[str, str]] = {SINGLE: "compares directions in fp32"}
+    needs: ClassVar[dict[str, str]] = {
+        SINGLE: "compares directions in fp32",
+        TREND: "compares clients with the last change of all values",
+    }
     relevance: float = setting(
         0.7, help="share of the coordinates that must agree; 0: all clients upload", ge=0, le=1
     )

@@ -24,6 +24,7 @@ SINGLE = "single precision"
 ROWS = "whole rows"
 WHOLE = "whole vectors"
 LATE = "late means"
+TREND = "a change of every value"
 
 WITHOUT = {  # why an experiment lacks the capability, as a clause of the error message
     LOCAL: "{name} has none",
@@ -31,12 +32,13 @@ WITHOUT = {  # why an experiment lacks the capability, as a clause of the error 
     ROWS: "{name} leaves single values out",
     WHOLE: "{name} leaves values out",
     LATE: "{name}'s clients need those of this round",
+    TREND: "{name} changes few values in a round",
 }
 
 
 def lacking(experiment: "Experiment") -> Iterator[tuple[str, str, str]]:
     """Yield each capability that the experiment lacks, why, and the setting that would give it."""
-    for section in ("algorithm", "sync"):
+    for section in ("algorithm", "sync", "codec"):
         part = getattr(experiment, section)
         for capability in sorted(part.lacks):
             why = WITHOUT[capability].format(name=part.name)
