@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests import law_jobs
+from tests import law_jobs, message_jobs
 from tests.laws.test_state_laws import BASE, CODEC, SYNC, fits
 from tests.names import ALGORITHMS
 from tests.products import sampled
@@ -65,3 +65,22 @@ def test_payload_does_not_depend_on_who_trains_whom(policy, codec, tmp_path):
             # fp32 sums in another order: a choice within rounding of its threshold may differ
             exact = codec not in ("fp32", "randomk") or policy in ("full", "cmfl")
             assert other[kind] == (size if exact else pytest.approx(size, rel=0.002))
+
+
+@pytest.mark.parametrize(
+    "algorithm,policy,codec", sampled(ALGORITHMS, SYNC, CODEC, fits=lambda *case: fits(*case))
+)
+def test_payload_is_what_the_clients_messages_hold(algorithm, policy, codec):
+    """Each message written out: values and scales, bits or numbers of places, ballots, silence."""
+    tree = BASE | {
+        "algorithm": {"name": algorithm},
+        "sync": SYNC[policy],
+        "codec": CODEC[codec],
+        "participation": 1.0 if policy == "gwpf-released" else 0.6,
+    }
+    (result,) = ranks(1).run(message_jobs.written, tree, 2 * ROUNDS)
+    written, payload = result["written"], result["payload"]
+    # a list of blocks and their values travel in one piece, which the books tell apart
+    assert sum(written.values()) == sum(payload.values()) > 0
+    assert written.get("control") == payload.get("control")
+    assert result["reconcile"].get("reconcile", 0) == 4 * BASE["clients"] * result["apart"]
