@@ -238,6 +238,23 @@ def life(tree: dict[str, Any], folder: str, norm: bool = False) -> list[dict[str
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
+def sent_in_a_life(tree: dict[str, Any], folder: str, norm: bool = False) -> tuple[int, int]:
+    """Bytes that this rank has sent as a whole run ends; on rank 0, what the last row says."""
+    rank, out = (with_norm if norm else experiment_run)(tree, Path(folder)), Path(folder)
+    number = rank.parts.world.rank
+    recorder = Recorder(None if number else out, {}, 0)
+    before = signal.getsignal(signal.SIGTERM)
+    assert Loop(rank, Mirror(out, number), Status(out, number), recorder, 0).train()
+    signal.signal(signal.SIGTERM, before)
+    recorder.close()
+    sent = sum(rank.parts.world.books.wire.values())
+    if number:
+        return sent, 0
+    last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["final"]
+    return sent, sum(last["wire_bytes_total"].values())
+
+
 def row(rank: RankState, number: int) -> Row:
     """A row of metrics after a round, without an evaluation."""
     values = Row(round=number, time_seconds=rank.clock.training)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests import law_jobs, message_jobs
+from tests import jobs, law_jobs, message_jobs
 from tests.laws.test_state_laws import BASE, CODEC, SYNC, fits
 from tests.names import ALGORITHMS
 from tests.products import sampled
@@ -65,6 +65,22 @@ def test_payload_does_not_depend_on_who_trains_whom(policy, codec, tmp_path):
             # fp32 sums in another order: a choice within rounding of its threshold may differ
             exact = codec not in ("fp32", "randomk") or policy in ("full", "cmfl")
             assert other[kind] == (size if exact else pytest.approx(size, rel=0.002))
+
+
+@pytest.mark.parametrize(
+    "changes,norm",
+    [
+        ({"codec": CODEC["int8"], "sync": SYNC["gwpf"]}, False),
+        ({"evaluation": {"bn_batches": 4}}, True),
+        ({"parallel": {"pipeline": 2}}, False),
+    ],
+    ids=["gwpf", "batch norm", "pipeline"],
+)
+def test_the_last_row_has_all_that_a_run_has_sent(changes, norm, tmp_path):
+    """Also what is sent for the model that it saves: statistics, and the stages of a pipeline."""
+    tree = BASE | {"rounds": 2} | changes
+    results = ranks(2).run(jobs.sent_in_a_life, tree, str(tmp_path), norm)
+    assert sum(own for own, _ in results) == results[0][1] > 0
 
 
 @pytest.mark.parametrize(

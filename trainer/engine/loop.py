@@ -143,24 +143,23 @@ class Loop:
             result = replace(evaluate(rank), train_loss=result.train_loss)
         else:
             rank.ledger.settle()
-        row = replace(row, final=True)
-        self._measured(row, result)
-        # before the row that says that the run has finished; the network is as it was evaluated
         self.judge.passes(self.done, result)
-        self.judge.saves(self.done)
-        self._record(row, result)
-        self._report()
-        self.status.write(final=final(row))
         rank.check_agreement()
         load_agreed(rank)  # on every rank, since it may have to average the clients' buffers
         estimate_buffers(rank)
-        if group.rank == 0:  # one replica is enough
-            model = whole_tensors(rank)
-            if rank.parts.line.rank == 0:
-                self.recorder.reached()  # the final row is on the disk before the model
-                self.mirror.saved(rank.experiment.canonical())
-                save_model(model, self.mirror.out / manifest.MODEL)
-                self.mirror.result()
+        self.judge.saves(self.done)
+        model = whole_tensors(rank) if group.rank == 0 else {}  # one replica is enough
+        rank.ledger.settle()  # again, so that the last row has what the ranks sent for the model
+        row = replace(row, final=True)
+        self._measured(row, result)
+        self._record(row, result)
+        self._report()
+        self.status.write(final=final(row))
+        if rank.parts.world.rank == 0:
+            self.recorder.reached()  # the final row is on the disk before the model
+            self.mirror.saved(rank.experiment.canonical())
+            save_model(model, self.mirror.out / manifest.MODEL)
+            self.mirror.result()
         rank.store.close()
         rank.parts.world.barrier()
 
