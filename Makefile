@@ -1,7 +1,7 @@
 # The few things one does in this tree. Each is a script in scripts/, so CI and people run the same.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz test-faults test-slow test-image test-cluster test-cluster-smoke check audit setup clean
+.PHONY: help demo test fuzz test-faults test-wire test-slow test-image test-cluster test-cluster-smoke check audit setup clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ test-slow: .venv/installed ## the slow tests, and those with bounds on rounding 
 
 test-faults: .venv/installed ## kill, starve and cut off real runs in every way of docs/faults.md, and resume them
 	@.venv/bin/pytest -m '' tests/faults
+
+test-wire: .venv/installed ## hold the bytes that runs count against what the ranks' network interfaces send; needs root
+	@.venv/bin/pytest -m wire tests/wire
 
 fuzz: .venv/installed ## hostile files and settings, for FUZZ_SECONDS (600): a result or one line
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-600} .venv/bin/pytest -q -s tests/fuzz
