@@ -268,7 +268,7 @@ def _report(
         columns = layout.columns if layout else ()
         shown = table.Table(groups, columns)
         table.show(shown.cells())
-        for line in shown.changes():
+        for line in shown.notes():
             echo(line)
         if not columns:
             echo(table.NOTE)

@@ -94,7 +94,7 @@ def html(groups: list[Group], table: Table, layout: Layout) -> str:
         ],
         headline=_headline(groups),
         perplexity=figures.of_language(groups),
-        changes=table.changes(),
+        notes=table.notes(),
         figures=[
             {
                 "name": name,

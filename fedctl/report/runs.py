@@ -58,6 +58,7 @@ class Run:
     finished: bool
     bad: tuple[int, ...] = ()
     changes: tuple[Change, ...] = ()  # settings that were others in its first rounds
+    advice: str = ""  # what its ranks found out about it, for whoever runs it again
 
     @property
     def tests(self) -> list[Row]:
@@ -95,6 +96,7 @@ def read(folder: Path, label: str = "") -> Run:
         finished=final is not None,
         bad=tuple(bad),
         changes=history.read(folder, rows[-1]["round"]),
+        advice=plain(first.advice) if final and (first := first_rank(folder)) else "",
     )
 
 
@@ -186,6 +188,7 @@ class Rank:
     modified: float
     notices: tuple[str, ...] = ()  # what it wants a person to know
     resumed_at: int | None = None  # the round after which it began; None: it is not yet known
+    advice: str = ""  # what it found out about the run, once that is over
 
 
 def ranks(folder: Path) -> list[Rank]:
@@ -213,6 +216,7 @@ def _rank(path: Path) -> Rank | None:
             modified=path.stat().st_mtime,
             notices=tuple(map(str, record.get("notices", ()))),
             resumed_at=record.get("resumed_at"),
+            advice=str(record.get("advice", "")),
         )
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None  # being replaced at this moment, or not a record

@@ -69,6 +69,11 @@ def changes(run: Run) -> list[str]:
     ]
 
 
+def notes(run: Run) -> list[str]:
+    """Return what a reader should know of the run: settings that were others, and its advice."""
+    return changes(run) + ([f"run {run.label}: {run.advice}"] if run.advice else [])
+
+
 def summary(run: Run, base_bytes: float | None = None) -> dict[str, Any]:
     """Return the run in a dozen numbers; `base_bytes` is the upload to compare its own with."""
     last = run.rows[-1]
@@ -95,6 +100,8 @@ def summary(run: Run, base_bytes: float | None = None) -> dict[str, Any]:
     }
     if run.changes:
         numbers["changes"] = changes(run)
+    if run.advice:
+        numbers["advice"] = run.advice
     if shares := idle(last):
         numbers["pipeline_idle_ratio"] = shares[0]
     if base_bytes is not None:

@@ -9,7 +9,7 @@ from typing import Any
 from fedctl import terminal
 from fedctl.report.groups import Group, Spread, base_bytes, numbers
 from fedctl.report.rows import LINK_MBITS
-from fedctl.report.summary import changes, megabytes, percent, seconds, text_of, unsure
+from fedctl.report.summary import megabytes, notes, percent, seconds, text_of, unsure
 
 
 @dataclass(frozen=True)
@@ -145,12 +145,12 @@ class Table:
         cells = self.cells()
         lines = [list(cells[0]), ["---", *["---:"] * (len(cells[0]) - 1)]]
         lines += [[text.replace("|", "\\|") for text in row.values()] for row in cells]
-        told = [f"\n{line}\n" for line in self.changes()]
+        told = [f"\n{line}\n" for line in self.notes()]
         return "".join([*(f"| {' | '.join(line)} |\n" for line in lines), *told])
 
-    def changes(self) -> list[str]:
-        """Return a line for each setting that was another in the first rounds of a run."""
-        return [line for group in self.groups for run in group.runs for line in changes(run)]
+    def notes(self) -> list[str]:
+        """Return what a reader should know of single runs, a line each."""
+        return [line for group in self.groups for run in group.runs for line in notes(run)]
 
 
 def _heading(name: str) -> str:

@@ -145,6 +145,7 @@ class Loop:
             rank.ledger.settle()
         self.judge.passes(self.done, result)
         rank.check_agreement()
+        self._tell_of_coding()
         load_agreed(rank)  # on every rank, since it may have to average the clients' buffers
         estimate_buffers(rank)
         self.judge.saves(self.done)
@@ -162,6 +163,17 @@ class Loop:
             self.mirror.result()
         rank.store.close()
         rank.parts.world.barrier()
+
+    def _tell_of_coding(self) -> None:
+        """Tell a person if the codec cost the ranks more time than it saved; all ranks call it."""
+        rank, world = self.rank, self.rank.parts.world
+        if rank.parts.reduction.folds or world.size == 1 or rank.clock.device.type != "cpu":
+            return  # nothing is coded or sent, or a GPU codes beside other work
+        training = rank.clock.training
+        told = rank.pace.told(world, rank.experiment.codec.name, training)
+        if told:
+            log.info("%s", told)
+            self.status.write(advice=told)
 
     def _row(self, outcome: RoundResult, result: Result | None) -> Row:
         """Return the metrics of the round over all ranks (phases: this rank's)."""

@@ -106,7 +106,8 @@ class Outbox:
         return self.rank.store.memory(message.sender.client, f"transform{at}")
 
     def _send(self, exchange: Exchange, message: Message) -> None:
-        sent = exchange.add(message)
+        with self.rank.pace.code():
+            sent = exchange.add(message)
         if sent is None:
             # until then the place of what is kept holds all that is offered
             self._look_at_kept(message.sender.client)

@@ -15,6 +15,7 @@ from trainer.config.schema import Experiment
 from trainer.engine.clock import Clock
 from trainer.engine.cohort import Clients
 from trainer.engine.ledger import Ledger
+from trainer.engine.pace import Pace
 from trainer.engine.status import log
 from trainer.engine.store import Store
 from trainer.engine.watch import Watch
@@ -112,6 +113,7 @@ class RankState:
     changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # since the checkpoint
     watch: Watch = field(default_factory=Watch)
     overlap: Overlap | None = None  # None: every round waits for its own exchange
+    pace: Pace = field(default_factory=Pace)
 
     def __post_init__(self) -> None:
         self.loss = Loss(self.server.anchor.new_zeros(()), known=self.parts.worker.scores)

@@ -53,12 +53,16 @@ def run_round(
     with rank.clock.phase("select"):
         places = outbox.select()
     with rank.clock.phase("reduce"):
-        senders, exchange = outbox.close(places, stop())
-        rank.parts.policy.departed(number)
+        with rank.pace.sending(rank.parts.group):
+            senders, exchange = outbox.close(places, stop())
+            rank.parts.policy.departed(number)
+            if rank.overlap is None:
+                delivery = exchange.wait()
         if rank.overlap is None:
-            delivery = exchange.wait()
             outbox.settle(delivery)
             places, stopping = delivery.places, delivery.stop
+            values = delivery.places.count * len(outbox.named) + len(rank.server.buffers)
+            rank.pace.exchanged(exchange, values, rank.parts.group.size)
         else:
             stopping = rank.overlap.depart(exchange)
     with rank.clock.phase("apply"):

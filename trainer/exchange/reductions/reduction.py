@@ -5,6 +5,7 @@ collective that it has started, and continues once that has ended. So reductions
 from`, and several can be under way at once (`Handle`).
 """
 
+import time
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -69,19 +70,25 @@ class Reduction:
 
 
 class Handle:
-    """An exchange under way: its first collective has been started."""
+    """An exchange under way: its first collective has been started.
+
+    working, waiting: the seconds of its own steps, and those in which it waited for collectives.
+    """
 
     def __init__(self, steps: Steps) -> None:
         self.steps = steps
+        self.working = self.waiting = 0.0
         self.work: Work | None = None
         self.delivery: Delivery | None = None
         self._proceed()
 
     def _proceed(self) -> None:
+        start = time.perf_counter()
         try:
             self.work = next(self.steps)
         except StopIteration as end:
             self.work, self.delivery = None, end.value
+        self.working += time.perf_counter() - start
 
     def poll(self) -> bool:
         """Go on as far as nothing has to be waited for; return whether the exchange is over."""
@@ -93,7 +100,9 @@ class Handle:
     def wait(self) -> Delivery:
         """Wait for the last collective, and return the delivery."""
         while self.work is not None:
+            start = time.perf_counter()
             self.work.wait()
+            self.waiting += time.perf_counter() - start
             self._proceed()
         assert self.delivery is not None
         return self.delivery
