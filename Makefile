@@ -6,7 +6,7 @@
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: .venv/installed ## train on four local ranks with and without freezing, and compare
+demo: .venv/installed ## train on four local ranks in three ways: every value, without settled ones, by low rank; and compare
 	@scripts/demo
 
 test: .venv/installed ## what a change must pass: the checks below and all quick tests
