@@ -77,9 +77,9 @@ def written(tree: dict[str, Any], rounds: int) -> dict[str, Any]:
         notes.messages.append({name: v.clone() for name, v in message.vectors.items()})
         return add(self, message)
 
-    def finishing(self, places, stop):
+    def finishing(self, places, stop, poll=None):
         notes.plain(self, places)
-        return finish(self, places, stop)
+        return finish(self, places, stop, poll)
 
     def encoding(self, message):
         report = encoded(self, message)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from trainer.exchange.books import none
+from trainer.exchange.digest import BITS
 from trainer.exchange.mesh import Mesh
 from trainer.exchange.message import Cohort, Participant
 from trainer.metrics.catalog import Row
@@ -50,6 +51,22 @@ class Tally:
         row.messages_total, row.dense_equivalent_bytes_total = self.messages, self.dense
 
 
+MARK_BITS = 20  # of a digest, compared in each round
+RATE, TICKS = 2000, 2**26  # ticks a second; two numbers of ticks are one float64 without loss
+
+
+def packed(busy: float, slowest: float) -> float:
+    """Return two durations as one number, in ticks, of at most 9 hours each."""
+    first, second = (min(round(RATE * seconds), TICKS - 1) for seconds in (busy, slowest))
+    return float(TICKS * first + second)
+
+
+def unpacked(number: float) -> tuple[float, float]:
+    """Return the durations in seconds that `packed` was given."""
+    first, second = divmod(round(number), TICKS)
+    return first / RATE, second / RATE
+
+
 @dataclass
 class Ledger:
     """Totals since the start of the run.
@@ -71,7 +88,7 @@ class Ledger:
     found: int = 0  # ranks that found in the last round that something was not finite
     wrong: bool = False  # whether this rank did, in the round that is not settled yet
     digest: int | None = None  # of what this rank holds like the others; None: nothing is compared
-    digests: list[int] = field(default_factory=list)  # of all ranks, as of the last `settle`
+    digests: list[int] = field(default_factory=list)  # of all ranks, if the last `settle` saw two
     busy: float = 0.0  # this rank's seconds in the round that is not settled yet
     slowest: float = 0.0  # in that round, the longest turn of a client plus the server's step
     passes: Passes = Passes()  # of this rank's gradients in that round
@@ -108,31 +125,53 @@ class Ledger:
         """
         world, books = self.mesh.world, self.mesh.world.books
         size, rank = self.mesh.group.size, self.mesh.group.rank
-        times = [0.0] * (2 * size)
+        times = [0.0] * size
         if self.speaks:
-            times[rank], times[size + rank] = self.busy, self.slowest
-        digests = self.told_digests()
+            times[rank] = packed(self.busy, self.slowest)
+        marks = self._marks()
         formed = books.formed if self.speaks else 0
         passes = self.passes if self.mesh.pipelined else ()
         length = len(books.payload) + len(books.wire) + 2
-        size_of_all = len(numbers) + len(passes) + length + len(times) + len(digests)
+        size_of_all = len(numbers) + len(passes) + length + len(times) + len(marks)
         world.count_ring({"control": 8 * size_of_all})
         counts = [*books.payload.values(), *books.wire.values(), formed, self.wrong]
-        sums = world.sum_numbers([*numbers, *passes, *counts, *times, *digests], None)
-        self.digests = [round(sums.pop()) for _ in digests][::-1]
-        counts = [round(count) for count in sums[-2 * size - length : -2 * size]]
+        sums = world.sum_numbers([*numbers, *passes, *counts, *times, *marks], None)
+        self.digests = []
+        if not self._alike([sums.pop() for _ in marks][::-1]):
+            self.digests = [round(d) for d in world.sum_numbers(self.told_digests(), "control")]
+        counts = [round(count) for count in sums[-size - length : -size]]
         kinds = len(books.payload)
         self.payload = dict(zip(books.payload, counts[:kinds], strict=True))
         self.wire = dict(zip(books.wire, counts[kinds:-2], strict=True))
         self.formed, self.found = counts[-2:]
         if passes:
             self._pass(Passes(*sums[len(numbers) :][: len(passes)]))
-        busy, slowest = sums[-2 * size : -size], sums[-size:]
+        busy, slowest = zip(*map(unpacked, sums[-size:]), strict=True)
         self.idle = [idle + max(busy) - own for idle, own in zip(self.idle, busy, strict=True)]
         self.federated += max(slowest)
         self.busy = self.slowest = 0.0
         self.wrong = False
         return sums[: len(numbers)]
+
+    def _marks(self) -> list[float]:
+        """Return 20 bits of this rank's digest, and their square, in the place of its stage."""
+        if self.digest is None:
+            return []
+        mark = float(self.digest >> (BITS - MARK_BITS))  # the upper bits depend on all vectors
+        stage = self.mesh.line.rank
+        marks = [0.0] * (2 * self.mesh.line.size)
+        marks[2 * stage : 2 * stage + 2] = mark, mark * mark
+        return marks
+
+    def _alike(self, sums: Sequence[float]) -> bool:
+        """Whether all ranks of each stage have the same mark, by the sums of marks and of squares.
+
+        n times the sum of d^2 is (sum of d)^2 only if all n are the same (Cauchy-Schwarz). So two
+        numbers are enough for any number of ranks, and exact for up to 2^13.
+        """
+        ranks = self.mesh.group.size
+        pairs = zip(sums[::2], sums[1::2], strict=True)
+        return all(ranks * round(squares) == round(total) ** 2 for total, squares in pairs)
 
     def told_digests(self) -> list[float]:
         """Return this rank's digest in a place of its own, to be added up over the ranks."""

@@ -36,7 +36,14 @@ class Streaming(Policy):
     excludes = True
     pauses = True
 
-    def __init__(self, settings: Settings, size: int, device: torch.device, seed: int = 0) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        size: int,
+        device: torch.device,
+        seed: int = 0,
+        layout: Layout | None = None,
+    ) -> None:
         self.settings, self.size, self.device = settings, size, device
         self.rounds = 0  # that have ended
         self.overlap = settings.overlap
