@@ -20,7 +20,6 @@ from matplotlib.figure import Figure
 from bench import frontier_wire
 from bench.harness import (
     COLOURS,
-    README,
     ROOT,
     Benchmark,
     Row,
@@ -171,7 +170,7 @@ def figure(rows: Sequence[Row]) -> Figure:
     return page
 
 
-BENCHMARK = Benchmark("frontier", table, figure, pages=(README, ROOT / "docs" / "frontier.md"))
+BENCHMARK = Benchmark("frontier", table, figure, pages=(ROOT / "docs" / "frontier.md",))
 
 if __name__ == "__main__":
     main()

@@ -38,7 +38,7 @@ class Benchmark:
     name: str
     table: Callable[[Sequence[Row]], str]
     figure: Callable[[Sequence[Row]], Figure]
-    pages: tuple[Path, ...] = (README,)
+    pages: tuple[Path, ...] = ()  # with its section, besides README
 
     @property
     def raw(self) -> Path:
@@ -98,7 +98,10 @@ def _texts(benchmark: Benchmark) -> dict[Path, str]:
     content = benchmark.table(rows)
     return {
         benchmark.raw.with_suffix(".md"): document(benchmark, rows),
-        **{p: with_section(p.read_text(), benchmark.name, content) for p in benchmark.pages},
+        **{
+            p: with_section(p.read_text(), benchmark.name, content)
+            for p in (README, *benchmark.pages)
+        },
     }
 
 

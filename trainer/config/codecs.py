@@ -182,7 +182,7 @@ class Allowance(Section):
     """How many bytes a client's message may have: a number, or a share of fp32's."""
 
     bytes: int | None = setting(
-        None, help="bytes of a message at most", unit="bytes", ge=1, fixed=True
+        None, help="bytes of a message at most", unit="bytes", ge=1, le=2**40, fixed=True
     )
     share: float | None = setting(
         None, help="share of the bytes that the model's values take in fp32", gt=0, le=1, fixed=True
