@@ -70,7 +70,7 @@ SETTINGS = (
     ),
     Setting(
         "wide CNN",
-        rounds=20,
+        rounds=16,
         timed={100: 3, 10: 2},
         changes={
             "data": {"resize": 72},

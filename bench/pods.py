@@ -109,6 +109,11 @@ class Pods:
             for space, device in ((pod, "eth0"), (self.hub, f"port{number}")):
                 self._try(space, "tc", "qdisc", "replace", "dev", device, "root", *rule)
 
+    def most_segments(self, count: int) -> None:
+        """Let a packet of an interface hold at most so many segments."""
+        for pod in self.pods:
+            pod.do("ip", "link", "set", "dev", "eth0", "gso_max_segs", count)
+
     def sent(self) -> list[Sent]:
         """What each rank has transmitted so far."""
         return [counters(pod.pid, "eth0") for pod in self.pods]

@@ -11,6 +11,7 @@ barriers, and what is sent after the last row was written.
 
 import pytest
 
+from bench.pods import HEADERS
 from tests.laws.test_state_laws import CODEC, SYNC
 from tests.names import CODECS, POLICIES
 from tests.wire.runs import BASE, run
@@ -18,6 +19,8 @@ from trainer.config.errors import ConfigError
 from trainer.config.load import load
 
 TOLERANCE = 0.02
+SEGMENT = 1448  # bytes of data in a packet of 1,500, which has 52 bytes of IPv4 and TCP
+MANY = 65535  # segments that an interface takes in one packet, unless it is told otherwise
 LEAST = 1e6  # bytes that a run has to send for the comparison to mean something
 FORMATS = {name: CODEC.get(name, {"name": name}) for name in CODECS} | {
     "lowrank": {"name": "lowrank", "rank": 64}  # enough bytes
@@ -84,3 +87,13 @@ def test_so_it_is_for_a_pipeline(pods, start_up, tmp_path):
     done = run(pods, BASE | spread, tmp_path)
     assert done.last["wire_bytes_total"]["pipeline"] > LEAST
     assert done.stream - start_up == pytest.approx(done.wire, rel=TOLERANCE)
+
+
+def test_headers_are_what_is_said_where_each_segment_has_its_own(pods, tmp_path):
+    """The interfaces are told to take single segments, as a network does, in place of many."""
+    try:
+        pods.most_segments(1)
+        done = run(pods, tree("full", "fp32") | {"rounds": 2}, tmp_path)
+    finally:
+        pods.most_segments(MANY)
+    assert HEADERS / SEGMENT < done.framing / done.stream < 2 * HEADERS / SEGMENT
