@@ -10,6 +10,7 @@ five tests, one every four rounds. Bytes are those of bench.frontier_wire, on te
 
 import argparse
 import json
+import shlex
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ from bench.harness import (
     spread,
 )
 from bench.trial import Job, payload, played
+from fedctl.explain import leaf
 from fedctl.sweep.file import read as read_sweep
 from fedctl.sweep.variants import Variant, variants
 
@@ -44,7 +46,7 @@ SETTINGS: dict[str, list[str]] = {
 }
 FIRST, *_ = SETTINGS
 # in the other settings only these: the reference, and what is furthest out
-HARDER = ("dense", "int4", "sparse", "low-rank-2", "low-rank-3", "low-rank-budget")
+HARDER = ("dense", "int4", "sparse", "low-rank-1", "low-rank-2", "low-rank-3", "low-rank-budget")
 LAST = 5  # tests whose mean is a run's accuracy
 
 
@@ -123,11 +125,25 @@ def table(rows: Sequence[Row]) -> str:
             ]
         lines.append(line)
     return (
-        f"{markdown(header, lines)}\n\n"
+        f"{markdown(header, lines)}\n\n{commands(list(names(rows)))}\n\n"
         f"{rows[0]['settings']['data']}; mean ± half the range over seeds {seeds(rows)}; points "
         "are paired with the dense run of the same seed and setting, the worst is one seed's. "
         "Bytes: ten ranks with a client each, all kinds but tests."
     )
+
+
+def commands(chosen: Sequence[str]) -> str:
+    """How to run each method once, as the sweep does."""
+    sweep = read_sweep(SWEEP)
+    lines = []
+    for own in sweep.runs:
+        name = str(own["name"]).replace(" ", "-")
+        sets = {**sweep.set, **{k: v for k, v in own.items() if k not in ("name", "base")}}
+        given = [f"--set {shlex.quote(f'{key}={leaf(value)}')}" for key, value in sets.items()]
+        base = Path(own.get("base", sweep.base)).name
+        if name in chosen:
+            lines.append([name, f"`fedctl run {base} {' '.join(given)}`"])
+    return markdown(["method", "command, with data.path and a seed"], lines)
 
 
 def names(rows: Sequence[Row]) -> Iterator[str]:
