@@ -128,7 +128,7 @@ def table(rows: Sequence[Row]) -> str:
         f"{markdown(header, lines)}\n\n{commands(list(names(rows)))}\n\n"
         f"{rows[0]['settings']['data']}; mean ± half the range over seeds {seeds(rows)}; points "
         "are paired with the dense run of the same seed and setting, the worst is one seed's. "
-        "Bytes: ten ranks with a client each, all kinds but tests."
+        "Bytes: ten ranks with a client each, all but tests and checkpoints."
     )
 
 

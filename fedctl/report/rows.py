@@ -72,16 +72,18 @@ def wire(row: Row) -> int:
     return sum(row["wire_bytes_total"].values())
 
 
-def over_link(row: Row) -> float | None:
+def over_link(row: Row, experiment: dict[str, Any]) -> float | None:
     """Return the seconds that the run would have taken so far over a slow link; None on one rank.
 
-    Computed: the measured seconds, plus the time that each rank's share of the bytes takes at
-    LINK_MBITS. It leaves out latency, and all that a real network adds.
+    Computed: the measured seconds, which are without tests, plus the time that each rank's share of
+    the bytes but for tests takes at LINK_MBITS. It leaves out latency, and all that a real network
+    adds. None also if exchanges are hidden behind training, of which the bytes say nothing.
     """
-    ranks = row.get("rank_samples_total") or {}
-    if not ranks or not wire(row):
+    ranks = experiment.get("ranks", 1)
+    sent = wire(row) - row["wire_bytes_total"].get("evaluation", 0)
+    if ranks < 2 or experiment.get("sync", {}).get("overlap"):
         return None
-    return float(row["time_seconds"] + 8 * wire(row) / len(ranks) / (1e6 * LINK_MBITS))
+    return float(row["time_seconds"] + 8 * sent / ranks / (1e6 * LINK_MBITS))
 
 
 def saved(row: Row) -> float:

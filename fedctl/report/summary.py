@@ -86,7 +86,7 @@ def summary(run: Run, base_bytes: float | None = None) -> dict[str, Any]:
         "test_perplexity": perplexity(run.final),
         "rounds": last["round"],
         "time_seconds": run.final["time_seconds"],
-        f"link_{LINK_MBITS}_seconds": over_link(run.final),
+        f"link_{LINK_MBITS}_seconds": over_link(run.final, run.experiment),
         "federated_time_seconds": run.final["federated_time_seconds"],
         "messages_total": run.final["messages_total"],
         "uploaded_bytes": uploaded(run.final),

@@ -134,6 +134,34 @@ def test_a_run_that_goes_on_with_more_bits_has_fewer_columns() -> None:
     assert [basis.shape[1] for basis in other.bases["delta"]] == other.budget.ranks
 
 
+@pytest.mark.parametrize("rows", [0, 1])
+def test_rounds_in_which_few_rows_of_a_matrix_travel_take_nothing_from_it(rows: int) -> None:
+    learnt, other = budget(SOME), budget(SOME)
+    for number in range(1, PERIOD):
+        learnt.spend(number, ones(10.0), told=False)
+        other.spend(number, ones(10.0), told=False)
+    few = [[torch.eye(45, 2)[:, :rows], *ones(10.0)[0][1:]]]
+    learnt.spend(PERIOD, few, told=False)
+    other.spend(PERIOD, ones(10.0), told=False)
+    assert learnt.ranks == other.ranks and [len(own) for own in learnt.lengths] == [2, 2, 1]
+
+
+def test_a_matrix_that_never_travels_takes_no_column_that_another_could_use() -> None:
+    found = budget(SOME)
+    for number in range(1, ROUNDS):
+        found.spend(number, [[torch.zeros(45, 0), *ones(1.0)[0][1:]]], told=False)
+    assert found.ranks[1] >= 2 and found.size(found.ranks) <= SOME
+
+
+def test_what_diverges_is_judged_elsewhere() -> None:
+    reduction = LowRank(settings(SOME), LAYOUT, 3)
+    bases = reduction.basis("delta", torch.zeros(1))
+    for number in range(1, PERIOD + 1):
+        factors = [torch.full_like(basis, torch.nan) for basis in bases]
+        reduction.learn(number, {"delta": factors}, told=False)
+    assert reduction.budget is not None and reduction.budget.seen == 0
+
+
 def test_too_few_bytes_are_refused_with_the_least() -> None:
     with pytest.raises(ConfigError, match=f"with one column .* takes {LEAST}; allow"):
         budget(LEAST - 1)

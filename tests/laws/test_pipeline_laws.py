@@ -78,7 +78,7 @@ def test_two_pipelines_of_three_stages_are_one_process_with_the_joint_batch(sche
 
 @pytest.mark.parametrize(
     "algorithm,policy,codec",
-    sampled(ALGORITHMS, SYNC, CODEC, fits=fits),
+    sampled(ALGORITHMS, SYNC, [name for name in CODEC if name != "lowrank-budget"], fits=fits),
 )
 def test_algorithms_policies_and_codecs_on_two_pipelines(algorithm, policy, codec):
     rounds = 5

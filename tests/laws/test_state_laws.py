@@ -49,6 +49,7 @@ CODEC = {
     "randomk-int8": {"name": "randomk", "share": 0.2, "bits": 8},
     "lowrank": {"name": "lowrank", "rank": 2},
     "lowrank-lossy": {"name": "lowrank", "rank": 1, "error_feedback": False},
+    "lowrank-budget": {"name": "lowrank", "rank": 2, "budget": {"share": 0.6}},
 }
 UNMASKED = ("lowrank", "sign", "sparse")  # formats of which no single values are left out
 FEW = ("sparse", "randomk")  # formats that change few values in a round

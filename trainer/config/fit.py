@@ -71,6 +71,11 @@ def choose(experiment: "Experiment", section: str, *, needs: str = "", lacks: st
 def misfits(experiment: "Experiment") -> Iterator[str]:
     """Yield `key: problem; remedy` for each pair of parts that do not fit each other."""
     yield from _of_another_kind(experiment)
+    if getattr(experiment.codec, "budget", None) and experiment.parallel.pipeline > 1:
+        yield (
+            "codec.budget: is of a client's whole message, of which each of a pipeline's stages "
+            "sends a part; drop it, or set parallel.pipeline=1"
+        )
     for capability, why, remedy in lacking(experiment):
         for section in ("sync", "codec"):
             part: Section = getattr(experiment, section)

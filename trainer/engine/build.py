@@ -79,6 +79,12 @@ def build(
         mesh=mesh,
     )
     refuse(parts)
+    if policy.overlap and len(worker.buffers) and experiment.model.buffers == "mean":
+        raise ConfigError(
+            "model.buffers",
+            "with sync.overlap the mean of batch statistics would come a round late, and clients "
+            "would go on from that of the round before; set model.buffers=local",
+        )
     folder = out and out / "clients" / f"rank-{mesh.world.rank}"
     budget = experiment.client_memory
     rank = RankState(

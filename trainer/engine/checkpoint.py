@@ -35,7 +35,8 @@ def save(rank: RankState, number: int, place: Place, metrics: Seal | None = None
     """
     world = rank.parts.world
     if rank.overlap:
-        rank.overlap.settle()
+        with rank.clock.phase("reduce"):
+            rank.overlap.settle()
     rank.check_agreement()
     rank.parts.reduction.gather(rank.parts.group)
     if world.rank == 0:

@@ -42,9 +42,11 @@ class Loop:
     deadline: Deadline = field(default_factory=lambda: Deadline(None))
     stop_requested: bool = False
     judge: Judge = field(init=False)
+    trained: float = field(init=False)  # seconds before this process
 
     def __post_init__(self) -> None:
         self.judge = Judge(self.rank, self.done)
+        self.trained = self.rank.clock.training
         signal.signal(signal.SIGTERM, self._request_stop)
 
     def _request_stop(self, *_: object) -> None:
@@ -167,9 +169,10 @@ class Loop:
     def _tell_of_coding(self) -> None:
         """Tell a person if the codec cost the ranks more time than it saved; all ranks call it."""
         rank, world = self.rank, self.rank.parts.world
-        if rank.parts.reduction.folds or world.size == 1 or rank.clock.device.type != "cpu":
-            return  # nothing is coded or sent, or a GPU codes beside other work
-        training = rank.clock.training
+        codes = not rank.parts.reduction.folds and world.size > 1
+        if not codes or rank.overlap or rank.clock.device.type != "cpu":
+            return  # nothing is coded or sent, or that is hidden, or a GPU codes beside other work
+        training = rank.clock.training - self.trained
         told = rank.pace.told(world, rank.experiment.codec.name, training)
         if told:
             log.info("%s", told)

@@ -61,7 +61,8 @@ def run_round(
         if rank.overlap is None:
             outbox.settle(delivery)
             places, stopping = delivery.places, delivery.stop
-            values = delivery.places.count * len(outbox.named) + len(rank.server.buffers)
+            buffers = 0 if rank.keeps_buffers else len(rank.server.buffers)
+            values = delivery.places.count * len(outbox.named) + buffers
             rank.pace.exchanged(exchange, values, rank.parts.group.size)
         else:
             stopping = rank.overlap.depart(exchange)

@@ -20,7 +20,7 @@ Sections = Sequence[tuple[str, int]]  # of a buffer, one after another: kind, nu
 Joint = Generator[Work, None, tuple[Tensor, Tensor]]  # values, and what was decided
 
 
-def overlap(sections: Sections, start: int, stop: int) -> dict[str, int]:
+def between(sections: Sections, start: int, stop: int) -> dict[str, int]:
     """Return how many values of each kind lie between two places of a buffer."""
     kinds = dict.fromkeys([kind for kind, _ in sections], 0)
     begin = 0
@@ -118,8 +118,8 @@ class Sum(Exchange):
         group, ranks = self.group, range(self.group.size)
         cuts = cut(len(wire), 1, group.size)
         mine, ballots = group.rank, poll.ballots(group.size)
-        own = overlap(sections, cuts[mine], cuts[mine + 1])
-        kinds = {kind: n - own[kind] for kind, n in overlap(sections, 0, len(wire)).items()}
+        own = between(sections, cuts[mine], cuts[mine + 1])
+        kinds = {kind: n - own[kind] for kind, n in between(sections, 0, len(wire)).items()}
         width, length = wire.element_size(), len(ballots[0])
         shares = [part.view(torch.uint8) for part in parts(wire, cuts)]
         work, received = group.all_to_all(
@@ -183,7 +183,7 @@ class Sum(Exchange):
 
     def _kinds(self, chosen: Mapping[Vector, Places]) -> dict[str, int]:
         sections = self._sections(chosen)
-        return {self.terms.kind: 0, "buffers": 0} | overlap(
+        return {self.terms.kind: 0, "buffers": 0} | between(
             sections, 0, sum(count for _, count in sections)
         )
 

@@ -79,12 +79,15 @@ class Budget:
             sum(torch.linalg.svdvals(factor.double()) ** 2 for factor in own)
             for own in zip(*factors, strict=True)
         ]
-        if not self.lengths:
-            self.lengths = found
+        self.lengths = self.lengths or [own.new_zeros(0) for own in found]
         for at, (old, new) in enumerate(zip(self.lengths, found, strict=True)):
-            count = min(len(old), len(new))  # a rank has changed: what is new begins as it is
-            self.lengths[at] = new.clone()
-            self.lengths[at][:count] = MEMORY * old[:count] + (1 - MEMORY) * new[:count]
+            known = old[: self.ranks[at]]
+            lengths = new.new_zeros(self.ranks[at])
+            lengths[: len(known)] = known  # also of directions that this round had no rows for
+            lengths[: len(new)] = new[: self.ranks[at]]  # what is new begins as it is
+            both = min(len(known), len(new))
+            lengths[:both] = MEMORY * known[:both] + (1 - MEMORY) * new[:both]
+            self.lengths[at] = lengths
         self.seen += 1
 
     def decided(self) -> list[int]:

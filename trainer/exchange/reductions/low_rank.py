@@ -80,7 +80,11 @@ class LowRank(Reduction):
 
         told: whether this rank writes down what was decided.
         """
-        if self.budget is None or not self.budget.spend(number, list(factors.values()), told):
+        if self.budget is None or not all(
+            f.isfinite().all() for own in factors.values() for f in own
+        ):
+            return  # a run that diverges is judged elsewhere
+        if not self.budget.spend(number, list(factors.values()), told):
             return
         self.formats.lay_out(self.budget.tables())
         for name, found in factors.items():
