@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fedctl.bundled import PRESETS
 from tests.exchange.messages import LAYOUT, factored
 from tests.ranks import ranks
 from trainer.config.codecs import LowRank as Settings
 from trainer.config.errors import ConfigError
+from trainer.config.load import load
 from trainer.exchange.reductions.budget import PERIOD, Budget
 from trainer.exchange.reductions.factors import Format, tables
 from trainer.exchange.reductions.low_rank import LowRank, orthonormal
@@ -160,6 +162,12 @@ def test_what_diverges_is_judged_elsewhere() -> None:
         factors = [torch.full_like(basis, torch.nan) for basis in bases]
         reduction.learn(number, {"delta": factors}, told=False)
     assert reduction.budget is not None and reduction.budget.seen == 0
+
+
+def test_stages_of_a_pipeline_have_none() -> None:
+    tree = {"codec": settings(SOME).model_dump(exclude_none=True), "ranks": 2}
+    with pytest.raises(ConfigError, match=r"codec.budget: .*; drop it, or set parallel.pipeline=1"):
+        load({"extends": "fedavg-digits", **tree, "parallel": {"pipeline": 2}}, presets=PRESETS)
 
 
 def test_too_few_bytes_are_refused_with_the_least() -> None:

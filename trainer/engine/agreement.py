@@ -4,8 +4,8 @@ Every rank computes for itself which values are left out, or along which directi
 If one rounds otherwise, has faulty memory or other software, ranks would add up values of different
 places, or wait for messages of other lengths. So each puts a part of a digest of what it holds into
 the settling of the ledger, which comes after each round, has the same length whatever the places
-are, and is on its way anyway. Only an evaluation of what clients hold apart comes before it, so that
-digests are compared before that too.
+are, and is on its way anyway. Only an evaluation of what clients hold apart comes before it, so
+that digests are compared before that too.
 """
 
 from collections import Counter
