@@ -202,8 +202,7 @@ class Loop:
         row.rounds_planned = rank.experiment.rounds
         row.time_seconds = rank.clock.training
         row.phase_seconds_total = dict(rank.clock.seconds)
-        if rank.overlap:
-            row.hidden_exchange_seconds_total = rank.clock.hidden
+        row.hidden_exchange_seconds_total = rank.clock.hidden
         if result is not None:
             row.test_accuracy_ratio, row.test_loss = result.accuracy, result.loss
             row.test_perplexity = result.perplexity
