@@ -53,21 +53,32 @@ LAST = 5  # tests whose mean is a run's accuracy
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("data", type=Path, help="EMNIST digits as an .npz file")
-    parser.add_argument("--only", nargs="+", help="methods, by name")
+    parser.add_argument("--only", nargs="+", help="methods, by name; other rows stay as they are")
+    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), help="likewise")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
     options = parser.parse_args()
     path, name = options.data.resolve(), options.data.name
+    before = read(BENCHMARK) if BENCHMARK.raw.exists() else []
     with recording(BENCHMARK) as record:
         jobs = [
             Job(f"{v.group} | {setting}", v.experiment.seed, tree(v))
-            for setting in SETTINGS
+            for setting in options.settings
             for v in methods(path, setting, options.only)
         ]
         for job, trial in played(jobs, options.jobs):
             values = {**summary(trial.rows), "cpu_seconds": trial.cpu_seconds}
             record(job.case, job.seed, values, {"sweep": SWEEP, "data": name})
             print(f"{job.seed} {job.case}: {100 * values['accuracy']:.2f} %", flush=True)
+    keep(before)
     publish(BENCHMARK)
+
+
+def keep(before: Sequence[Row]) -> None:
+    """Put the rows of a file back that were not measured anew, in front."""
+    fresh = read(BENCHMARK)
+    anew = {(row["case"], row["seed"]) for row in fresh}
+    old = [row for row in before if (row["case"], row["seed"]) not in anew]
+    BENCHMARK.raw.write_text("".join(json.dumps(row) + "\n" for row in [*old, *fresh]))
 
 
 def methods(data: Path, setting: str, only: Sequence[str] | None) -> list[Variant]:
