@@ -151,7 +151,7 @@ def commands(chosen: Sequence[str]) -> str:
         name = str(own["name"]).replace(" ", "-")
         sets = {**sweep.set, **{k: v for k, v in own.items() if k not in ("name", "base")}}
         given = [f"--set {shlex.quote(f'{key}={leaf(value)}')}" for key, value in sets.items()]
-        base = Path(own.get("base", sweep.base)).name
+        base = Path(str(own.get("base", sweep.base))).name
         if name in chosen:
             lines.append([name, f"`fedctl run {base} {' '.join(given)}`"])
     return markdown(["method", "command, with data.path and a seed"], lines)
