@@ -12,6 +12,8 @@ from bench import (
     dealing,
     diloco,
     fedavg_mnist,
+    frontier,
+    frontier_wire,
     gwpf_emnist,
     homework,
     image_loader,
@@ -35,6 +37,8 @@ BENCHMARKS = (
     algorithms_emnist.BENCHMARK,
     fedavg_mnist.BENCHMARK,
     diloco.BENCHMARK,
+    frontier_wire.BENCHMARK,
+    frontier.BENCHMARK,
 )
 
 
