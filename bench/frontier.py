@@ -25,6 +25,7 @@ from bench.harness import (
     Benchmark,
     Row,
     by_case,
+    keep,
     markdown,
     publish,
     read,
@@ -47,6 +48,7 @@ SETTINGS: dict[str, list[str]] = {
 FIRST, *_ = SETTINGS
 # in the other settings only these: the reference, and what is furthest out
 HARDER = ("dense", "int4", "sparse", "low-rank-1", "low-rank-2", "low-rank-3", "low-rank-budget")
+BELOW = 2.5  # points below the worst dense run that a panel shows
 LAST = 5  # tests whose mean is a run's accuracy
 
 
@@ -69,16 +71,8 @@ def main() -> None:
             values = {**summary(trial.rows), "cpu_seconds": trial.cpu_seconds}
             record(job.case, job.seed, values, {"sweep": SWEEP, "data": name})
             print(f"{job.seed} {job.case}: {100 * values['accuracy']:.2f} %", flush=True)
-    keep(before)
+    keep(BENCHMARK, before)
     publish(BENCHMARK)
-
-
-def keep(before: Sequence[Row]) -> None:
-    """Put the rows of a file back that were not measured anew, in front."""
-    fresh = read(BENCHMARK)
-    anew = {(row["case"], row["seed"]) for row in fresh}
-    old = [row for row in before if (row["case"], row["seed"]) not in anew]
-    BENCHMARK.raw.write_text("".join(json.dumps(row) + "\n" for row in [*old, *fresh]))
 
 
 def methods(data: Path, setting: str, only: Sequence[str] | None) -> list[Variant]:
@@ -175,10 +169,16 @@ def points(runs: Sequence[Mapping[str, Any]], dense: Sequence[Mapping[str, Any]]
 
 
 def figure(rows: Sequence[Row]) -> Figure:
-    """Accuracy over how many times fewer bytes, a panel for each setting; lines span the seeds."""
+    """Accuracy over how many times fewer bytes, a panel for each setting; lines span the seeds.
+
+    What is further below dense than a panel shows is a triangle at its lower edge.
+    """
     page = Figure(figsize=(13, 4.2), layout="constrained")
     cases, order, bytes_of = by_case(rows), list(names(rows)), sent_bytes()
+    most = 1.5 * bytes_of[DENSE] / min(bytes_of.values())
     for axes, setting in zip(page.subplots(1, len(SETTINGS)), SETTINGS, strict=True):
+        dense = cases.get(f"{DENSE} | {setting}", [])
+        least = min((100 * run["accuracy"] for run in dense), default=96.0) - BELOW
         for index, name in enumerate(order):
             if not (runs := cases.get(f"{name} | {setting}")):
                 continue
@@ -186,8 +186,11 @@ def figure(rows: Sequence[Row]) -> Figure:
             values = [100 * run["accuracy"] for run in runs]
             mean = statistics.fmean(values)
             axes.plot([times] * 2, [min(values), max(values)], color=COLOURS[index], lw=1)
-            axes.plot(times, mean, "o", color=COLOURS[index], label=name, ms=5)
+            shape, height = ("o", mean) if mean > least else ("v", least + 0.05)
+            axes.plot(times, height, shape, color=COLOURS[index], label=name, ms=6)
         axes.set_xscale("log")
+        axes.set_xlim(0.7, most)
+        axes.set_ylim(least, max((100 * run["accuracy"] for run in dense), default=99.0) + 0.5)
         axes.set_title(setting, fontsize=10)
         axes.set_xlabel("times fewer bytes than dense fp32")
         axes.grid(alpha=0.3)

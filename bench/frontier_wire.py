@@ -17,7 +17,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from bench.harness import COLOURS, Benchmark, Row, markdown, publish, recording
+from bench.harness import COLOURS, Benchmark, Row, keep, markdown, publish, read, recording
 from bench.trial import on_ranks
 from fedctl.sweep.file import read as read_sweep
 from fedctl.sweep.variants import Variant, variants
@@ -30,14 +30,18 @@ RANKS, FEW = 10, 4
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("data", type=Path, help="EMNIST digits as an .npz file")
+    parser.add_argument("--only", nargs="+", help="methods, by name; other rows stay as they are")
     options = parser.parse_args()
     found = variants(read_sweep(SWEEP), [f"data.path={options.data.resolve()}"])
+    found = [v for v in found if not options.only or v.group in options.only]
+    before = read(BENCHMARK) if BENCHMARK.raw.exists() else []
     with recording(BENCHMARK) as record:
         for variant in {v.group: v for v in reversed(found)}.values():
             values = wire(variant)
             settings = {"sweep": SWEEP, "data": options.data.name}
             record(variant.group, variant.experiment.seed, values, settings)
             print(f"{variant.group}: {values}", flush=True)
+    keep(BENCHMARK, before)
     publish(BENCHMARK)
 
 

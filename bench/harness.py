@@ -75,6 +75,14 @@ def recording(benchmark: Benchmark) -> Iterator[Record]:
     partial.replace(benchmark.raw)
 
 
+def keep(benchmark: Benchmark, before: Sequence[Row]) -> None:
+    """Put the rows of `before` back in front that were not measured anew."""
+    fresh = read(benchmark)
+    anew = {(row["case"], row["seed"]) for row in fresh}
+    old = [row for row in before if (row["case"], row["seed"]) not in anew]
+    benchmark.raw.write_text("".join(json.dumps(row) + "\n" for row in [*old, *fresh]))
+
+
 def publish(benchmark: Benchmark) -> None:
     """Write the table and the figure from the raw results, and the table into the pages."""
     for path, text in _texts(benchmark).items():
