@@ -48,6 +48,8 @@ def test_a_home_that_cannot_be_written_to_is_no_error(tmp_path: Path, home: str)
 def test_ctrl_c_is_one_line_from_the_first_import_on(tmp_path: Path, module: str) -> None:
     script = (
         "import builtins, os, signal, time\n"
+        # whoever started these tests in the background may have had it ignored
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "imported = builtins.__import__\n"
         "def once(name, *args, **more):\n"
         f"    if name == {module!r}:\n"
