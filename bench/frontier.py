@@ -18,7 +18,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from bench import frontier_wire
+from bench.frontier_wire import BENCHMARK as WIRE
+from bench.frontier_wire import DENSE, SWEEP
 from bench.harness import (
     COLOURS,
     ROOT,
@@ -38,8 +39,6 @@ from fedctl.explain import leaf
 from fedctl.sweep.file import read as read_sweep
 from fedctl.sweep.variants import Variant, variants
 
-SWEEP = "frontier-emnist-digits"
-DENSE = "dense"  # the reference: everything in fp32, with the same outer optimizer
 SETTINGS: dict[str, list[str]] = {
     "Dirichlet(1)": [],
     "Dirichlet(0.1)": ["data.partition.alpha=0.1"],
@@ -141,8 +140,8 @@ def commands(chosen: Sequence[str]) -> str:
     """How to run each method once, as the sweep does."""
     sweep = read_sweep(SWEEP)
     lines = []
-    for own in sweep.runs:
-        name = str(own["name"]).replace(" ", "-")
+    groups = dict.fromkeys(variant.group for variant in variants(sweep, []))
+    for name, own in zip(groups, sweep.runs, strict=True):
         sets = {**sweep.set, **{k: v for k, v in own.items() if k not in ("name", "base")}}
         given = [f"--set {shlex.quote(f'{key}={leaf(value)}')}" for key, value in sets.items()]
         base = Path(str(own.get("base", sweep.base))).name
@@ -159,7 +158,7 @@ def names(rows: Sequence[Row]) -> Iterator[str]:
 
 def sent_bytes() -> dict[str, float]:
     """Bytes that a rank sends in a round, by method."""
-    return {row["case"]: row["values"]["bytes"] for row in read(frontier_wire.BENCHMARK)}
+    return {row["case"]: row["values"]["bytes"] for row in read(WIRE)}
 
 
 def points(runs: Sequence[Mapping[str, Any]], dense: Sequence[Mapping[str, Any]]) -> list[float]:

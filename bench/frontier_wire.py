@@ -23,7 +23,7 @@ from fedctl.sweep.file import read as read_sweep
 from fedctl.sweep.variants import Variant, variants
 
 SWEEP = "frontier-emnist-digits"
-DENSE = "dense"
+DENSE = "dense"  # the reference: everything in fp32, with the same outer optimizer
 RANKS, FEW = 10, 4
 
 

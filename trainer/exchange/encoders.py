@@ -81,7 +81,30 @@ class Plain:
         return self.size(count), 0
 
 
-class Blocks:
+class Rowed:
+    """Base of the encoders whose blocks all take the same number of bytes, a row each."""
+
+    block: int
+    row: int  # bytes of a block with its scales
+    exact = False
+
+    def size(self, count: int, at: int = 0) -> int:
+        return -(-count // self.block) * self.row
+
+    def cost(self, coded: Sequence[Tensor], count: int) -> tuple[int, int]:
+        return self.size(count), 0
+
+    def _blocks(self, values: Tensor) -> Tensor:
+        """Return values as float32 blocks (n, block), of which zeros fill up the last."""
+        return pad(values.float(), (0, -len(values) % self.block)).view(-1, self.block)
+
+    def _shares(self, rows: Tensor, cuts: Sequence[int]) -> list[Tensor]:
+        """Return the rows (n, bytes) of all blocks in one part between each two cuts."""
+        blocks = [-(-(cut - cuts[0]) // self.block) for cut in cuts]
+        return [part.reshape(-1) for part in parts(rows, blocks)]
+
+
+class Blocks(Rowed):
     """Integers of 8 or 4 bits with one scale for each block of values.
 
     Symbols: s = the block's largest |x|, as bf16 rounded up; L = 127, or 7 with 4 bits; q =
@@ -97,8 +120,6 @@ class Blocks:
     once and have no residual are coded this way.
     """
 
-    exact = False
-
     def __init__(
         self,
         block: int,
@@ -111,19 +132,11 @@ class Blocks:
         self.most = 2 ** (bits - 1) - 1  # L
         self.row = block * bits // 8 + 2  # bytes of a block with its scale
 
-    def size(self, count: int, at: int = 0) -> int:
-        return -(-count // self.block) * self.row
-
-    def cost(self, coded: Sequence[Tensor], count: int) -> tuple[int, int]:
-        return self.size(count), 0
-
     def encode(self, values: Tensor, cuts: Sequence[int], key: Key) -> list[Tensor]:
-        x = pad(values.float(), (0, -len(values) % self.block)).view(-1, self.block)
+        x = self._blocks(values)
         draws = stream(key[0], Purpose.ROUNDING, *key[1:]) if self.unbiased else None
         packed, scale = self._packed(x, draws)
-        rows = torch.cat([packed, as_bytes(scale)], dim=1)
-        blocks = [-(-(cut - cuts[0]) // self.block) for cut in cuts]
-        return [part.reshape(-1) for part in parts(rows, blocks)]
+        return self._shares(torch.cat([packed, as_bytes(scale)], dim=1), cuts)
 
     def decode(self, data: Tensor, count: int, at: int = 0) -> Tensor:
         rows = data.view(-1, self.row)

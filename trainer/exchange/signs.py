@@ -7,12 +7,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from trainer.exchange.encoders import Key, as_bytes, as_type, bitmap, bits, parts
+from trainer.exchange.encoders import Key, Rowed, as_bytes, as_type, bitmap, bits
 
 
-class Signs:
+class Signs(Rowed):
     """Signs with the mean magnitude of their block: EF-signSGD (Karimireddy et al., ICML 2019).
 
     Symbols: x = the n values of a block; s = sum of |x_i| / n, as bf16; decoded: C(x)_i = s, or -s
@@ -25,30 +24,20 @@ class Signs:
     alone do not converge. A block of zeros stays zero, but a zero beside other values does not.
     """
 
-    exact = False
-
     def __init__(self, block: int) -> None:
         self.block = block
         self.row = block // 8 + 2  # bytes of a block with its scale
 
-    def size(self, count: int, at: int = 0) -> int:
-        return -(-count // self.block) * self.row
-
-    def cost(self, coded: Sequence[Tensor], count: int) -> tuple[int, int]:
-        return self.size(count), 0
-
     def encode(self, values: Tensor, cuts: Sequence[int], key: Key) -> list[Tensor]:
-        missing = -len(values) % self.block
-        x = pad(values.float(), (0, missing)).view(-1, self.block)
+        x = self._blocks(values)
+        missing = x.numel() - len(values)
         lengths = torch.full((len(x),), self.block, device=x.device)
         if missing:
             lengths[-1] -= missing
         # in float64, so that it is rounded alike beside any number of other blocks
         scale = (x.abs().sum(1, dtype=torch.float64) / lengths).to(torch.bfloat16)
         signs = bitmap(x.flatten() < 0).view(-1, self.block // 8)
-        rows = torch.cat([signs, as_bytes(scale)], dim=1)
-        blocks = [-(-(cut - cuts[0]) // self.block) for cut in cuts]
-        return [part.reshape(-1) for part in parts(rows, blocks)]
+        return self._shares(torch.cat([signs, as_bytes(scale)], dim=1), cuts)
 
     def decode(self, data: Tensor, count: int, at: int = 0) -> Tensor:
         rows = data.view(-1, self.row)

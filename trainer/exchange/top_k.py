@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from trainer.exchange.encoders import Key, as_bytes, as_type, bitmap, bits, parts
+from trainer.exchange.encoders import Key, Rowed, as_bytes, as_type, bitmap, bits
 from trainer.exchange.message import CHUNK
 
 
-class TopK:
+class TopK(Rowed):
     """The k = ceil(share n) largest values of each block of n, as signs of one or two magnitudes.
 
     levels 1: a kept value is decoded as the mean magnitude of those kept, with its sign: one bit.
@@ -34,8 +34,6 @@ class TopK:
     A row of bytes, one for each block: scales, places, whether below zero, whether above the mean.
     """
 
-    exact = False
-
     def __init__(self, share: float, block: int, *, levels: int) -> None:
         self.block, self.levels = block, levels
         self.kept = ceil(share * block)  # k
@@ -51,23 +49,18 @@ class TopK:
     def _index_bits(self, low: int) -> int:
         return self.kept * (low + 1) + ceil(self.block / (1 << low))
 
-    def size(self, count: int, at: int = 0) -> int:
-        return ceil(count / self.block) * self.row
-
     def cost(self, coded: Sequence[Tensor], count: int) -> tuple[int, int]:
         blocks = ceil(count / self.block)
         return blocks * (self.row - self.index), blocks * self.index
 
     def encode(self, values: Tensor, cuts: Sequence[int], key: Key) -> list[Tensor]:
-        x = pad(values.float(), (0, -len(values) % self.block)).view(-1, self.block)
+        x = self._blocks(values)
         places = largest(x, self.kept)
         chosen = x.gather(1, places)
         scales, above = magnitudes(chosen.abs(), self.levels)
         fields = [as_bytes(scales.flatten()).view(len(x), 2 * self.levels), *self._listed(places)]
         fields += [packed(chosen < 0), *([packed(above)] if self.levels == 2 else [])]
-        rows = torch.cat(fields, dim=1)
-        blocks = [-(-(cut - cuts[0]) // self.block) for cut in cuts]
-        return [part.reshape(-1) for part in parts(rows, blocks)]
+        return self._shares(torch.cat(fields, dim=1), cuts)
 
     def decode(self, data: Tensor, count: int, at: int = 0) -> Tensor:
         scales, high, low, *signs = data.view(-1, self.row).split(self.widths, dim=1)
