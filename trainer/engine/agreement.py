@@ -36,10 +36,8 @@ def note(rank: RankState, places: Places) -> None:
 
 def compare(rank: RankState, saved: int) -> None:
     """As `check`, before an evaluation, which may exchange as many values as are left out."""
-    ledger, world = rank.ledger, rank.parts.world
-    apart = rank.parts.policy.keeps and rank.experiment.evaluation.model == "mean"
-    if apart and (told := ledger.told_digests()):
-        ledger.digests = [round(own) for own in world.sum_numbers(told, "control")]
+    if rank.parts.policy.keeps and rank.experiment.evaluation.model == "mean":
+        rank.ledger.tell_digests()
         check(rank, rank.server.number, saved)
 
 

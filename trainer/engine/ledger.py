@@ -138,7 +138,7 @@ class Ledger:
         sums = world.sum_numbers([*numbers, *passes, *counts, *times, *marks], None)
         self.digests = []
         if not self._alike([sums.pop() for _ in marks][::-1]):
-            self.digests = [round(d) for d in world.sum_numbers(self.told_digests(), "control")]
+            self.tell_digests()
         counts = [round(count) for count in sums[-size - length : -size]]
         kinds = len(books.payload)
         self.payload = dict(zip(books.payload, counts[:kinds], strict=True))
@@ -173,12 +173,13 @@ class Ledger:
         pairs = zip(sums[::2], sums[1::2], strict=True)
         return all(ranks * round(squares) == round(total) ** 2 for total, squares in pairs)
 
-    def told_digests(self) -> list[float]:
-        """Return this rank's digest in a place of its own, to be added up over the ranks."""
-        if self.digest is None:
-            return []
-        world = self.mesh.world
-        return [float(self.digest) if rank == world.rank else 0.0 for rank in range(world.size)]
+    def tell_digests(self) -> None:
+        """Have every rank learn the whole digests of all, if there are any; every rank calls it."""
+        if self.digest is not None:
+            world = self.mesh.world
+            told = [0.0] * world.size
+            told[world.rank] = float(self.digest)
+            self.digests = [round(own) for own in world.sum_numbers(told, "control")]
 
     def _pass(self, total: Passes) -> None:
         """Note what is known of a round's gradients, unless there were none."""

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from trainer.engine.ledger import FLOAT32
 from trainer.exchange.group import Group
 from trainer.exchange.reductions.reduction import Handle
 
 LEAST_SECONDS = 1.0  # by which coding must cost more than it saves, to be told
 LEAST_SHARE = 0.05  # of the time of training, likewise
-FLOAT32 = 4  # bytes of a value in fp32
 
 
 @dataclass
