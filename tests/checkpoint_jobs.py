@@ -107,6 +107,6 @@ def resumed_for(tree: dict[str, Any], rounds: int, folder: str) -> dict[str, Any
 def of_all(rank: RankState) -> dict[str, Any]:
     return {
         "anchor": rank.server.anchor.numpy().copy(),
-        "payload": dict(rank.ledger.payload),
+        "payload": dict(rank.ledger.total.payload),
         "rank_samples": list(rank.ledger.rank_samples),
     }

@@ -41,9 +41,9 @@ def counters(rank: RankState) -> dict[str, Any]:
     rank.ledger.settle()
     ledger = rank.ledger
     return {
-        "payload": dict(ledger.payload),
-        "wire": dict(ledger.wire),
-        "formed": ledger.formed,
+        "payload": dict(ledger.total.payload),
+        "wire": dict(ledger.total.wire),
+        "formed": ledger.total.formed,
         "dense": ledger.tally.dense,
         "samples": ledger.tally.samples,
         "steps": ledger.tally.steps,
@@ -59,9 +59,9 @@ def since(before: Any, after: Any) -> Any:
 
 def settling(rank: RankState) -> int:
     """Bytes that all ranks together send as control when they settle their counters once."""
-    before = dict(rank.ledger.wire)
+    before = dict(rank.ledger.total.wire)
     rank.ledger.settle()
-    return rank.ledger.wire["control"] - before["control"]
+    return rank.ledger.total.wire["control"] - before["control"]
 
 
 def history(tree: dict[str, Any], rounds: int, placement: str = "dealt") -> list[dict[str, Any]]:

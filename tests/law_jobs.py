@@ -167,7 +167,7 @@ def payload(tree: dict[str, Any], rounds: int) -> dict[str, int]:
     for number in range(1, rounds + 1):
         run_round(rank, number)
     rank.ledger.settle()
-    return dict(rank.ledger.payload)
+    return dict(rank.ledger.total.payload)
 
 
 def waiting(tree: dict[str, Any], rounds: int) -> int:
@@ -261,9 +261,9 @@ def handed_over(tree: dict[str, Any], rounds: int, folder: str) -> dict[str, Any
         "counted": sum(books.wire.values()) - before,
         "handed": counted["sent"],
         "calls": counted["calls"],
-        "ledger": sum(rank.ledger.wire.values()),
+        "ledger": sum(rank.ledger.total.wire.values()),
         "payload": dict(books.payload),
-        "total": dict(rank.ledger.payload),
+        "total": dict(rank.ledger.total.payload),
         "own_samples": rank.ledger.own.samples,
         "rank_samples": rank.ledger.rank_samples,
         "samples": rank.ledger.tally.samples,

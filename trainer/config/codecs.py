@@ -203,7 +203,7 @@ class LowRank(Section):
     """Matrices as two thin factors of few bits each: far fewer bytes than they have themselves.
 
     PowerSGD (Vogels et al., NeurIPS 2019) on clients' updates, with coded factors: all clients
-    share a basis, which follows what their updates have in common. Biases are coded as int8. What
+    share a basis, which follows what their updates have in common. Biases have no factors. What
     a client's factors do not hold stays with it, for its next update. Whole gradients, which are
     used only once, travel as int8.
     """
@@ -216,7 +216,10 @@ class LowRank(Section):
         UPDATES: "codes changes of parameters along a basis that lasts over rounds",
         ROWS: "codes whole rows of matrices",
     }
-    effects: ClassVar[dict[str, Only]] = {"block": Only("bits", (4, 8))}
+    effects: ClassVar[dict[str, Only]] = {
+        "block": Only("bits", (4, 8)),
+        "vector_bits": Only("bits", (4, 8)),
+    }
     rank: int = setting(
         2,
         help="r, columns of a matrix's factors; with more of them less is left for later",
@@ -231,12 +234,20 @@ class LowRank(Section):
         fixed=True,
     )
     bits: Literal[4, 8, 32] = setting(4, help="bits of a factor's value; 32 is fp32", unit="bits")
+    vector_bits: Literal[4, 8] = setting(
+        8, help="bits of a value that no factor holds: of biases, for one", unit="bits"
+    )
     block: int = _block()
     error_feedback: bool = setting(
         True,
         help="each client keeps what its factors do not hold and adds it to its next update",
         fixed=True,
     )
+
+    @property
+    def rest_bits(self) -> int:
+        """Bits of a value of tensors without factors: fp32 beside factors in fp32."""
+        return 32 if self.bits == 32 else self.vector_bits
 
 
 Codec = Annotated[

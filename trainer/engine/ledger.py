@@ -8,9 +8,11 @@ is one.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any
 
-from trainer.exchange.books import none
+from trainer.engine.durations import packed, unpacked
+from trainer.exchange.books import Books
 from trainer.exchange.digest import BITS
 from trainer.exchange.mesh import Mesh
 from trainer.exchange.message import Cohort, Participant
@@ -52,19 +54,7 @@ class Tally:
 
 
 MARK_BITS = 20  # of a digest, compared in each round
-RATE, TICKS = 2000, 2**26  # ticks a second; two numbers of ticks are one float64 without loss
-
-
-def packed(busy: float, slowest: float) -> float:
-    """Return two durations as one number, in ticks, of at most 9 hours each."""
-    first, second = (min(round(RATE * seconds), TICKS - 1) for seconds in (busy, slowest))
-    return float(TICKS * first + second)
-
-
-def unpacked(number: float) -> tuple[float, float]:
-    """Return the durations in seconds that `packed` was given."""
-    first, second = divmod(round(number), TICKS)
-    return first / RATE, second / RATE
+RANKS = 2**20  # more than there are, so that one number counts those with each of two findings
 
 
 @dataclass
@@ -79,10 +69,8 @@ class Ledger:
     mesh: Mesh
     tally: Tally = field(default_factory=Tally)
     own: Tally = field(default_factory=Tally)
-    formed: int = 0
+    total: Books = field(default_factory=Books)  # of all ranks, as of the last `settle`
     federated: float = 0.0
-    payload: dict[str, int] = field(default_factory=none)
-    wire: dict[str, int] = field(default_factory=none)
     rank_samples: list[int] = field(default_factory=list)
     idle: list[float] = field(default_factory=list)
     found: int = 0  # ranks that found in the last round that something was not finite
@@ -118,40 +106,60 @@ class Ledger:
         self.slowest = max(turns, default=0.0) + server
 
     def settle(self, numbers: Sequence[float] = ()) -> list[float]:
-        """Add up the books of all ranks, and `numbers`; return the sums of the latter.
+        """Add up the books of all ranks, and `numbers` of a test; return the sums of the latter.
 
         Every rank calls it once a round. It is one collective, whose bytes are counted first, so
         that they are part of the sums.
         """
-        world, books = self.mesh.world, self.mesh.world.books
-        size, rank = self.mesh.group.size, self.mesh.group.rank
-        times = [0.0] * size
+        times = [(0.0, 0.0)] * self.mesh.group.size
         if self.speaks:
-            times[rank] = packed(self.busy, self.slowest)
-        marks = self._marks()
-        formed = books.formed if self.speaks else 0
-        passes = self.passes if self.mesh.pipelined else ()
-        length = len(books.payload) + len(books.wire) + 2
-        size_of_all = len(numbers) + len(passes) + length + len(times) + len(marks)
-        world.count_ring({"control": 8 * size_of_all})
-        counts = [*books.payload.values(), *books.wire.values(), formed, self.wrong]
-        sums = world.sum_numbers([*numbers, *passes, *counts, *times, *marks], None)
+            times[self.mesh.group.rank] = self.busy, self.slowest
+        told = {
+            "numbers": list(numbers),
+            "passes": list(self.passes) if self.mesh.pipelined else [],
+            "marks": self._marks(),
+            "times": packed(times),
+        }
+        sums = self._totalled(told)
         self.digests = []
-        if not self._alike([sums.pop() for _ in marks][::-1]):
+        if not self._alike(sums["marks"]):
             self.tell_digests()
-        counts = [round(count) for count in sums[-size - length : -size]]
-        kinds = len(books.payload)
-        self.payload = dict(zip(books.payload, counts[:kinds], strict=True))
-        self.wire = dict(zip(books.wire, counts[kinds:-2], strict=True))
-        self.formed, self.found = counts[-2:]
-        if passes:
-            self._pass(Passes(*sums[len(numbers) :][: len(passes)]))
-        busy, slowest = zip(*map(unpacked, sums[-size:]), strict=True)
+        if sums["passes"]:
+            self._pass(Passes(*sums["passes"]))
+        busy, slowest = zip(*unpacked(sums["times"], len(times)), strict=True)
         self.idle = [idle + max(busy) - own for idle, own in zip(self.idle, busy, strict=True)]
         self.federated += max(slowest)
         self.busy = self.slowest = 0.0
         self.wrong = False
-        return sums[: len(numbers)]
+        return sums["numbers"]
+
+    def _totalled(self, told: dict[str, list[float]]) -> dict[str, list[float]]:
+        """Return the sums of the numbers told, by name, and take those of the ranks' counts.
+
+        Counts that were zero on all ranks do not travel. A rank that has one says so in the number
+        that also says whether it found something wrong; then all make the sums anew, of all counts.
+        """
+        world, names = self.mesh.world, [n for n, total in self.total.counts().items() if total]
+        while True:
+            tests, rest = len(told["numbers"]), sum(map(len, told.values())) + 1 + len(names)
+            world.count_ring({"evaluation": 8 * tests, "control": 8 * (rest - tests)})
+            own = world.books.counts()
+            if not self.speaks:
+                own["messages", "formed"] = 0
+            unnamed = any(count for name, count in own.items() if name not in names)
+            parts = told | {
+                "found": [self.wrong + RANKS * unnamed],
+                "counts": [own[name] for name in names],
+            }
+            numbers = [float(number) for part in parts.values() for number in part]
+            found = iter(world.sum_numbers(numbers, None))
+            sums = {name: list(islice(found, len(part))) for name, part in parts.items()}
+            unnamed_of_all, self.found = divmod(round(sums["found"][0]), RANKS)
+            if not unnamed_of_all:
+                break
+            names = list(own)
+        self.total.take(dict(zip(names, map(round, sums["counts"]), strict=True)))
+        return sums
 
     def _marks(self) -> list[float]:
         """Return 20 bits of this rank's digest, and their square, in the place of its stage."""
@@ -191,8 +199,9 @@ class Ledger:
         """Write the totals of the run into a row, as of the last `settle`."""
         self.tally.fill(row)
         row.federated_time_seconds = self.federated
-        row.messages_formed_total = self.formed
-        row.payload_bytes_total, row.wire_bytes_total = dict(self.payload), dict(self.wire)
+        row.messages_formed_total = self.total.formed
+        row.payload_bytes_total = dict(self.total.payload)
+        row.wire_bytes_total = dict(self.total.wire)
         row.rank_samples_total = {str(rank): n for rank, n in enumerate(self.rank_samples)}
         row.rank_idle_seconds_total = {str(rank): s for rank, s in enumerate(self.idle)}
         if self.all_passes.steps:

@@ -216,7 +216,7 @@ class Loop:
         self.recorder.record(row, own)
         if result and self.rank.parts.world.rank == 0:
             ledger = self.rank.ledger
-            sent, dense = uploaded(ledger.payload), ledger.tally.dense
+            sent, dense = uploaded(ledger.total.payload), ledger.tally.dense
             log.info(
                 "round %d/%d  accuracy %.2f %%  loss %s%s  frozen %.1f %%  sent %.2f MB, "
                 "%.1f %% less than dense%s%s",

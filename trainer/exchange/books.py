@@ -34,6 +34,19 @@ class Books:
         for kind, count in kinds.items():
             self.payload[kind] += count
 
+    def counts(self) -> dict[tuple[str, str], int]:
+        """Return every count, by book and kind of traffic."""
+        books = {"payload": self.payload, "wire": self.wire, "messages": {"formed": self.formed}}
+        return {(book, kind): n for book, own in books.items() for kind, n in own.items()}
+
+    def take(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """Replace some counts, named as `counts` does."""
+        for (book, kind), count in counts.items():
+            if book == "messages":
+                self.formed = count
+            else:
+                (self.payload if book == "payload" else self.wire)[kind] = count
+
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint must hold."""
         return asdict(self)

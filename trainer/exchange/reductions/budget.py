@@ -38,9 +38,10 @@ class Budget:
         self.settings, self.most = settings, settings.budget.of(4 * values)
         self.whole = tables
         self.matrices = [table for table in tables if table.full_rank]
-        vector_bits = max(settings.bits, 8)
         self.rest = sum(
-            self._coded(table.n * table.columns, vector_bits) for table in tables if not table.rank
+            self._coded(table.n * table.columns, settings.rest_bits)
+            for table in tables
+            if not table.rank
         )
         self.ranks = self._at_start()
         self.lengths: list[Tensor] = []  # s of each matrix, (r,) float64

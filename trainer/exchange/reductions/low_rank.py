@@ -191,7 +191,7 @@ class Factors(Exchange):
             vectors = {v.name + RIGHT: self._right(message, v, columns) for v in self.coded}
             rights[message.sender.client] = second.add(Message(message.sender, vectors))
         self.kept = []
-        delivery = yield from second.finish(places, False)
+        delivery = yield from second.finish(places, None)
         mean = {v.name: first.mean[v.name] for v in self.terms.vectors if v.exact}
         factors = {v.name: form.rights(delivery.mean[v.name + RIGHT]) for v in self.coded}
         for name, found in factors.items():

@@ -174,7 +174,8 @@ class Shares(Exchange):
         )
         return values if segment.vector.exact else self.places.spread(values)
 
-    def finish(self, places: Places, stop: bool, poll: Poll | None = None) -> Steps:
+    def finish(self, places: Places, stop: bool | None, poll: Poll | None = None) -> Steps:
+        """As Exchange.finish; stop None: another exchange of the round says it."""
         ranks = range(self.group.size)
         members = [self.terms.cohort.at(rank) for rank in ranks]
         mine = self.group.rank
@@ -182,23 +183,24 @@ class Shares(Exchange):
         sizes = [fixed(known) * len(members[rank]) for rank in ranks]
         if None in known:
             sizes = yield from self._tell(self.boxes, [len(rank) for rank in sizes])
-        note = torch.tensor([stop], dtype=torch.uint8, device=self.group.device)  # the last byte
+        said = [] if stop is None else [stop]
+        note = torch.tensor(said, dtype=torch.uint8, device=self.group.device)
         ballots = poll.ballots(self.group.size) if poll else [note[:0]] * self.group.size
-        self._leaves("control", self.group.size - 1)
-        self._leaves("votes", (self.group.size - 1) * len(ballots[0]))
+        ends = [len(ballots[0]), len(note)]
+        self._leaves("votes", (self.group.size - 1) * ends[0])
+        self._leaves("control", (self.group.size - 1) * ends[1])
         boxes, self.boxes = self.boxes, []
         work, received = self.group.all_to_all(
             [[*box, ballot, note] for box, ballot in zip(boxes, ballots, strict=True)],
-            [sum(rank) + len(ballots[0]) + 1 for rank in sizes],
+            [sum(rank) + sum(ends) for rank in sizes],
             self.leaving if self.group.size > 1 else {},
         )
         del boxes  # what is under way is a copy
         yield work
+        tails = [data[sum(rank) :].split(ends) for data, rank in zip(received, sizes, strict=True)]
         arrived = self._arrived(received, sizes, members)
-        stopping = any(bool(data[-1]) for data in received)
-        decided = (
-            poll.decide([data[-1 - len(ballots[0]) : -1] for data in received]) if poll else None
-        )
+        stopping = any(bool(note.any()) for _, note in tails)
+        decided = poll.decide([ballot for ballot, _ in tails]) if poll else None
         coded = [self._coded(s, self._mean(at, s, arrived)) for at, s in enumerate(self.segments)]
         means, decisions = yield from self._gathered(
             coded, note[:0] if decided is None else decided
