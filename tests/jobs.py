@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,16 @@ def experiment_run(
 
 
 def counters(rank: RankState) -> dict[str, Any]:
-    """The run's totals so far, over all ranks."""
-    rank.ledger.settle()
-    ledger = rank.ledger
+    """What all ranks have counted so far; adding it up is not counted."""
+    world, ledger = rank.parts.world, rank.ledger
+    own = world.books.counts()
+    if not ledger.speaks:
+        own["messages", "formed"] = 0
+    sums = world.sum_numbers([float(count) for count in own.values()], None)
+    total = Books()
+    total.take(dict(zip(own, map(round, sums), strict=True)))
     return {
-        "payload": dict(ledger.total.payload),
-        "wire": dict(ledger.total.wire),
-        "formed": ledger.total.formed,
+        **asdict(total),
         "dense": ledger.tally.dense,
         "samples": ledger.tally.samples,
         "steps": ledger.tally.steps,
@@ -51,17 +55,10 @@ def counters(rank: RankState) -> dict[str, Any]:
 
 
 def since(before: Any, after: Any) -> Any:
-    """What was counted in between; the settling of the counters themselves left out."""
+    """What was counted in between."""
     if isinstance(after, dict):
         return {key: since(before[key], after[key]) for key in after}
     return after - before
-
-
-def settling(rank: RankState) -> int:
-    """Bytes that all ranks together send as control when they settle their counters once."""
-    before = dict(rank.ledger.total.wire)
-    rank.ledger.settle()
-    return rank.ledger.total.wire["control"] - before["control"]
 
 
 def history(tree: dict[str, Any], rounds: int, placement: str = "dealt") -> list[dict[str, Any]]:
@@ -70,11 +67,9 @@ def history(tree: dict[str, Any], rounds: int, placement: str = "dealt") -> list
     server, parts = rank.server, rank.parts
     rows = [{"anchor": server.anchor.numpy().copy(), "buffers": server.buffers.numpy().copy()}]
     for number in range(1, rounds + 1):
-        counters(rank)
-        before, settled = counters(rank), settling(rank)
+        before = counters(rank)
         result = run_round(rank, number)
         counted = since(before, counters(rank))
-        counted["wire"]["control"] -= 2 * settled
         mask = result.places.mask
         frozen = getattr(parts.policy, "frozen", torch.zeros(len(server.anchor), dtype=torch.bool))
         rows.append(

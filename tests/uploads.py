@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from tests.jobs import counters, experiment_run, settling, since
+from tests.jobs import counters, experiment_run, since
 from trainer.engine.evaluate import clients_apart
 from trainer.engine.round import run_round
 from trainer.exchange.transforms.transform import Transform
@@ -64,14 +64,12 @@ def uploads(
             clients = like[number - 1]["clients"]
             watched.given = {c: row["memory"] for c, row in clients.items()}
         before = rank.server.anchor.numpy().copy()
-        counters(rank)
-        counted, settled = counters(rank), settling(rank)
+        counted = counters(rank)
         watched.notes = {}
         result = run_round(rank, number)
         own = dict(rank.parts.group.books.payload)
         total = counters(rank)
         difference = since(counted, total)
-        difference["wire"]["control"] -= 2 * settled
         mask = result.places.mask
         _, apart = clients_apart(rank, "evaluation")
         rows.append(

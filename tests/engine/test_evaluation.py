@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from tests import bounds, jobs
 from tests.ranks import ranks
 from trainer.engine.clock import Clock
+from trainer.engine.durations import LEAST, packed, unpacked
 from trainer.engine.evaluate import estimate_buffers, evaluate, load_agreed
 from trainer.engine.round import run_round
 from trainer.engine.turns import full_gradient
@@ -20,6 +23,8 @@ BASE = {
     "data": {"partition": {"name": "shards"}},
     "schedule": {"batch_size": 16, "phases": [{"steps": 2}]},
 }
+
+EIGHTH = 0.00125  # how nearly right a duration is told
 
 
 def life(tree, folder, size=2):
@@ -84,7 +89,7 @@ def test_federated_time_is_the_slowest_clients_of_all_ranks_and_idle_time_the_lo
     federated = (3.0 + 0.5) + 2.0
     idle = [0.0 + 2.0, 2.5 + 0.0]  # 4 seconds against 1.5, then 2 against 4
     for result in ranks(2).run(settled, rounds):
-        assert result == (federated, idle)
+        assert result == (pytest.approx(federated, rel=EIGHTH), pytest.approx(idle, abs=4 * EIGHTH))
 
 
 def settled(rounds):
@@ -94,6 +99,21 @@ def settled(rounds):
         rank.ledger.time(*times[rank.parts.group.rank])
         rank.ledger.settle()
     return rank.ledger.federated, rank.ledger.idle
+
+
+DURATIONS = st.tuples(st.floats(0, 5e4), st.floats(0, 5e4))
+
+
+@given(st.lists(DURATIONS, min_size=1, max_size=9))
+def test_durations_of_all_ranks_come_back_from_the_sums_of_their_numbers(times):
+    """Each rank fills in its own; what is too short to be told counts as nothing."""
+    own = [
+        [pair if at == rank else (0.0, 0.0) for at, pair in enumerate(times)]
+        for rank in range(len(times))
+    ]
+    sums = [sum(numbers) for numbers in zip(*map(packed, own), strict=True)]
+    for told, found in zip(times, unpacked(sums, len(times)), strict=True):
+        assert found == pytest.approx(told, rel=EIGHTH, abs=LEAST)
 
 
 def test_federated_time_grows_with_each_round_and_is_less_than_one_after_the_other(tmp_path):
