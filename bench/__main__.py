@@ -17,10 +17,13 @@ from bench import (
     gwpf_emnist,
     homework,
     image_loader,
+    links,
     overhead,
+    pipelines,
     policy_overhead,
     render,
     softmax_oracle,
+    text_policies,
 )
 from bench.harness import publish, stale
 
@@ -37,6 +40,9 @@ BENCHMARKS = (
     algorithms_emnist.BENCHMARK,
     fedavg_mnist.BENCHMARK,
     diloco.BENCHMARK,
+    text_policies.BENCHMARK,
+    pipelines.BENCHMARK,
+    links.BENCHMARK,
     frontier_wire.BENCHMARK,
     frontier.BENCHMARK,
 )

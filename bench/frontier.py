@@ -19,7 +19,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from bench.frontier_wire import BENCHMARK as WIRE
-from bench.frontier_wire import DENSE, SWEEP
+from bench.frontier_wire import DENSE, FIRST, HALF, SETTINGS, SWEEP, methods
 from bench.harness import (
     COLOURS,
     ROOT,
@@ -39,14 +39,6 @@ from fedctl.explain import leaf
 from fedctl.sweep.file import read as read_sweep
 from fedctl.sweep.variants import Variant, variants
 
-SETTINGS: dict[str, list[str]] = {
-    "Dirichlet(1)": [],
-    "Dirichlet(0.1)": ["data.partition.alpha=0.1"],
-    "5 of 10 clients": ["participation=0.5"],
-}
-FIRST, *_ = SETTINGS
-# in the other settings only these: the reference, and what is furthest out
-HARDER = ("dense", "int4", "sparse", "low-rank-1", "low-rank-2", "low-rank-3", "low-rank-budget")
 BELOW = 2.5  # points below the worst dense run that a panel shows
 LAST = 5  # tests whose mean is a run's accuracy
 
@@ -74,13 +66,6 @@ def main() -> None:
     publish(BENCHMARK)
 
 
-def methods(data: Path, setting: str, only: Sequence[str] | None) -> list[Variant]:
-    """The sweep's runs in a setting, of all its seeds."""
-    found = variants(read_sweep(SWEEP), [f"data.path={data}", *SETTINGS[setting]])
-    chosen = only or (None if setting == FIRST else HARDER)
-    return [variant for variant in found if chosen is None or variant.group in chosen]
-
-
 def tree(variant: Variant) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(variant.experiment.canonical())
     return found
@@ -104,25 +89,21 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    header = ["method", "bytes a rank sends in a round", "fewer"]
+    header = ["method", "bytes a rank sends in a round"]
     for setting in SETTINGS:
-        header += [f"{setting}: accuracy, %", "points to dense", "worst"]
-    cases, lines, bytes_of = by_case(rows), [], sent_bytes()
-    dense = bytes_of[DENSE]
+        header += [f"{setting}: fewer bytes", "accuracy, %", "points to dense", "worst"]
+    cases, lines, bytes_of = by_case(rows), [], sent_bytes(FIRST)
     for name in names(rows):
-        sent = bytes_of[name]
-        line = [
-            name,
-            f"{sent:,.0f}",
-            f"{dense / sent:.2f} x" if sent * 9 > dense else f"{dense / sent:.0f} x",
-        ]
+        line = [name, f"{bytes_of[name]:,.0f}"]
         for setting in SETTINGS:
             runs = cases.get(f"{name} | {setting}")
             if runs is None:
-                line += ["", "", ""]
+                line += ["", "", "", ""]
                 continue
             apart = points(runs, cases[f"{DENSE} | {setting}"])
+            times = fewer(name, setting)
             line += [
+                f"{times:.2f} x" if times < 9 else f"{times:.0f} x",
                 spread([100 * run["accuracy"] for run in runs], 2),
                 f"{statistics.fmean(apart):+.2f}",
                 f"{min(apart):+.2f}",
@@ -152,13 +133,21 @@ def commands(chosen: Sequence[str]) -> str:
 
 def names(rows: Sequence[Row]) -> Iterator[str]:
     """The methods, in the order of their bytes."""
-    found, bytes_of = {case.split(" | ")[0] for case in by_case(rows)}, sent_bytes()
+    found, bytes_of = {case.split(" | ")[0] for case in by_case(rows)}, sent_bytes(FIRST)
     yield from sorted(found, key=lambda name: (-bytes_of[name], name))
 
 
-def sent_bytes() -> dict[str, float]:
-    """Bytes that a rank sends in a round, by method."""
-    return {row["case"]: row["values"]["bytes"] for row in read(WIRE)}
+def sent_bytes(setting: str) -> dict[str, float]:
+    """Bytes that a rank sends in a round, by method; what clients have changes no size."""
+    wired = HALF if setting == HALF else FIRST
+    cases = {row["case"]: row["values"]["bytes"] for row in read(WIRE)}
+    return {c.split(" | ")[0]: sent for c, sent in cases.items() if c.endswith(f" | {wired}")}
+
+
+def fewer(name: str, setting: str) -> float:
+    """How many times fewer bytes than dense a method sends in a setting."""
+    found = sent_bytes(setting)
+    return found[DENSE] / found[name]
 
 
 def points(runs: Sequence[Mapping[str, Any]], dense: Sequence[Mapping[str, Any]]) -> list[float]:
@@ -173,15 +162,15 @@ def figure(rows: Sequence[Row]) -> Figure:
     What is further below dense than a panel shows is a triangle at its lower edge.
     """
     page = Figure(figsize=(13, 4.2), layout="constrained")
-    cases, order, bytes_of = by_case(rows), list(names(rows)), sent_bytes()
-    most = 1.5 * bytes_of[DENSE] / min(bytes_of.values())
+    cases, order = by_case(rows), list(names(rows))
+    most = 1.5 * max(fewer(name, FIRST) for name in order)
     for axes, setting in zip(page.subplots(1, len(SETTINGS)), SETTINGS, strict=True):
         dense = cases.get(f"{DENSE} | {setting}", [])
         least = min((100 * run["accuracy"] for run in dense), default=96.0) - BELOW
         for index, name in enumerate(order):
             if not (runs := cases.get(f"{name} | {setting}")):
                 continue
-            times = bytes_of[DENSE] / bytes_of[name]
+            times = fewer(name, setting)
             values = [100 * run["accuracy"] for run in runs]
             mean = statistics.fmean(values)
             axes.plot([times] * 2, [min(values), max(values)], color=COLOURS[index], lw=1)
