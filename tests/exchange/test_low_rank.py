@@ -111,9 +111,8 @@ def test_bytes_are_those_of_the_formula_and_do_not_depend_on_values(rank, bits):
     sides = {1: [6, 45, 40, 24, 3, 4], 2: [6, 45, 40, 24]}[rank]
     left, right = sides[::2], sides[1::2]
     rest = [6] if rank == 1 else [6, 12]  # biases, and the matrix that is smaller than factors
-    wide = max(bits, 8)
     own = sum(coded(rank * side, bits) for side in left + right)
-    own += sum(coded(values, wide) for values in rest)
+    own += sum(coded(values, bits) for values in rest)
     for sent in (noise(), [torch.zeros_like(rows) for rows in noise()]):
         (found,) = ranks(1).run(factored, {"rank": rank, "bits": bits}, sent, 1)
         assert found[0]["payload"] == CLIENTS * own

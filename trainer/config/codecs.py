@@ -216,10 +216,7 @@ class LowRank(Section):
         UPDATES: "codes changes of parameters along a basis that lasts over rounds",
         ROWS: "codes whole rows of matrices",
     }
-    effects: ClassVar[dict[str, Only]] = {
-        "block": Only("bits", (4, 8)),
-        "vector_bits": Only("bits", (4, 8)),
-    }
+    effects: ClassVar[dict[str, Only]] = {"block": Only("bits", (4, 8))}
     rank: int = setting(
         2,
         help="r, columns of a matrix's factors; with more of them less is left for later",
@@ -233,9 +230,8 @@ class LowRank(Section):
         "per byte, and rank is where they start",
         fixed=True,
     )
-    bits: Literal[4, 8, 32] = setting(4, help="bits of a factor's value; 32 is fp32", unit="bits")
-    vector_bits: Literal[4, 8] = setting(
-        8, help="bits of a value that no factor holds: of biases, for one", unit="bits"
+    bits: Literal[4, 8, 32] = setting(
+        4, help="bits of a factor's value, and of a value without factors; 32 is fp32", unit="bits"
     )
     block: int = _block()
     error_feedback: bool = setting(
@@ -243,11 +239,6 @@ class LowRank(Section):
         help="each client keeps what its factors do not hold and adds it to its next update",
         fixed=True,
     )
-
-    @property
-    def rest_bits(self) -> int:
-        """Bits of a value of tensors without factors: fp32 beside factors in fp32."""
-        return 32 if self.bits == 32 else self.vector_bits
 
 
 Codec = Annotated[

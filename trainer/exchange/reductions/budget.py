@@ -39,7 +39,7 @@ class Budget:
         self.whole = tables
         self.matrices = [table for table in tables if table.full_rank]
         self.rest = sum(
-            self._coded(table.n * table.columns, settings.rest_bits)
+            self._coded(table.n * table.columns, settings.bits)
             for table in tables
             if not table.rank
         )

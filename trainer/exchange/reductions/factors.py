@@ -88,7 +88,7 @@ class Format:
             )
         )
         lengths = [table.n * table.columns for table in self.rest]
-        self.plain = Ragged(lengths, settings.block, settings.rest_bits)
+        self.plain = Ragged(lengths, settings.block, settings.bits)
 
     def lefts(self, joined: Tensor) -> list[Tensor]:
         """Return the first factors (n, r) in a buffer, which has one column after another."""
