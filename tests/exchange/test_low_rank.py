@@ -174,7 +174,7 @@ def test_bytes_are_those_of_the_rows_that_travel(kept):
 
     rows = {name: len(own) for name, own in KEPT[kept].items()}
     rank = {name: min(2, rows[name]) for name in ("conv", "fc")}
-    own = coded([rows["bias"], 4 * rows["last"]], 8)
+    own = coded([rows["bias"], 4 * rows["last"]], 4)
     own += coded([r * rows[name] for name, r in rank.items()], 4)
     own += coded([r * MATRICES[name][1] for name, r in rank.items()], 4)
     args = (factored, {"rank": 2}, noise(), ROUNDS, (), 0, of_rows(KEPT[kept]))
