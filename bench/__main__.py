@@ -23,7 +23,6 @@ from bench import (
     policy_overhead,
     render,
     softmax_oracle,
-    text_policies,
 )
 from bench.harness import publish, stale
 
@@ -40,7 +39,6 @@ BENCHMARKS = (
     algorithms_emnist.BENCHMARK,
     fedavg_mnist.BENCHMARK,
     diloco.BENCHMARK,
-    text_policies.BENCHMARK,
     pipelines.BENCHMARK,
     links.BENCHMARK,
     frontier_wire.BENCHMARK,
