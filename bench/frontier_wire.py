@@ -31,7 +31,7 @@ SETTINGS: dict[str, list[str]] = {
 }
 FIRST, *_ = SETTINGS
 # in the other settings only these: the reference, and what is furthest out
-HARDER = ("dense", "int4", "low-rank-2", "low-rank-3", "low-rank-4")
+HARDER = ("dense", "int4", "low-rank-2", "low-rank-2-ahead", "low-rank-3", "low-rank-4")
 DENSE = "dense"  # the reference: everything in fp32, with the same outer optimizer
 RANKS, FEW = 10, 5  # the first round is not counted, and one in four is tested
 

@@ -13,7 +13,7 @@ from tests.ranks import ranks
     "policy,codec,algorithm,memory,size",
     sampled(
         [name for name in SYNC if name != "gwpf-released"],  # which has no partial participation
-        ["fp32", "bf16-feedback", "int8", "sign", "sparse", "randomk", "lowrank"],
+        ["fp32", "bf16-feedback", "int8", "sign", "sparse", "randomk", "lowrank", "lowrank-ahead"],
         ["fedavg", "scaffold", "fedga"],
         [None, 0],
         [1, 2, 4],

@@ -49,6 +49,7 @@ CODEC = {
     "randomk-int8": {"name": "randomk", "share": 0.2, "bits": 8},
     "lowrank": {"name": "lowrank", "rank": 2},
     "lowrank-lossy": {"name": "lowrank", "rank": 1, "error_feedback": False},
+    "lowrank-ahead": {"name": "lowrank", "rank": 1, "step_ahead": True},
     "lowrank-budget": {"name": "lowrank", "rank": 2, "budget": {"share": 0.6}},
 }
 UNMASKED = ("lowrank", "sign", "sparse")  # formats of which no single values are left out
@@ -63,7 +64,7 @@ def fits(algorithm: str, policy: str, codec: str = "") -> bool:
     if algorithm == "fedsgd" and kind in UPDATES:
         return False
     if kind in UNMASKED and policy not in ("full", "cmfl"):
-        return kind == "lowrank" and policy.endswith("-rows")
+        return kind == "lowrank" and codec != "lowrank-ahead" and policy.endswith("-rows")
     if policy == "cmfl" and kind in FEW:
         return False
     return algorithm != "fedsgd" or policy.split("-")[0] in ("full", "apf", "cmfl")
@@ -171,11 +172,13 @@ def test_thawed_coordinates_keep_their_gradient_under_option_1():
         ],
         [
             *("fp32", "bf16", "bf16-feedback", "int8", "int4", "fp8"),
-            *("sign", "sparse", "randomk", "lowrank"),
+            *("sign", "sparse", "randomk", "lowrank", "lowrank-ahead"),
         ],
         [1.0, 0.6],
         fits=lambda policy, codec, _: (
-            fits("fedavg", policy, codec) and (policy == "gaia" or codec not in ("fp32", "bf16"))
+            fits("fedavg", policy, codec)
+            and (policy == "gaia" or codec not in ("fp32", "bf16"))
+            and (policy == "full" or codec != "lowrank-ahead")  # a silent offer holds all, too
         ),
     ),
 )
@@ -183,7 +186,8 @@ def test_what_was_sent_and_what_is_kept_is_what_was_offered(policy, codec, parti
     """For each client, over all rounds: sum of sent + residual = sum of the updates it offered.
 
     Offered is what the mask lets through. A client that CMFL silences forgets its update, and so
-    does the law; Gaia's clients train on from their residual, so each offer contains it.
+    does the law; Gaia's clients, and those a step ahead, train on from their residual, so each
+    offer contains it.
     """
     tree = BASE | {
         "sync": SYNC[policy],
@@ -199,7 +203,7 @@ def test_what_was_sent_and_what_is_kept_is_what_was_offered(policy, codec, parti
     for row in rows.values():
         magnitude = np.abs(row["offered"]).max() + np.abs(row["held"]).max()
         rounding = bounds.of_sums(3 * ROUNDS, magnitude)
-        if policy == "gaia":  # its clients train on from what is left, so the last offer has it all
+        if policy == "gaia" or codec == "lowrank-ahead":  # the last offer has all that is left
             assert np.abs(row["held"] - row["last"]).max() < rounding
         else:
             assert np.abs(row["sent"] + row["held"] - row["offered"]).max() < rounding

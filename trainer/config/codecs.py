@@ -216,7 +216,10 @@ class LowRank(Section):
         UPDATES: "codes changes of parameters along a basis that lasts over rounds",
         ROWS: "codes whole rows of matrices",
     }
-    effects: ClassVar[dict[str, Only]] = {"block": Only("bits", (4, 8))}
+    effects: ClassVar[dict[str, Only]] = {
+        "block": Only("bits", (4, 8)),
+        "step_ahead": Only("error_feedback", (True,)),
+    }
     rank: int = setting(
         2,
         help="r, columns of a matrix's factors; with more of them less is left for later",
@@ -239,6 +242,18 @@ class LowRank(Section):
         help="each client keeps what its factors do not hold and adds it to its next update",
         fixed=True,
     )
+    step_ahead: bool = setting(
+        False,
+        help="a client trains on from where all of its updates would have led, not from the agreed "
+        "model: its steps correct what it keeps, which suits clients that are not in every round",
+        fixed=True,
+    )
+
+    @property
+    def required(self) -> dict[str, str]:
+        """The needs, and that of clients whose own values are no policy's."""
+        ahead = "starts clients from values of their own (codec.step_ahead)"
+        return self.needs | ({WHOLE: ahead} if self.step_ahead else {})
 
 
 Codec = Annotated[

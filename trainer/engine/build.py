@@ -29,7 +29,7 @@ from trainer.exchange.overlap import Overlap
 from trainer.exchange.policies.policy import Policy
 from trainer.exchange.reductions.formats import Subject
 from trainer.exchange.reductions.reduction import Reduction
-from trainer.exchange.transforms.error_feedback import ErrorFeedback
+from trainer.exchange.transforms.error_feedback import ErrorFeedback, StepAhead
 from trainer.exchange.transforms.transform import Transform
 from trainer.layout import Layout
 from trainer.models import weights
@@ -191,7 +191,8 @@ def _selection(
     accounted = any(transform.accounts for transform in chain)
     something = any(vector.adds_up for vector in algorithm.vectors)
     if getattr(experiment.codec, "error_feedback", False) and something and not accounted:
-        chain.append(ErrorFeedback())
+        ahead = getattr(experiment.codec, "step_ahead", False)
+        chain.append(StepAhead() if ahead else ErrorFeedback())
     return tuple(chain), policy
 
 

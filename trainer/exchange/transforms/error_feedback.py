@@ -11,7 +11,7 @@ import torch
 
 from trainer.exchange.message import Message, Vector
 from trainer.exchange.transforms.transform import Accounting, Context, adding_up
-from trainer.turn import Memory
+from trainer.turn import Memory, Turn
 
 
 class ErrorFeedback(Accounting):
@@ -32,3 +32,24 @@ class ErrorFeedback(Accounting):
                 update.copy_(residual)
             else:
                 torch.mul(residual, mask, out=update)
+
+
+class StepAhead(Accounting):
+    """Step-ahead error feedback (Xu, Huo, Huang, AAAI 2021): the residual before the steps.
+
+    Client k trains from x - e_k, x the agreed model, and not from x. So its gradients are those of
+    the point that its own updates have led to, and its next update, x - y_k, contains the residual
+    by itself. What it kept while it was away is corrected by its own steps, where a plain residual
+    would be added as it was.
+    """
+
+    def entering(self, turn: Turn, memory: Memory) -> None:
+        for residual in memory.values():
+            turn.params.sub_(residual)
+
+    def outgoing(
+        self, message: Message, vectors: tuple[Vector, ...], memory: Memory, context: Context
+    ) -> None:
+        for name in adding_up(vectors):
+            update = message.vectors[name]
+            memory.setdefault(name, torch.empty_like(update)).copy_(update)
