@@ -7,11 +7,12 @@ from typing import Any
 import click
 
 from fedctl.errors import UserError
-from trainer.config.errors import cut
+from trainer.config.errors import ConfigError, cut
+from trainer.config.paths import expanded
 
 
 class LocalPath(click.Path):
-    """A path on this machine.
+    """A path on this machine; ~ is expanded, as a shell leaves it in --out=~/runs.
 
     An empty one would be the working folder, which nobody means by it, and a URL would become a
     path, with a slash less, that does not exist.
@@ -25,6 +26,11 @@ class LocalPath(click.Path):
                 f"{cut(value)}: is a URL, and not a path on this machine; copy the run to a folder "
                 "first (docs/storage.md)"
             )
+        if isinstance(value, str):
+            try:
+                value = expanded("", value)
+            except ConfigError as error:
+                self.fail(error.problem, param, ctx)
         return super().convert(value, param, ctx)
 
 

@@ -17,6 +17,7 @@ from fedctl.report import runs
 from trainer import lock, manifest
 from trainer.config.errors import ConfigError, install
 from trainer.config.load import load, validate
+from trainer.config.paths import expanded
 from trainer.config.schema import Experiment, covers
 from trainer.files import not_a_file, not_regular
 from trainer.storage.objects import VARIABLE
@@ -158,7 +159,13 @@ def _refuse_changes(before: Experiment, after: Experiment, allowed: Sequence[str
 
 
 def with_absolute_data(experiment: Experiment) -> Experiment:
-    """Return the experiment with absolute paths of its data, which any working folder can use."""
+    """Return the experiment with absolute paths of its data, which any working folder can use.
+
+    Raise if they, or the weights to start from, are not there. The weights' path stays as it is,
+    since it says what is learned.
+    """
+    if experiment.model.weights is not None:
+        _absolute("model.weights", experiment.model.weights, is_file=True)
     if experiment.data.path is None and getattr(experiment.data.tokenizer, "model", None) is None:
         return experiment
     tree = json.loads(experiment.canonical())
@@ -175,9 +182,9 @@ def with_absolute_data(experiment: Experiment) -> Experiment:
 def _absolute(key: str, given: str, *, is_file: bool) -> Path:
     """Return an absolute path; raise if nothing is there, or what cannot be read."""
     try:
-        path = Path(os.path.abspath(Path(given).expanduser()))
+        path = Path(os.path.abspath(expanded(key, given)))
         there = path.exists()
-    except (OSError, ValueError, RuntimeError) as error:  # too long, say, or no such user
+    except OSError as error:  # too long, say
         raise ConfigError(key, f"{given}: {error}") from None
     if not there:
         raise ConfigError(key, f"{given} does not exist")

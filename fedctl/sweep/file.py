@@ -152,8 +152,9 @@ def _find(source: str) -> Path:
     bundled_file = bundled.SWEEPS / f"{source}.yaml"
     if bundled_file.is_file():
         return bundled_file
-    if documents.is_file(source, Path(source)):
-        return Path(source)
+    path = load.located(source, None)
+    if documents.is_file(source, path):
+        return path
     if source in bundled.presets():
         raise ConfigError(source, f"is a preset, one run; start it with: fedctl run {source}")
     close = get_close_matches(cut(source), bundled.sweeps(), n=1)

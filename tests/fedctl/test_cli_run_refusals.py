@@ -178,7 +178,6 @@ def with_model(path: str) -> list[str]:
     [
         (with_model("no.model"), "data.tokenizer.model: no.model does not exist"),
         (with_model("."), "data.tokenizer.model: . is not a file"),
-        (with_model("~nosuchuser/x"), "data.tokenizer.model: ~nosuchuser/x: "),
     ],
 )
 def test_the_model_of_a_tokenizer_must_be_there(

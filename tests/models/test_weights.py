@@ -119,6 +119,7 @@ def refused(model, path):
 def test_a_file_that_is_not_there(tmp_path):
     assert "is not a file; give the path" in refused(DigitsCNN(), tmp_path / "none.pt")
     assert "is not a file; give the path" in refused(DigitsCNN(), tmp_path)
+    assert "cannot be a path (no home folder" in refused(DigitsCNN(), "~nosuchuser/x.pt")
 
 
 @pytest.mark.parametrize("name", ["cut.pt", "cut.safetensors"])

@@ -16,6 +16,7 @@ from trainer.config import documents
 from trainer.config.errors import ConfigError, cut
 from trainer.config.fit import ineffective
 from trainer.config.keys import settings, suggestion, unions
+from trainer.config.paths import expanded
 from trainer.config.schema import Experiment, covers
 from trainer.config.wording import problem, shown
 
@@ -140,7 +141,7 @@ def _read(
         tree, origin, inside = dict(source), "experiment", above
     else:
         try:
-            path, origin = _find(str(source), presets, folder)
+            path, origin = _find(source, presets, folder)
         except ConfigError as error:
             if not above:
                 raise
@@ -177,15 +178,16 @@ def _refuse_twice(tree: Tree, path: Path) -> None:
             raise ConfigError(str(path), f"{cut(key)} is given twice; remove one of them")
 
 
-def _find(source: str, presets: Path | None, folder: Path | None) -> tuple[Path, str]:
-    if presets and source in preset_names(presets):
-        return presets / f"{source}.yaml", f"preset {source}"
+def _find(source: str | Path, presets: Path | None, folder: Path | None) -> tuple[Path, str]:
+    name = str(source)
+    if presets and name in preset_names(presets):
+        return presets / f"{name}.yaml", f"preset {name}"
     path = located(source, folder)
-    if documents.is_file(source, path):
+    if documents.is_file(name, path):
         return path, f"file {path}"
-    close = get_close_matches(cut(source), preset_names(presets) if presets else [], n=1)
+    close = get_close_matches(cut(name), preset_names(presets) if presets else [], n=1)
     hint = f"did you mean {close[0]}?" if close else "`fedctl presets` lists the presets"
-    raise ConfigError(cut(source), f"neither a preset nor a file; {hint}")
+    raise ConfigError(cut(name), f"neither a preset nor a file; {hint}")
 
 
 def preset_names(presets: Path) -> list[str]:
@@ -193,9 +195,10 @@ def preset_names(presets: Path) -> list[str]:
     return sorted(path.stem for path in presets.glob("*.yaml"))
 
 
-def located(source: str, folder: Path | None) -> Path:
+def located(source: str | Path, folder: Path | None) -> Path:
     """Return the path of a file that a file in `folder` names, relative to that folder."""
-    return Path(source) if folder is None else folder / Path(source).expanduser()
+    path = source if isinstance(source, Path) else expanded(cut(source), source)
+    return path if folder is None else folder / path
 
 
 # ---------------------------------------------------------------------------------------------

@@ -12,10 +12,10 @@ from torch.nn.functional import interpolate
 
 from trainer.config.data import Data
 from trainer.config.errors import ConfigError
+from trainer.config.paths import expanded
 from trainer.data import images, npz
 from trainer.data.arrays import Arrays, check, count_classes, refuse_too_large
 from trainer.data.listing import listed
-from trainer.data.paths import expanded
 from trainer.data.stored import Decoder, Images, Stored
 
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from trainer.config.data import Data, Tokenizer
 from trainer.config.errors import ConfigError
+from trainer.config.paths import expanded
 from trainer.data import memory
-from trainer.data.paths import expanded
 
 KEY = "data.path"
 SUFFIX = ".txt"

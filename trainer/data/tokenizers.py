@@ -17,7 +17,7 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from trainer.config.data import SentencePiece, Tokenizer, Words
 from trainer.config.errors import ConfigError
-from trainer.data.paths import expanded
+from trainer.config.paths import expanded
 from trainer.data.text import Corpus
 
 KEY = "data.tokenizer.model"

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from trainer.config.errors import ConfigError
+from trainer.config.paths import expanded
 
 KEY = "model.weights"
 SAFETENSORS = ".safetensors"
@@ -28,7 +29,7 @@ def read(path: str | Path) -> Tensors:
     The state dict may be in a checkpoint, under "state_dict" or "model"; DataParallel's prefix is
     removed. No code in the file is run.
     """
-    path = Path(path).expanduser()
+    path = expanded(KEY, str(path))
     if not path.is_file():
         raise ConfigError(KEY, f"{path} is not a file; give the path of saved weights")
     try:
