@@ -22,7 +22,7 @@ CHANGES = "changes.jsonl"  # there too: a line for each resume with other settin
 FOLDER = "checkpoints"  # there too
 NAME = "manifest.json"
 MODEL = "model.safetensors"  # the agreed model, in a checkpoint and in a finished run
-FORMAT = 4  # of a checkpoint; it changes with each change of what is in the files
+FORMAT = 5  # of a checkpoint; it changes with each change of what is in the files
 ROUND = re.compile(r"round-([0-9]{1,10})")
 MOST_ROUNDS, MOST_RANKS = 10**9, 10_000  # as in an experiment; trainer/config is not known here
 # What the system says of a file that is none or not there. Whatever else it says is about the disk

@@ -167,4 +167,4 @@ def test_each_coordinate_is_on_its_own(case):
 @pytest.mark.parametrize("case", ADAPTIVE)
 def test_no_more_vectors_are_kept_than_the_rule_has(case):
     optimizer, chosen, x = built(case), settings(case), start()
-    assert optimizer.state(x).keys() == {"second_moment", *["momentum"][: bool(chosen.beta1)]}
+    assert optimizer.state(x).keys() == {"second_moment", *["exp_avg"][: bool(chosen.beta1)]}

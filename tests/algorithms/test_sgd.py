@@ -46,9 +46,9 @@ def turn(dtype: torch.dtype, memory: dict[str, torch.Tensor]) -> Turn:
 def test_descend_has_the_bits_of_torchs_sgd(options, dtype):
     x = torch.linspace(-2, 2, SIZE, dtype=dtype)
     rest = {name: value for name, value in options.items() if name != "lr"}
-    velocity = torch.zeros_like(x) if options["momentum"] else None
+    buffer = torch.zeros_like(x) if options["momentum"] else None
     for gradient, expected in zip(gradients(dtype), theirs(options, dtype), strict=True):
-        descend(x, gradient.clone(), options["lr"], velocity=velocity, **rest)
+        descend(x, gradient.clone(), options["lr"], momentum_buffer=buffer, **rest)
         assert torch.equal(x, expected)
 
 
@@ -101,8 +101,8 @@ def test_decay_by_coordinate_is_a_parameter_group_of_its_own():
     assert torch.equal(own.params[half:], spared[half:])
     decayed = theirs(options, torch.float64)[-1]
     most = max(float(gradient.abs().max()) for gradient in gradients(torch.float64))
-    velocity = (most + 1) / (1 - options["momentum"])  # at most
-    rounding = bounds.of_sums(3 * STEPS, velocity, bounds.FP64)
+    buffer = (most + 1) / (1 - options["momentum"])  # at most
+    rounding = bounds.of_sums(3 * STEPS, buffer, bounds.FP64)
     assert (own.params[:half] - decayed[:half]).abs().max() < rounding
     assert (own.params[:half] - spared[:half]).abs().max() > 1e6 * rounding
 

@@ -98,7 +98,7 @@ def test_the_model_that_a_run_starts_from():
 FEDSGD = {"algorithm": {"name": "fedsgd"}, "optimizer": {"name": "adam"}}  # its state has a count
 
 
-@pytest.mark.parametrize("where", ["velocity", "exp_avg", "buffers"])
+@pytest.mark.parametrize("where", ["momentum_buffer", "exp_avg", "buffers"])
 def test_the_rest_of_the_agreed_state(where):
     tree = FEDSGD if where == "exp_avg" else {"algorithm": {"server": {"momentum": 0.5}}}
     made = Judge(jobs.with_norm(tree), 0)

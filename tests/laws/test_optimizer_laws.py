@@ -166,7 +166,7 @@ def test_what_does_not_travel_stays_while_the_servers_state_takes_a_zero(policy,
 
 def of_zero(server: str, name: str, values: Any) -> Any:
     """What a vector of the server's state becomes in a round without an update."""
-    if name != "second_moment":  # the velocity of SGD, or the mean of updates
+    if name != "second_moment":  # the momentum buffer of SGD, or the mean of updates
         factor = SERVER[server].get("momentum", SERVER[server].get("beta1", 0.9))
     else:  # Adagrad's sum does not change by nothing, and nor does Yogi's mean
         factor = ServerAdam().beta2 if server == "adam" else 1.0

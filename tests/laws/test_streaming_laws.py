@@ -65,26 +65,26 @@ def test_between_two_exchanges_a_client_trains_as_if_there_were_none(pattern):
 
 
 def test_a_fragments_outer_steps_are_those_of_diloco():
-    """x_p and its velocity from what travelled alone, in numpy: one step for each of its turns."""
+    """x_p and its momentum buffer from what travelled alone, in numpy: a step for each turn."""
     tree = BASE | {"algorithm": OUTER} | streaming(3)
     rows = ranks(2).run(optimizer_jobs.server_states, tree, 9)[0]
     plain = OUTER["server"]
     for first in range(3):
         turns = [first + 1, first + 4, first + 7]
         mask = rows[turns[0]]["mask"]
-        velocity = np.zeros(int(mask.sum()))
+        buffer = np.zeros(int(mask.sum()))
         for at in turns:
             assert np.array_equal(rows[at]["mask"], mask)
             before, after = rows[at - 1]["anchor"][mask], rows[at]["anchor"][mask]
-            now = rows[at]["state"]["velocity"][mask].astype(float)
-            mean = now - plain["momentum"] * velocity
+            now = rows[at]["state"]["momentum_buffer"][mask].astype(float)
+            mean = now - plain["momentum"] * buffer
             expected = before - plain["lr"] * (mean + plain["momentum"] * now)
             rounding = bounds.of_sums(4, np.abs(before).max() + np.abs(now).max())
             assert np.abs(after - expected).max() < rounding
             assert np.abs(mean).max() > 0
-            velocity = now
-        last = rows[-1]["state"]["velocity"][mask]
-        assert np.array_equal(last, rows[turns[-1]]["state"]["velocity"][mask])
+            buffer = now
+        last = rows[-1]["state"]["momentum_buffer"][mask]
+        assert np.array_equal(last, rows[turns[-1]]["state"]["momentum_buffer"][mask])
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)

@@ -38,7 +38,7 @@ def rounds(size: int, sync: dict[str, object], number: int = ROUNDS, like=None, 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_gaia_sends_and_keeps_what_the_papers_formula_says(momentum):
     algorithm = {"name": "fedavg", "server": {"momentum": momentum}}
-    velocity, left_out = 0.0, 0
+    buffer, left_out = 0.0, 0
     for t, row in enumerate(rounds(2, GAIA, algorithm=algorithm), start=1):
         threshold = np.float32(GAIA["significance"] / np.sqrt(1 + (t - 1) / 3))
         mean, union = np.zeros_like(row["anchor"], float), np.zeros(row["anchor"].size, bool)
@@ -51,9 +51,9 @@ def test_gaia_sends_and_keeps_what_the_papers_formula_says(momentum):
             union |= significant
             values += 4 * int(significant.sum())
             index += min(-(-significant.size // 8), 4 * int(significant.sum()))
-        velocity = momentum * velocity + mean
-        expected = row["before"] - np.where(union, velocity, 0)
-        # one sum: over the clients, the velocities of the rounds before, and the model
+        buffer = momentum * buffer + mean
+        expected = row["before"] - np.where(union, buffer, 0)
+        # one sum: over the clients, the momentum buffers of the rounds before, and the model
         rounding = bounds.of_sums(len(row["clients"]) + t + 1, np.abs(row["before"]).max())
         assert np.abs(expected - row["anchor"]).max() < rounding
         assert np.array_equal(row["anchor"][~union], row["before"][~union])

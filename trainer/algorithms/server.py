@@ -3,7 +3,8 @@
 FedOpt (Reddi et al., "Adaptive Federated Optimization", ICLR 2021) is any of them at the server;
 DiLoCo (Douillard et al. 2023) is SGD with Nesterov momentum there, and AdamW at the clients. The
 adaptive ones are the paper's Algorithm 2. Symbols: x = anchor, eta = lr, Delta = sum over clients
-of w_i (x - y_i), which is the paper's -Delta_t; m = "momentum", v = "second_moment", (P,) each:
+of w_i (x - y_i), which is the paper's -Delta_t; m = exp_avg (as torch names it), v = second_moment,
+(P,) each:
 
     m <- beta1 m + (1 - beta1) Delta                                   m = 0 at first
     v <- v + Delta^2                                       (Adagrad)   v = tau^2 at first
@@ -16,10 +17,10 @@ defaults. torch.optim.Adam starts v at 0 instead, and divides m and v by 1 - bet
 first steps are of full size; with t large the two agree. torch.optim.Adagrad is ours if beta1 = 0,
 its eps is tau, and its initial_accumulator_value tau^2. torch has no Yogi.
 
-A place that does not travel has Delta = 0: its m and v take that step, as an SGD's velocity does,
-so that an old direction fades, and the round puts its anchor back. Under sync.name=streaming they
-are put back too, since there every place travels each F-th round. If nobody sends, no step is taken
-at all.
+A place that does not travel has Delta = 0: its m and v take that step, as SGD's momentum buffer
+does, so that an old direction fades, and the round puts its anchor back. Under sync.name=streaming
+they are put back too, since there every place travels each F-th round. If nobody sends, no step is
+taken at all.
 """
 
 import torch
@@ -49,14 +50,14 @@ class ServerSGD(ServerOptimizer):
         self.settings = chosen
 
     def state(self, x: Tensor) -> Memory:
-        return {"velocity": torch.zeros_like(x)} if self.settings.momentum else {}
+        return {"momentum_buffer": torch.zeros_like(x)} if self.settings.momentum else {}
 
     def step(self, x: Tensor, delta: Tensor, state: Memory) -> None:
         descend(
             x,
             delta,
             self.settings.lr,
-            velocity=state.get("velocity"),
+            momentum_buffer=state.get("momentum_buffer"),
             momentum=self.settings.momentum,
             nesterov=self.settings.nesterov,
         )
@@ -70,12 +71,12 @@ class Adaptive(ServerOptimizer):
 
     def state(self, x: Tensor) -> Memory:
         moments = {"second_moment": torch.full_like(x, self.tau**2)}
-        return moments | ({"momentum": torch.zeros_like(x)} if self.beta1 else {})
+        return moments | ({"exp_avg": torch.zeros_like(x)} if self.beta1 else {})
 
     def step(self, x: Tensor, delta: Tensor, state: Memory) -> None:
         direction, v = delta, state["second_moment"]
         if self.beta1:
-            direction = state["momentum"].mul_(self.beta1).add_(delta, alpha=1 - self.beta1)
+            direction = state["exp_avg"].mul_(self.beta1).add_(delta, alpha=1 - self.beta1)
         self.accumulate(v, delta)
         x.addcdiv_(direction, v.sqrt().add_(self.tau), value=-self.lr)
 
