@@ -94,7 +94,7 @@ def spoiled(tree: dict[str, Any], folder: str, kind: str, at: int, client: int) 
     out = Path(folder)
     rank = experiment_run(tree, out)
     Injection(rank, kind, at, client)
-    number = rank.parts.group.rank
+    number = rank.parts.world.rank
     recorder = Recorder(None if number else out, {}, 0)
     handler = signal.getsignal(signal.SIGTERM)
     loop = Loop(rank, Mirror(out, number), Status(out, number), recorder, 0)

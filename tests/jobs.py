@@ -170,15 +170,6 @@ def with_norm(tree: dict[str, Any], out: Path | None = None) -> RankState:
         MODELS["digits-cnn"] = listed
 
 
-def to_the_end(tree: dict[str, Any], folder: str) -> None:
-    """The whole life of a run, in this process."""
-    rank, out = with_norm(tree, Path(folder)), Path(folder)
-    status, recorder = Status(out, rank.parts.group.rank), Recorder(None, {}, 0)
-    before = signal.getsignal(signal.SIGTERM)
-    assert Loop(rank, Mirror(out, rank.parts.group.rank), status, recorder, 0).train()
-    signal.signal(signal.SIGTERM, before)
-
-
 def own_models(tree: dict[str, Any], rounds: int) -> dict[str, Any]:
     """What each client of this rank holds at the end, and what reconciliation makes of it."""
     rank = experiment_run(tree)
@@ -221,13 +212,20 @@ def ddp(tree: dict[str, Any], rounds: int) -> Any:
 
 def life(tree: dict[str, Any], folder: str, norm: bool = False) -> list[dict[str, Any]]:
     """The whole life of a run on these ranks; its rows as rank 0 writes them."""
-    rank, out = (with_norm if norm else experiment_run)(tree, Path(folder)), Path(folder)
-    number = rank.parts.group.rank
+    out = Path(folder)
+    return lived((with_norm if norm else experiment_run)(tree, out), out)
+
+
+def lived(rank: RankState, out: Path) -> list[dict[str, Any]]:
+    """The whole life of a run that is assembled; its rows on the first of all ranks."""
+    number = rank.parts.world.rank  # with a pipeline each stage has a group of its own
     status, recorder = Status(out, number), Recorder(None if number else out, {}, 0)
     before = signal.getsignal(signal.SIGTERM)
-    assert Loop(rank, Mirror(out, rank.parts.group.rank), status, recorder, 0).train()
-    signal.signal(signal.SIGTERM, before)
-    recorder.close()
+    try:
+        assert Loop(rank, Mirror(out, number), status, recorder, 0).train()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        recorder.close()
     if number:
         return []
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -235,17 +233,11 @@ def life(tree: dict[str, Any], folder: str, norm: bool = False) -> list[dict[str
 
 def sent_in_a_life(tree: dict[str, Any], folder: str, norm: bool = False) -> tuple[int, int]:
     """Bytes that this rank has sent as a whole run ends; on rank 0, what the last row says."""
-    rank, out = (with_norm if norm else experiment_run)(tree, Path(folder)), Path(folder)
-    number = rank.parts.world.rank
-    recorder = Recorder(None if number else out, {}, 0)
-    before = signal.getsignal(signal.SIGTERM)
-    assert Loop(rank, Mirror(out, number), Status(out, number), recorder, 0).train()
-    signal.signal(signal.SIGTERM, before)
-    recorder.close()
+    rank = (with_norm if norm else experiment_run)(tree, Path(folder))
+    *_, last = lived(rank, Path(folder)) or [None]
     sent = sum(rank.parts.world.books.wire.values())
-    if number:
+    if last is None:
         return sent, 0
-    last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["final"]
     return sent, sum(last["wire_bytes_total"].values())
 

@@ -2,7 +2,6 @@
 
 import logging
 import pickle
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -16,21 +15,17 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from tests.checkpoint_jobs import through_and_resumed
-from tests.jobs import CPU, experiment_run
+from tests.jobs import CPU, experiment_run, lived
 from trainer.__main__ import named
 from trainer.config.errors import ConfigError, Diverged
 from trainer.config.models import MODELS, Network
 from trainer.config.parallel import Parallel
 from trainer.engine import checkpoint
 from trainer.engine.evaluate import evaluate, load_agreed, reconcile
-from trainer.engine.loop import Loop
-from trainer.engine.mirror import Mirror
 from trainer.engine.parts import RankState
 from trainer.engine.round import run_round
 from trainer.engine.state import whole_tensors
-from trainer.engine.status import Status
 from trainer.exchange.mesh import Mesh, mesh
-from trainer.metrics.recorder import Recorder
 from trainer.storage.folder import Folder
 from trainer.workers.cut import cut
 from trainer.workers.pipeline import Pipeline
@@ -380,26 +375,17 @@ def dropped(tree: dict[str, Any], rounds: int) -> Any:
 def how_it_ends(tree: dict[str, Any], folder: str) -> str:
     """The whole life of a run, in this process, of which something is wrong; what it says."""
     out = Path(folder)
-    before = signal.getsignal(signal.SIGTERM)
     try:
-        rank = with_network(tree, out, tree.pop("network", "for_digits"))
-        status, recorder = Status(out, rank.parts.world.rank), Recorder(None, {}, 0)
-        Loop(rank, out, status, recorder, 0).train()
+        lived(with_network(tree, out, tree.pop("network", "for_digits")), out)
     except (ConfigError, Diverged) as error:
         return str(error)
-    finally:
-        signal.signal(signal.SIGTERM, before)
     return ""
 
 
 def ended(tree: dict[str, Any], folder: str) -> bool:
     """The whole life of a run, in this process; whether clients differ on this stage at its end."""
-    rank, out = with_network(tree), Path(folder)
-    number = rank.parts.world.rank
-    status, recorder = Status(out, number), Recorder(None, {}, 0)
-    before = signal.getsignal(signal.SIGTERM)
-    assert Loop(rank, Mirror(out, number), status, recorder, 0).train()
-    signal.signal(signal.SIGTERM, before)
+    rank = with_network(tree)
+    lived(rank, Path(folder))
     return rank.parts.policy.drifted() is not None
 
 

@@ -77,7 +77,7 @@ SERVER = {
 
 def test_a_run_with_local_buffers_ends_with_a_model_on_several_ranks(tmp_path):
     tree_ = tree("full", "local") | {"rounds": 2}
-    ranks(2).run(jobs.to_the_end, tree_, str(tmp_path))
+    ranks(2).run(jobs.life, tree_, str(tmp_path), True)
     assert (tmp_path / "model.safetensors").exists()
 
 

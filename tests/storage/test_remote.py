@@ -264,7 +264,7 @@ def test_on_any_number_of_ranks(
 
 def of_rank(rank: RankState, url: str, environment: dict[str, str], folder: str) -> Remote:
     os.environ |= environment
-    return Remote(Objects(url), Path(folder) / f"rank-{rank.parts.group.rank}")
+    return Remote(Objects(url), Path(folder) / f"rank-{rank.parts.world.rank}")
 
 
 def saved_apart(
