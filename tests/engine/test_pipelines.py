@@ -42,7 +42,9 @@ def test_what_does_not_fit_is_refused(changes, key):
 
 
 def test_the_final_model_loads_in_a_single_process_and_scores_the_same(tmp_path):
-    rows = ranks(3).run(jobs.life, BASE | {"parallel": THREE}, str(tmp_path))[0]
+    rows, *others = ranks(3).run(jobs.life, BASE | {"parallel": THREE}, str(tmp_path))
+    assert [row["round"] for row in rows] == [1, 2, 3, 3] and others == [[], []]
+    assert {path.stem for path in tmp_path.glob("logs/*.json")} == {f"rank-{n}" for n in range(3)}
     again = BASE | {"model": {"weights": str(tmp_path / "model.safetensors")}}
     ((accuracy, loss),) = ranks(1).run(pipeline_jobs.scored, again)
     assert accuracy == rows[-1]["test_accuracy_ratio"]
