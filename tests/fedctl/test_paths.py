@@ -66,15 +66,17 @@ def test_the_weights_must_be_there(
     assert not (tmp_path / "out").exists()
 
 
-def test_one_s_own_home(
+def test_ones_own_home(
     fedctl: Invoke, write_run: WriteRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where a shell does not expand it: in --out=~/page, in a list, in `extends`."""
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    """Also where a shell does not expand it: in --out=~/run, in `extends`."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("HOME", str(home))
     write_run("home/run")
-    assert fedctl("report", "~/run", "--out=~/page").exit_code == 0
-    assert (tmp_path / "home/page").is_dir() and not (tmp_path / "~").exists()
-    (tmp_path / "home/mine.yaml").write_text("rounds: 7\n")
+    assert fedctl("report", "~/run").exit_code == 0
+    told = refused(fedctl("run", "gwpf-digits", "--out=~/run"))
+    assert told.startswith(f"--out {home}/run: exists and is not empty")
+    (home / "mine.yaml").write_text("rounds: 7\n")
     (tmp_path / "other.yaml").write_text("extends: ~/mine.yaml\n")
     for source in ("~/mine.yaml", "other.yaml"):
         assert load(source)[0].rounds == 7
