@@ -6,7 +6,7 @@ The first seed's run of each method of the sweep frontier-emnist-digits, on ten 
 client each. Both directions, with scales, indices, votes and control messages; without tests, and
 without the run's start and end and its checkpoints, for which owners of means bring their residuals
 together, but with the last reconciliation. Where the size of a message does not depend on its
-values, four rounds are enough.
+values, a few rounds are enough.
 """
 
 import argparse
