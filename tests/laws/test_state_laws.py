@@ -50,6 +50,8 @@ CODEC = {
     "lowrank": {"name": "lowrank", "rank": 2},
     "lowrank-lossy": {"name": "lowrank", "rank": 1, "error_feedback": False},
     "lowrank-ahead": {"name": "lowrank", "rank": 1, "step_ahead": True},
+    "sparse-ahead": {"name": "sparse", "share": 0.1, "step_ahead": True},
+    "randomk-ahead": {"name": "randomk", "share": 0.2, "step_ahead": True},
     "lowrank-budget": {"name": "lowrank", "rank": 2, "budget": {"share": 0.6}},
 }
 UNMASKED = ("lowrank", "sign", "sparse")  # formats of which no single values are left out
@@ -63,8 +65,9 @@ def fits(algorithm: str, policy: str, codec: str = "") -> bool:
     kind = codec.split("-")[0]
     if algorithm == "fedsgd" and kind in UPDATES:
         return False
-    if kind in UNMASKED and policy not in ("full", "cmfl"):
-        return kind == "lowrank" and codec != "lowrank-ahead" and policy.endswith("-rows")
+    ahead = codec.endswith("-ahead")
+    if (ahead or kind in UNMASKED) and policy not in ("full", "cmfl"):
+        return kind == "lowrank" and not ahead and policy.endswith("-rows")
     if policy == "cmfl" and kind in FEW:
         return False
     return algorithm != "fedsgd" or policy.split("-")[0] in ("full", "apf", "cmfl")
@@ -172,13 +175,14 @@ def test_thawed_coordinates_keep_their_gradient_under_option_1():
         ],
         [
             *("fp32", "bf16", "bf16-feedback", "int8", "int4", "fp8"),
-            *("sign", "sparse", "randomk", "lowrank", "lowrank-ahead"),
+            *("sign", "sparse", "randomk", "lowrank"),
+            *("lowrank-ahead", "sparse-ahead", "randomk-ahead"),
         ],
         [1.0, 0.6],
         fits=lambda policy, codec, _: (
             fits("fedavg", policy, codec)
             and (policy == "gaia" or codec not in ("fp32", "bf16"))
-            and (policy == "full" or codec != "lowrank-ahead")  # a silent offer holds all, too
+            and (policy == "full" or not codec.endswith("-ahead"))  # a silent offer holds all, too
         ),
     ),
 )
@@ -203,7 +207,7 @@ def test_what_was_sent_and_what_is_kept_is_what_was_offered(policy, codec, parti
     for row in rows.values():
         magnitude = np.abs(row["offered"]).max() + np.abs(row["held"]).max()
         rounding = bounds.of_sums(3 * ROUNDS, magnitude)
-        if policy == "gaia" or codec == "lowrank-ahead":  # the last offer has all that is left
+        if policy == "gaia" or codec.endswith("-ahead"):  # the last offer has all that is left
             assert np.abs(row["held"] - row["last"]).max() < rounding
         else:
             assert np.abs(row["sent"] + row["held"] - row["offered"]).max() < rounding

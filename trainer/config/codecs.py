@@ -96,7 +96,25 @@ class FP8(Int8):
     implementation: ClassVar[str] = "trainer.exchange.reductions.formats:float8"
 
 
-class Sign(Section):
+class Ahead(Section):
+    """What formats have in common that leave most of an update for later rounds."""
+
+    effects: ClassVar[dict[str, Only]] = {"step_ahead": Only("error_feedback", (True,))}
+    step_ahead: bool = setting(
+        False,
+        help="a client trains on from where all of its updates would have led, not from the agreed "
+        "model, so its steps correct what it keeps",
+        fixed=True,
+    )
+
+    @property
+    def required(self) -> dict[str, str]:
+        """The needs, and that of clients whose own values are no policy's."""
+        ahead = "starts clients from values of their own (codec.step_ahead)"
+        return self.needs | ({WHOLE: ahead} if self.step_ahead else {})
+
+
+class Sign(Ahead):
     """One bit for each value, and one scale for each block: about a thirtieth of fp32.
 
     A value is sent as its sign, and decoded as the mean magnitude of its block, both up and down
@@ -122,7 +140,7 @@ class Sign(Section):
     )
 
 
-class RandomK(Section):
+class RandomK(Ahead):
     """A share of the values, which all ranks choose at random in each round: no index travels.
 
     Each client keeps what is not chosen, and adds it to its next update. So a value arrives after
@@ -137,7 +155,7 @@ class RandomK(Section):
         UPDATES: "adds what is not chosen of an update to the next one",
     }
     lacks: ClassVar[frozenset[str]] = frozenset({TREND})
-    effects: ClassVar[dict[str, Only]] = {"block": Only("bits", (8,))}
+    effects: ClassVar[dict[str, Only]] = {**Ahead.effects, "block": Only("bits", (8,))}
     share: float = setting(0.05, help="of the values that travel in a round", gt=0, le=1)
     bits: Literal[8, 32] = setting(
         32, help="bits of a value; 32 is fp32, which a collective adds", unit="bits"
@@ -150,7 +168,7 @@ class RandomK(Section):
     )
 
 
-class Sparse(Section):
+class Sparse(Ahead):
     """The largest values of each block only, a bit or two each: far fewer bytes than fp32.
 
     A client sends the share of its update that is largest, as places and signs with one magnitude
@@ -199,7 +217,7 @@ class Allowance(Section):
         return self.bytes if self.bytes is not None else int((self.share or 0.0) * dense)
 
 
-class LowRank(Section):
+class LowRank(Ahead):
     """Matrices as two thin factors of few bits each: far fewer bytes than they have themselves.
 
     PowerSGD (Vogels et al., NeurIPS 2019) on clients' updates, with coded factors: all clients
@@ -217,8 +235,8 @@ class LowRank(Section):
         ROWS: "codes whole rows of matrices",
     }
     effects: ClassVar[dict[str, Only]] = {
+        **Ahead.effects,
         "block": Only("bits", (4, 8)),
-        "step_ahead": Only("error_feedback", (True,)),
     }
     rank: int = setting(
         2,
@@ -242,18 +260,6 @@ class LowRank(Section):
         help="each client keeps what its factors do not hold and adds it to its next update",
         fixed=True,
     )
-    step_ahead: bool = setting(
-        False,
-        help="a client trains on from where all of its updates would have led, not from the agreed "
-        "model: its steps correct what it keeps, which suits clients that are not in every round",
-        fixed=True,
-    )
-
-    @property
-    def required(self) -> dict[str, str]:
-        """The needs, and that of clients whose own values are no policy's."""
-        ahead = "starts clients from values of their own (codec.step_ahead)"
-        return self.needs | ({WHOLE: ahead} if self.step_ahead else {})
 
 
 Codec = Annotated[
