@@ -1,7 +1,8 @@
 """Products of many choices: a part that uses each choice is quick, the rest of them is slow."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
-from itertools import product
+from itertools import combinations, product
 from typing import Any
 
 import pytest
@@ -15,24 +16,30 @@ def sampled(
 ) -> list[Any]:
     """The product as parameters of a test, without what does not fit: most of it marked `rest`.
 
-    Each choice is in at least `times` quick cases, beside others each time as far as there are any.
+    Each choice is in at least `times` quick cases, or in all of its cases if it has fewer. They are
+    as few as a greedy choice finds, bring as many new pairs as they can, and use choices evenly.
     """
-    lists = [list(values) for values in choices]
-    cases = [case for case in product(*lists) if fits(*case)]
-    quick: set[tuple[Any, ...]] = set()
-    for turn in range(times):
-        missing = {(k, str(value)) for k, values in enumerate(lists) for value in values}
-        longest = max(map(len, lists))
-        diagonal = [
-            tuple(values[(i + turn * k) % len(values)] for k, values in enumerate(lists))
-            for i in range(longest)
-        ]
-        for case in [
-            *diagonal,
-            *cases,
-        ]:  # of what does not fit on the diagonal, the first that does
-            new = {(k, str(value)) for k, value in enumerate(case)} & missing
-            if new and fits(*case):
-                missing -= new
-                quick.add(case)
-    return [pytest.param(*case, marks=() if case in quick else rest) for case in cases]
+    cases = [case for case in product(*map(list, choices)) if fits(*case)]
+    used: Counter[tuple[int, str]] = Counter()
+    beside: set[tuple[tuple[int, str], ...]] = set()
+    quick: dict[int, None] = {}
+
+    def brings(at: int, turn: int) -> tuple[int, int, int]:
+        """How many choices that are missing in this turn, how many new pairs, how little used."""
+        places = [*enumerate(map(str, cases[at]))]
+        missing = sum(used[place] < turn for place in places)
+        pairs = sum(pair not in beside for pair in combinations(places, 2))
+        return missing, pairs, -sum(used[place] for place in places)
+
+    for turn in range(1, times + 1):
+        left = [at for at in range(len(cases)) if at not in quick]
+        while left:
+            best = max(left, key=lambda at, turn=turn: brings(at, turn))
+            if not brings(best, turn)[0]:
+                break
+            left.remove(best)
+            quick[best] = None
+            places = [*enumerate(map(str, cases[best]))]
+            used.update(places)
+            beside.update(combinations(places, 2))
+    return [pytest.param(*case, marks=() if at in quick else rest) for at, case in enumerate(cases)]
