@@ -6,9 +6,10 @@ it. No setting is written down here.
 
 import types
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from typing import Any
 
 from pydantic.fields import FieldInfo
@@ -74,7 +75,8 @@ def _settings(section: type[Section], prefix: str, variant: str) -> Iterator[Set
             yield from _settings(item, f"{key}.0.", variant)
 
 
-def unions(section: type[Section] = Experiment, prefix: str = "") -> dict[str, str]:
+@cache  # reading an experiment asks for it several times, and walks the whole schema each time
+def unions(section: type[Section] = Experiment, prefix: str = "") -> Mapping[str, str]:
     """Return the keys whose `name` selects among sections, each with the name of the default."""
     found: dict[str, str] = {}
     for name, field in section.model_fields.items():
