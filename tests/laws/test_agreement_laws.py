@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from tests import agreement_jobs as jobs
 from tests.laws.test_state_laws import BASE, CODEC, SYNC, fits
+from tests.products import sampled
 from tests.ranks import ranks
 from trainer.engine.agreement import Disagreement, dissenting
 from trainer.engine.diagnosis import FAILED, explain
@@ -31,11 +32,9 @@ def tree_of(policy: str, codec: str) -> dict:
     return BASE | sync | {"rounds": AT + 2, "checkpoint": {"every": AT - 1}}
 
 
-@pytest.mark.parametrize("policy,codec,what", CASES)
-@pytest.mark.parametrize("size,which", [(2, 0), (3, 0), (4, 2)])
-def test_the_rank_that_holds_another_bit_is_named_by_all(
-    policy, codec, what, size, which, tmp_path
-):
+@pytest.mark.parametrize("case,place", sampled(CASES, [(2, 0), (3, 0), (4, 2)]), ids=str)
+def test_the_rank_that_holds_another_bit_is_named_by_all(case, place, tmp_path):
+    (policy, codec, what), (size, which) = case, place
     tree = tree_of(policy, codec)
     whose = "ranks 0 and 1 disagree with each other"
     if size > 2:

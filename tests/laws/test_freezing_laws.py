@@ -10,7 +10,8 @@ import pytest
 
 from tests import bounds
 from tests.jobs import final_model, history
-from tests.ranks import ranks
+from tests.products import sampled
+from tests.ranks import once, ranks
 
 BASE = {
     "seed": 7,
@@ -75,7 +76,7 @@ def test_threshold_zero_is_full_synchronisation_bit_for_bit(policy):
 
 @pytest.mark.parametrize("policy", ["apf-sharp", "apf-aggressive"])
 def test_random_freezing_with_probability_zero_is_apf_bit_for_bit(policy):
-    plain = ranks(2).run(history, experiment("apf"), ROUNDS)[0]
+    plain = once(2, history, experiment("apf"), ROUNDS)[0]
     zero = experiment(policy, sync=FREEZING[policy] | {"random_probability": 0})
     for a, b in zip(plain, ranks(2).run(history, zero, ROUNDS)[0], strict=True):
         assert np.array_equal(a["anchor"], b["anchor"])
@@ -84,14 +85,14 @@ def test_random_freezing_with_probability_zero_is_apf_bit_for_bit(policy):
 
 @pytest.mark.parametrize("policy", ["apf-sharp", "apf-plus", "apf-aggressive"])
 def test_random_freezing_sends_less_than_apf(policy):
-    plain, drawn = (ranks(2).run(history, experiment(p), ROUNDS)[0] for p in ("apf", policy))
+    plain, drawn = (once(2, history, experiment(p), ROUNDS)[0] for p in ("apf", policy))
     sent = [sum(sum(row["payload"].values()) for row in rows[1:]) for rows in (plain, drawn)]
     assert sent[1] < sent[0]
 
 
 @pytest.mark.parametrize("policy", FREEZING)
 def test_all_ranks_agree_on_masks_and_models(policy):
-    first, *others = ranks(4).run(history, experiment(policy), ROUNDS)
+    first, *others = once(4, history, experiment(policy), ROUNDS)
     assert any(row["labelled"] for row in first[1:]), "nothing froze: the law was not put to a test"
     for other in others:
         for a, b in zip(first[1:], other[1:], strict=True):
@@ -101,11 +102,10 @@ def test_all_ranks_agree_on_masks_and_models(policy):
             assert a["mask"] is None or np.array_equal(a["mask"], b["mask"])
 
 
-@pytest.mark.parametrize("policy", FREEZING)
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("policy,momentum", sampled(FREEZING, [0.0, 0.9]))
 def test_what_is_not_exchanged_does_not_move(policy, momentum):
-    algorithm = {"name": "fedavg", "server": {"momentum": momentum}}
-    rows = ranks(2).run(history, experiment(policy, algorithm=algorithm), ROUNDS)[0]
+    server = {"algorithm": {"server": {"momentum": momentum}}} if momentum else {}
+    rows = once(4, history, experiment(policy, **server), ROUNDS)[0]
     still = 0
     for before, after in pairwise(rows):
         if after["mask"] is not None:
@@ -122,10 +122,11 @@ def test_the_first_round_freezes_nothing(policy):
     assert rows[2]["mask"] is None
 
 
-@pytest.mark.parametrize("policy", FREEZING)
-@pytest.mark.parametrize("codec,value", [("fp32", 4), ("bf16", 2)])
-def test_bytes_are_those_of_active_and_thawed_values_and_of_votes(policy, codec, value):
-    rows = ranks(4).run(history, experiment(policy, codec={"name": codec}), ROUNDS)[0]
+@pytest.mark.parametrize("policy,codec", sampled(FREEZING, ["fp32", "bf16"]))
+def test_bytes_are_those_of_active_and_thawed_values_and_of_votes(policy, codec):
+    coded = {"codec": {"name": codec}} if codec != "fp32" else {}
+    rows = once(4, history, experiment(policy, **coded), ROUNDS)[0]
+    value = {"fp32": 4, "bf16": 2}[codec]
     size, clients, kind = rows[0]["anchor"].size, BASE["clients"], FREEZING[policy]["name"]
     vote = {"gwpf": lambda f: -(-f // 8), "gwpf-released": lambda f: 4 * f}
     # six clients on four ranks: at most two on one, so counts need two bits; decisions need one
@@ -158,7 +159,7 @@ def test_bytes_are_those_of_active_and_thawed_values_and_of_votes(policy, codec,
 
 def test_gwpf_sends_less_than_fedavg_and_its_released_code_never_does():
     def sent(policy):
-        rows = ranks(2).run(history, experiment(policy), ROUNDS)[0][1:]
+        rows = once(4, history, experiment(policy), ROUNDS)[0][1:]
         return [(sum(row["payload"].values()), row["dense"]) for row in rows]
 
     assert sum(p for p, _ in sent("gwpf")) < sum(d for _, d in sent("gwpf"))

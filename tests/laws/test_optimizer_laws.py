@@ -86,8 +86,7 @@ class Torchs:
         return {name.removesuffix("_buffer"): tensor.numpy() for name, tensor in held.items()}
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("optimizer,size", sampled(["adam", "adamw"], [2, 4]))
 def test_coded_messages_have_one_result_on_any_number_of_ranks(optimizer, size):
     """What a client keeps moves with it, to the bit."""
     tree = BASE | {
@@ -173,8 +172,7 @@ def of_zero(server: str, name: str, values: Any) -> Any:
     return values * np.float32(factor)
 
 
-@pytest.mark.parametrize("server", SERVERS)
-@pytest.mark.parametrize("algorithm", ["fedprox", "fedga", "scaffold"])
+@pytest.mark.parametrize("algorithm,server", sampled(["fedprox", "fedga", "scaffold"], SERVERS))
 def test_every_algorithm_with_a_servers_step_takes_any_optimizer(algorithm, server):
     tree = BASE | {
         "algorithm": {"name": algorithm, "server": SERVER[server]},

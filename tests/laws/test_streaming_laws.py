@@ -8,6 +8,7 @@ import pytest
 
 from tests import bounds, optimizer_jobs, pipeline_jobs
 from tests.jobs import final_model, history
+from tests.products import sampled
 from tests.ranks import ranks
 
 OUTER = {"name": "fedavg", "server": {"lr": 0.7, "momentum": 0.9, "nesterov": True}}
@@ -34,8 +35,7 @@ def test_one_fragment_is_full_synchronisation_bit_for_bit(codec):
         assert a.get("payload") == b.get("payload") and a.get("wire") == b.get("wire")
 
 
-@pytest.mark.parametrize("pattern", PATTERNS)
-@pytest.mark.parametrize("fragments", [2, 3, 8])
+@pytest.mark.parametrize("pattern,fragments", sampled(PATTERNS, [2, 3, 8]))
 def test_every_parameter_travels_once_in_as_many_rounds_as_there_are_fragments(pattern, fragments):
     rows = ranks(2).run(history, BASE | streaming(fragments, pattern), 2 * fragments)[0]
     size = rows[0]["anchor"].size

@@ -10,7 +10,7 @@ import pytest
 
 from tests import bounds
 from tests.jobs import history
-from tests.ranks import ranks
+from tests.ranks import once, ranks
 from tests.uploads import uploads
 
 BASE = {
@@ -26,7 +26,11 @@ ROUNDS = 8
 
 def rounds(size: int, sync: dict[str, object], number: int = ROUNDS, like=None, **changes: object):
     """Each round as rank 0 saw it, with the clients of all ranks."""
-    all_ranks = ranks(size).run(uploads, BASE | {"sync": sync} | changes, number, like)
+    tree = BASE | {"sync": sync} | changes
+    if like is None:
+        all_ranks = once(size, uploads, tree, number)
+    else:
+        all_ranks = ranks(size).run(uploads, tree, number, like)
     for rows in zip(*all_ranks, strict=True):
         everyone = {c: row for rank in rows for c, row in rank["clients"].items()}
         yield rows[0] | {"clients": dict(sorted(everyone.items())), "ranks": rows}
@@ -95,7 +99,7 @@ def test_gaia_goes_on_from_what_a_client_has_not_sent():
 
 def test_gaia_that_finds_everything_significant_is_full_synchronisation():
     everything = {"name": "gaia", "significance": 0}
-    full = ranks(2).run(history, BASE, ROUNDS)[0]
+    full = once(2, history, BASE, ROUNDS)[0]
     for row, dense in zip(rounds(2, everything), full[1:], strict=True):
         assert np.abs(row["anchor"] - dense["anchor"]).max() < bounds.of_runs(full)
         assert row["apart"].size == 0
@@ -157,7 +161,7 @@ def test_cmfl_in_a_round_that_all_skip_leaves_the_model_as_it_is():
 
 
 def test_cmfl_that_asks_for_no_relevance_is_full_synchronisation_bit_for_bit():
-    full = ranks(2).run(history, BASE, ROUNDS)[0][1:]
+    full = once(2, history, BASE, ROUNDS)[0][1:]
     zero = ranks(2).run(history, BASE | {"sync": {"name": "cmfl", "relevance": 0}}, ROUNDS)[0][1:]
     for a, b in zip(full, zero, strict=True):
         assert np.array_equal(a["anchor"], b["anchor"])
