@@ -20,7 +20,7 @@ from trainer.metrics.recorder import Recorder
 from trainer.storage.folder import Folder
 
 TREE = checkpoint_jobs.KEEPING
-FLIPS = 60  # single bits, each of a fresh copy
+FLIPS, QUICK = 60, 12  # single bits, each of a fresh copy
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,9 @@ def files(checkpoint_folder: Path) -> list[Path]:
     return sorted(path for path in checkpoint_folder.rglob("*") if path.is_file())
 
 
-@pytest.mark.parametrize("seed", range(FLIPS))
+@pytest.mark.parametrize(
+    "seed", [*range(QUICK), *(pytest.param(n, marks=pytest.mark.slow) for n in range(QUICK, FLIPS))]
+)
 def test_a_flipped_bit_is_seen_and_the_older_one_used(run: Path, seed: int) -> None:
     draws = random.Random(seed)
     newest = manifest.found(run / manifest.FOLDER)[0]

@@ -135,7 +135,7 @@ def joining(rank: int, port: int, seconds: float, said: Any) -> None:
         said.send((str(error), time.monotonic() - start))
 
 
-@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("first", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_the_rank_that_is_missing_is_named_and_no_other(first):
     """Over TCP, as in pods: rank 0 is there, and rank 1 sees that as well as rank 0 does."""
     port, limit, ours, started = free_port(), 6.0, {}, []

@@ -5,6 +5,7 @@ import pytest
 
 from tests import bounds
 from tests.exchange.messages import NORMS, WEIGHTS, exchanged, values
+from tests.products import sampled
 from tests.ranks import ranks
 
 ALL = ["fp32", "fp32, thin", "bf16", "bf16, thin", "int8", "int8, thin", "int4", "fp8", "sign"]
@@ -41,8 +42,7 @@ def allowed(name: str, largest: float, codings: int = 1) -> float:
     return codings * coding * largest + bounds.of_sums(len(WEIGHTS), largest)
 
 
-@pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("count", [1, 3, 1001])
+@pytest.mark.parametrize("name,count", sampled(ALL, [1, 3, 1001], times=2))
 def test_means_are_the_same_bits_on_every_rank(name, count):
     answers = ranks(4).run(exchanged, name, count)
     expected, first = exact(name, count), answers[0]["mean"]
@@ -92,8 +92,7 @@ def test_a_mean_is_that_of_what_the_others_are_reported_to_have_got(name, share)
         assert not answers[0]["mean"][vector][off].any()
 
 
-@pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("clients", [0, 1, 5])
+@pytest.mark.parametrize("name,clients", sampled(ALL, [0, 1, 5]))
 def test_a_rank_that_has_to_stop_is_known_to_all(name, clients):
     """Also one that trains none of the round's clients, and if nobody sends anything."""
     for stopping in (-1, 0, 3):
@@ -103,11 +102,12 @@ def test_a_rank_that_has_to_stop_is_known_to_all(name, clients):
             assert any(mean.any() for mean in answer["mean"].values()) == (clients > 0)
 
 
-@pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("size", [1, 2, 3])
-@pytest.mark.parametrize("clients,items", [(5, 1), (5, 77), (1, 500)])
-def test_votes_that_ride_are_counted_and_change_no_value(name, size, clients, items):
+@pytest.mark.parametrize(
+    "name,size,voters", sampled(ALL, [1, 2, 3], [(5, 1), (5, 77), (1, 500)], times=2), ids=str
+)
+def test_votes_that_ride_are_counted_and_change_no_value(name, size, voters):
     """Also of ranks without a client of the round, and with a rank that has to stop."""
+    clients, items = voters
     plain = ranks(size).run(exchanged, name, 1001, 0.5, size - 1, clients)
     voted = ranks(size).run(exchanged, name, 1001, 0.5, size - 1, clients, items)
     total = sum(answer["votes"] for answer in voted)
