@@ -1,14 +1,12 @@
 """What goes wrong in the environment is one line in the rank's record, never a bug's traceback."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
 
 import pytest
 
 from tests import patience
+from tests.starts import Rank
 from trainer.config.load import load
 
 
@@ -17,17 +15,12 @@ def fail(tmp_path, tree, *more, text=None, **env) -> dict[str, object]:
     experiment, _ = load({"rounds": 2} | tree)
     path = tmp_path / "experiment.json"
     path.write_text(experiment.canonical() if text is None else text)
-    command = [sys.executable, "-m", "trainer", str(path), "--out", str(tmp_path), *more]
-    done = subprocess.run(
-        command,
-        env=os.environ | env,
-        capture_output=True,
-        text=True,
-        timeout=patience.seconds(60),
-    )
+    rank = Rank([str(path), "--out", str(tmp_path), *more], env, tmp_path / "output")
+    code = rank.wait(patience.seconds(60))
     record = json.loads((tmp_path / "logs" / "rank-0.json").read_text())
-    assert done.returncode == record["exit"]
-    assert "Traceback" not in done.stderr and "bug" not in record["message"]
+    assert code == record["exit"]
+    said = (tmp_path / "output").read_text()
+    assert "Traceback" not in said and "bug" not in record["message"]
     assert "\n" not in record["message"]
     return record
 

@@ -1,20 +1,18 @@
 """Runs that are killed or stopped and resumed end with the same bits as one that never was.
 
-Real processes throughout: one `python -m trainer` per rank, SIGKILL and SIGTERM.
+Real processes throughout, one per rank, SIGKILL and SIGTERM.
 """
 
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests import patience
+from tests.starts import Rank
 from trainer.config.load import load
 
 TIMES = (
@@ -46,16 +44,14 @@ class Group:
         experiment, _ = load(tree)
         out.mkdir(exist_ok=True)
         (out / "experiment.json").write_text(experiment.canonical())
-        command = [sys.executable, "-m", "trainer", str(out / "experiment.json")]
-        command += ["--out", str(out), *more]
+        words = [str(out / "experiment.json"), "--out", str(out), *more]
         group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
         group["WORLD_SIZE"] = str(experiment.ranks)
         self.out = out
-        self.ranks = []
-        for rank in range(experiment.ranks):
-            with (out / "output").open("ab") as log:
-                env = os.environ | group | {"RANK": str(rank)}
-                self.ranks.append(subprocess.Popen(command, stdout=log, stderr=log, env=env))
+        self.ranks = [
+            Rank(words, group | {"RANK": str(rank)}, out / "output")
+            for rank in range(experiment.ranks)
+        ]
 
     def wait(self) -> list[int]:
         return [process.wait(patience.seconds(90)) for process in self.ranks]

@@ -5,8 +5,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from safetensors.torch import load_file
 from tests import patience
 from tests.engine.test_resume import EVERYTHING, TIMES, Group, free_port
 from tests.objectstore import Server, server
+from tests.starts import Rank
 from trainer import manifest
 from trainer.config.load import load
 from trainer.storage.objects import Objects
@@ -38,11 +37,9 @@ class Pods:
         self.folder, self.ranks = folder, []
         self.said = folder / "output"
         for rank in range(experiment.ranks):
-            command = [sys.executable, "-m", "trainer", str(folder / "given.json")]
-            command += ["--out", str(folder / f"pod-{rank}"), *(more or ("--resume=auto",))]
-            with self.said.open("ab") as log:
-                mine = os.environ | group | {"RANK": str(rank)}
-                self.ranks.append(subprocess.Popen(command, stdout=log, stderr=log, env=mine))
+            words = [str(folder / "given.json"), "--out", str(folder / f"pod-{rank}")]
+            words += more or ("--resume=auto",)
+            self.ranks.append(Rank(words, group | {"RANK": str(rank)}, self.said))
 
     def wait(self) -> list[int]:
         return [process.wait(patience.seconds(90)) for process in self.ranks]
