@@ -1,5 +1,7 @@
 """Every preset: its model takes its data, and its clients hold enough; without weights or data."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -24,6 +26,7 @@ TRAINING = {"digits": 1_437, "emnist": 112_800, "emnist-digits": 240_000} | {
 }  # others: 60,000
 
 
+@cache
 def preset(name: str) -> Experiment:
     return load(name, presets=bundled.PRESETS)[0]
 

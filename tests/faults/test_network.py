@@ -165,6 +165,7 @@ def test_a_slow_link_changes_no_bit(pods: Pods, fault: Fault, over_a_fast_link: 
     assert results(pods.out) == over_a_fast_link
 
 
+@pytest.mark.faults
 def test_a_cut_that_is_mended_in_time_is_nothing(pods: Pods, over_a_fast_link: Any) -> None:
     """TCP sends again what was lost."""
     pods.cut_after(4)

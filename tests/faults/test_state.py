@@ -110,7 +110,7 @@ def both(scene: Scene, start: Callable[[], Any], fault: Fault) -> Any:
     return winner
 
 
-@fault("two-resumes", quick=True)
+@fault("two-resumes")
 def test_two_resumes(stopped: Scene, fault: Fault, undisturbed: Any) -> None:
     code, _, stderr = ended(both(stopped, stopped.resume, fault))
     assert code == 0, stderr

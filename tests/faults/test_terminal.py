@@ -74,7 +74,7 @@ def test_a_terminal_that_is_gone_without_a_signal(
     assert runs.finished(scene.out) and (scene.out / runs.REPORT_PAGE).exists()
 
 
-@fault("terminal-gone", quick=True)
+@fault("terminal-gone")
 def test_a_run_by_nohup(scene: Scene, fault: Fault) -> None:
     """What nohup had ignored stays ignored."""
     process = scene.run(rounds=60, prefix=["nohup"])
@@ -84,7 +84,7 @@ def test_a_run_by_nohup(scene: Scene, fault: Fault) -> None:
     assert code == fault.code and runs.finished(scene.out)
 
 
-@fault("launcher-stopped", quick=True)
+@fault("launcher-stopped")
 def test_the_terminal_of_a_sweep(
     scene: Scene, fault: Fault, terminal: Terminal, tmp_path: Path
 ) -> None:

@@ -429,7 +429,7 @@ def serving_with(
 ) -> Iterator[tuple[Server, Path]]:
     http = ThreadingHTTPServer(("127.0.0.1", 0), handler(server))
     http.daemon_threads = True
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.05})
+    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.005})
     thread.start()
     path = folder / "kubeconfig"
     path.write_text(kubeconfig(f"http://127.0.0.1:{http.server_port}"))

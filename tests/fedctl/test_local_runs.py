@@ -105,7 +105,7 @@ def test_nobody_gets_in(start: Start, tmp_path: Path) -> None:
     out = tmp_path / "out"
     foreign = {"PET_NNODES": "2", "RANK": "7", "WORLD_SIZE": "9", "MASTER_ADDR": "no.such.host"}
     foreign |= {"FEDCTL_METRICS_PORT": "1", "GLOO_SOCKET_IFNAME": "none0"}
-    words = ["run", "fedavg-digits", "--ranks", 4, "--set", "rounds=5000", "--out", "out"]
+    words = ["run", "fedavg-digits", "--ranks", 2, "--set", "rounds=5000", "--out", "out"]
     process = start(*words, environment=foreign)
     wait_for_round(out, 2)
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
@@ -116,12 +116,13 @@ def test_nobody_gets_in(start: Start, tmp_path: Path) -> None:
         for connection in member.net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     ]
-    assert len(listening) >= 8  # gloo's and the metrics' of four ranks
+    assert len(listening) >= 4  # gloo's and the metrics' of two ranks
     assert all(ip_address(ip).is_loopback for ip in listening), listening
     process.send_signal(signal.SIGTERM)
     assert ended(process)[0] == 130
 
 
+@pytest.mark.slow
 def test_one_run_at_a_time_in_a_folder(start: Start, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ["--set", "rounds=5000", "--set", "checkpoint.every=1", "--out", "out"]
@@ -136,6 +137,7 @@ def test_one_run_at_a_time_in_a_folder(start: Start, tmp_path: Path) -> None:
     assert ended(process)[0] == 130
 
 
+@pytest.mark.slow
 def test_a_finished_run_goes_on_as_if_it_had_never_ended(start: Start, tmp_path: Path) -> None:
     """Twelve rounds at once, or eight and then four more under other settings of operation."""
     words = ["run", "gwpf-digits", "--ranks", 2, "--quiet"]

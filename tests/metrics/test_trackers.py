@@ -59,6 +59,7 @@ def test_offline_trackers_do_without_a_network_and_leave_nothing_outside_the_run
     assert ours == []  # W&B's service ended with the process that started it
 
 
+@pytest.mark.slow
 def test_tensorboard_has_each_round_once_after_a_resumption(played):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
