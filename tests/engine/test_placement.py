@@ -63,6 +63,16 @@ def test_the_longest_rank_is_within_four_thirds_of_the_best_possible(costs, rank
     assert longest <= (4 / 3 - 1 / (3 * ranks)) * best + 1e-9
 
 
+@given(st.lists(COSTS, max_size=5))
+def test_with_a_rank_for_each_client_nobody_moves(rounds):
+    """Whoever takes part in each round, and whatever it costs."""
+    home: dict[int, int] = {}
+    for costs in rounds:
+        placed = deal(costs, 100, home)
+        assert all(rank == client for client, rank in placed.items())
+        home |= placed
+
+
 @given(DEAL, st.randoms())
 def test_the_deal_depends_on_nothing_but_its_arguments(drawn, random):
     """Every rank computes it for itself; the order in which clients are listed is no argument."""

@@ -15,9 +15,10 @@ def deal(
 
     Clients are placed in order of decreasing cost: each on the rank that holds its memory if there
     is room, else on the rank with the least work. The latter is Graham's LPT rule (1969), whose
-    longest rank takes at most 4/3 - 1/(3 W) times the best possible. A rank has room up to its fair
-    share of the work or the cost of the longest client, whichever is more; slack: the share by
-    which a rank may exceed that, so that a client's memory need not move.
+    longest rank takes at most 4/3 - 1/(3 W) times the best possible. Of several with as little work
+    it is the first from rank c mod W on: where ranks are as many as clients, nobody ever moves. A
+    rank has room up to its fair share of the work or the cost of the longest client, whichever is
+    more; slack: the share by which a rank may exceed that, so that a client's memory need not move.
     """
     load = [0.0] * ranks
     fair = sum(costs.values()) / ranks
@@ -26,7 +27,7 @@ def deal(
     for client in sorted(costs, key=lambda client: (-costs[client], client)):
         rank = home.get(client, -1)
         if rank < 0 or load[rank] + costs[client] > room:
-            rank = min(range(ranks), key=lambda rank: (load[rank], rank))
+            rank = min(range(ranks), key=lambda rank: (load[rank], (rank - client) % ranks))
         load[rank] += costs[client]
         placed[client] = rank
     return placed
