@@ -63,9 +63,23 @@ def build(
         owned = range(group.rank, experiment.clients, group.size)
     samples = task.hold(task.split(), owned)
     worker = _worker(experiment, task, mesh, edges, samples[owned[0]])
-    anchor = worker.params.clone()
+    rank = assemble(experiment, task, worker, mesh, samples, out)
+    _tell_of_microbatches(rank)
+    return rank
+
+
+def assemble(
+    experiment: Experiment,
+    task: Task,
+    worker: Worker,
+    mesh: Mesh,
+    samples: Sequence[Tensor],
+    out: Path | None = None,
+) -> RankState:
+    """Assemble a rank around a task and a worker; samples: of each client, by place."""
+    group, anchor = mesh.group, worker.params.clone()
     algorithm = _algorithm(experiment, worker.layout, anchor)
-    chain, policy = _selection(experiment, algorithm, worker.layout, device)
+    chain, policy = _selection(experiment, algorithm, worker.layout, group.device)
     policy.arrange(worker.layout, worker.whole.layout)
     code, once = _codes(experiment, worker, thin=any(transform.thins for transform in chain))
     parts = Parts(
@@ -87,7 +101,7 @@ def build(
         )
     folder = out and out / "clients" / f"rank-{mesh.world.rank}"
     budget = experiment.client_memory
-    rank = RankState(
+    return RankState(
         experiment=experiment,
         parts=parts,
         server=Server(
@@ -103,12 +117,10 @@ def build(
             None if budget is None else budget * MEBIBYTE,
             empty=not parts.keep and experiment.model.buffers == "mean",
         ),
-        clock=Clock(device),
+        clock=Clock(group.device),
         ledger=Ledger(mesh),
         overlap=_overlap(policy, mesh, experiment.cluster.timeout),
     )
-    _tell_of_microbatches(rank)
-    return rank
 
 
 def _tell_of_microbatches(rank: RankState) -> None:
