@@ -115,11 +115,13 @@ def test_the_random_variants_freeze_what_their_reference_does(name):
 
 def test_what_is_frozen_at_random_follows_from_the_runs_seed_and_the_round():
     draws = {
-        (seed, number): torch.cat([*random_rounds(Settings(random="sharp"), seed, 500, number)])
+        (seed, number): torch.cat(
+            [*random_rounds(Settings(random="sharp"), seed, 500, number, CPU)]
+        )
         for seed in (1, 2)
         for number in (1, 2)
     }
-    again = torch.cat([*random_rounds(Settings(random="sharp"), 2, 500, 2)])
+    again = torch.cat([*random_rounds(Settings(random="sharp"), 2, 500, 2, CPU)])
     assert torch.equal(draws[2, 2], again)
     assert not torch.equal(draws[2, 2], draws[1, 2]) and not torch.equal(draws[2, 2], draws[2, 1])
     rank = experiment_run({"seed": 7, "sync": {"name": "apf", "random": "sharp"}})
@@ -141,7 +143,7 @@ def test_what_is_frozen_at_random_follows_from_the_runs_seed_and_the_round():
 )
 def test_probability_and_length_are_the_papers(name, round_number, share, longest):
     settings = Settings(random=name)
-    rounds = torch.cat([*random_rounds(settings, 1, 400_000, round_number)]).float()
+    rounds = torch.cat([*random_rounds(settings, 1, 400_000, round_number, CPU)]).float()
     error = bounds.of_share(0.5, len(rounds))  # the most that any share has
     assert (rounds > 0).float().mean().item() == pytest.approx(share, abs=error)
     assert rounds.max().item() == longest

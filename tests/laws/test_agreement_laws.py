@@ -12,7 +12,7 @@ from tests.ranks import ranks
 from trainer.engine.agreement import Disagreement, dissenting
 from trainer.engine.diagnosis import FAILED, explain
 from trainer.exchange.digest import BITS, as_number, digest
-from trainer.exchange.message import CHUNK
+from trainer.exchange.masks import CHUNK
 
 CPU = torch.device("cpu")
 AT = 3

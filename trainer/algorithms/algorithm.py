@@ -29,6 +29,7 @@ class Algorithm:
     vectors: ClassVar[tuple[Vector, ...]] = (Vector("delta"),)  # the vectors of `update`
     keeps: bool = False  # it has memory of each client
     listens: ClassVar[bool] = False  # it needs to know what the others received (`delivered`)
+    whole: ClassVar[bool] = False  # `apply` needs the whole model at once, and not part by part
     # before training: nothing, each client's full gradient at x, or also their mean (exchanged)
     needs: Literal["nothing", "gradient", "mean gradient"] = "nothing"
     gradient_samples: int | None = None  # cap on the samples in a full gradient
@@ -66,7 +67,7 @@ class Algorithm:
     def apply(self, server: Server, mean: Mapping[str, Tensor]) -> None:
         """Apply the means to the agreed model, alike on every rank: x <- x - mean(x - y_i).
 
-        It must act on each coordinate separately, so that it works on any part of the model too.
-        Means may be overwritten.
+        It must act on each coordinate separately, since it is called for one part of the model
+        after another, unless `whole`. Means may be overwritten.
         """
         server.anchor.sub_(mean["delta"])

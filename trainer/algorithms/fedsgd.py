@@ -25,6 +25,7 @@ class FedSGD(Algorithm):
 
     # used once: the part of a gradient that is left out is not sent later
     vectors = (Vector("grad", leftover="lost"),)
+    whole = True  # for the gradient's norm, and since an optimizer counts its steps
 
     def __init__(self, settings: Settings, optimizer: LocalOptimizer) -> None:
         super().__init__(settings, optimizer)

@@ -25,8 +25,8 @@ class Disagreement(EnvironmentFault):
 
 def note(rank: RankState, places: Places) -> None:
     """Put what this rank holds at the end of a round into its ledger; places: that travelled."""
-    decisive = _decisive(rank.parts)
-    if not decisive or rank.parts.group.size == 1:
+    decisive = _decisive(rank.parts) if rank.parts.group.size > 1 else {}
+    if not decisive:
         return
     vectors = [vector for own in decisive.values() for vector in own]
     if places.mask is not None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from trainer.engine.parts import RankState
 from trainer.engine.watch import KEPT, UPDATE
 from trainer.exchange.lanes import Poll
+from trainer.exchange.masks import blank
 from trainer.exchange.message import Cohort, Delivery, Message, Places, Terms
 from trainer.exchange.reductions.reduction import Exchange, Handle
 from trainer.exchange.transforms.transform import Context
@@ -89,7 +90,8 @@ class Outbox:
             return  # the reduction leaves them out, once for all clients
         if places.mask is not None:
             for vector in self.named:
-                message.vectors[vector.name].mul_(places.mask)
+                values = message.vectors[vector.name]
+                blank(values, places.mask, out=values)
         server = self.rank.server
         context = Context(server.number, server.anchor, places, self.parts.worker.total)
         for at, transform in enumerate(self.parts.chain):

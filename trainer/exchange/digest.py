@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from trainer.exchange.message import CHUNK
+from trainer.exchange.masks import CHUNK
 
 BITS = 52  # of a digest as a number, which float64 holds exactly
 WORD = 8  # bytes

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from trainer.exchange.masks import chunks
 from trainer.keys import Purpose, stream
 
 Key = tuple[int, ...]  # of the random stream, if rounding is stochastic: (seed, round, who, vector)
@@ -96,7 +97,9 @@ class Rowed:
 
     def _blocks(self, values: Tensor) -> Tensor:
         """Return values as float32 blocks (n, block), of which zeros fill up the last."""
-        return pad(values.float(), (0, -len(values) % self.block)).view(-1, self.block)
+        missing = -len(values) % self.block
+        filled = pad(values.float(), (0, missing)) if missing else values.float()
+        return filled.view(-1, self.block)
 
     def _shares(self, rows: Tensor, cuts: Sequence[int]) -> list[Tensor]:
         """Return the rows (n, bytes) of all blocks in one part between each two cuts."""
@@ -133,60 +136,76 @@ class Blocks(Rowed):
         self.row = block * bits // 8 + 2  # bytes of a block with its scale
 
     def encode(self, values: Tensor, cuts: Sequence[int], key: Key) -> list[Tensor]:
-        x = self._blocks(values)
         draws = stream(key[0], Purpose.ROUNDING, *key[1:]) if self.unbiased else None
-        packed, scale = self._packed(x, draws)
-        return self._shares(torch.cat([packed, as_bytes(scale)], dim=1), cuts)
+        rows = values.new_empty(-(-len(values) // self.block), self.row, dtype=torch.uint8)
+        pieces = list(chunks(len(rows), values.device, self.block))
+        # all scales at once, since an operation on few values takes as long as one on many
+        scale = rounded_up(torch.cat([largest(self._at(values, piece)) for piece in pieces]))
+        rows[:, -2:] = as_bytes(scale)
+        for piece in pieces:
+            rows[piece, :-2] = self._packed(self._at(values, piece), scale[piece], draws)
+        return self._shares(rows, cuts)
 
     def decode(self, data: Tensor, count: int, at: int = 0) -> Tensor:
         rows = data.view(-1, self.row)
+        values = data.new_empty(len(rows), self.block, dtype=torch.float32)
         scale = as_type(rows[:, -2:].reshape(-1), torch.bfloat16).float()
-        steps = self._unpacked(rows[:, :-2].contiguous())
-        values: Tensor = (steps * (scale / self.most)[:, None]).reshape(-1)[:count]
-        return values.to(self.computed)
+        step = (scale / self.most)[:, None]
+        for piece in chunks(len(rows), data.device, self.block):
+            steps = self._unpacked(rows[piece, :-2].contiguous())
+            values[piece].copy_(steps).mul_(step[piece])
+        return values.view(-1)[:count].to(self.computed)
 
-    def _packed(self, x: Tensor, draws: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """Return the bytes of blocks (n, block) without their scales, and the bf16 scales (n,)."""
-        q, scale = quantised(x, self.most, draws)
-        return q.view(torch.uint8) if self.bits == 8 else nibbles(q), scale
+    def _at(self, values: Tensor, piece: slice) -> Tensor:
+        """Return some of the blocks of values (n,)."""
+        return self._blocks(values[piece.start * self.block : piece.stop * self.block])
+
+    def _packed(self, x: Tensor, scale: Tensor, draws: torch.Generator | None) -> Tensor:
+        """Return the bytes of blocks (n, block) without their scales (n,)."""
+        q = quantised(x, scale, self.most, draws)
+        return q.view(torch.uint8) if self.bits == 8 else nibbles(q)
 
     def _unpacked(self, packed: Tensor) -> Tensor:
         """Return L x / s of the values in these bytes, (n, block)."""
         return packed.view(torch.int8) if self.bits == 8 else integers(packed)
 
 
-def quantised(x: Tensor, most: int, draws: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-    """Return integers from -most to most, int8 like x (n, block), and a bf16 scale of each row.
+def largest(x: Tensor) -> Tensor:
+    """Return the largest magnitude in each row of x (n, block)."""
+    return x.abs().amax(1)
+
+
+def quantised(x: Tensor, scale: Tensor, most: int, draws: torch.Generator | None = None) -> Tensor:
+    """Return integers from -most to most, int8 like x (n, block), by the bf16 scales of its rows.
 
     draws: of stochastic rounding; None: to the nearest integer.
     """
-    q, scale = in_steps(x, most)
+    q = in_steps(x, scale, most)
     if draws is None:
         q.round_()
     else:
         q.add_(torch.rand(q.shape, generator=draws).to(q.device)).floor_()
-    return q.clamp_(-most, most).to(torch.int8), scale
+    return q.clamp_(-most, most).to(torch.int8)
 
 
-def in_steps(x: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Return L x / s, up to L = `most` in each row of x (n, block), and the bf16 scales s (n,)."""
-    scale = rounded_up(x.abs().amax(1))
+def in_steps(x: Tensor, scale: Tensor, most: int) -> Tensor:
+    """Return L x / s, up to L = `most`, of rows x (n, block) with bf16 scales s (n,)."""
     # the smallest float avoids 0 / 0: a block of zeros has scale 0, and stays zero
     tiny = torch.finfo(torch.float32).tiny
-    return (x / scale.float().clamp(min=tiny)[:, None]).mul_(most), scale
+    return (x / scale.float().clamp_(min=tiny)[:, None]).mul_(most)
 
 
 def nibbles(q: Tensor) -> Tensor:
     """Return integers from -8 to 7, (..., 2 n) int8, as bytes (..., n): the first one is lower."""
-    low, high = (q & 15).view(torch.uint8).unflatten(-1, (-1, 2)).unbind(-1)
-    packed: Tensor = low | (high << 4)
-    return packed
+    pairs = q.view(torch.int16)  # the first one is the lower byte of a pair
+    upper = (pairs >> 4).bitwise_and_(240)
+    return (pairs & 15).bitwise_or_(upper).to(torch.uint8)
 
 
 def integers(packed: Tensor) -> Tensor:
     """Return what `nibbles` was given, from -8 to 7: (..., 2 n) int8."""
-    signed = torch.stack([packed << 4, packed & 240], dim=-1).view(torch.int8)
-    return (signed >> 4).flatten(-2)
+    pairs = (packed ^ 0x88).to(torch.int16)  # from 0 to 15, one of two in each byte
+    return pairs.bitwise_or_(pairs << 4).bitwise_and_(0x0F0F).view(torch.int8).sub_(8)
 
 
 def rounded_up(values: Tensor) -> Tensor:

@@ -30,13 +30,13 @@ class Float8(Blocks):
         super().__init__(block, unbiased=unbiased)
         self.most = LARGEST
 
-    def _packed(self, x: Tensor, draws: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        z, scale = in_steps(x, self.most)
+    def _packed(self, x: Tensor, scale: Tensor, draws: torch.Generator | None) -> Tensor:
+        z = in_steps(x, scale, self.most)
         if draws is not None:
             z = rounded(z, torch.rand(z.shape, generator=draws).to(z.device))
         # beyond the largest number e4m3 has no infinity, only NaN; the clamp leaves a NaN as it is
         z = z.clamp_(-LARGEST, LARGEST).to(torch.float8_e4m3fn)
-        return z.view(torch.uint8), scale
+        return z.view(torch.uint8)
 
     def _unpacked(self, packed: Tensor) -> Tensor:
         return packed.view(torch.float8_e4m3fn).float()

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 18  # values: a megabyte of float32, so that temporaries stay in the cache
+from trainer.exchange.masks import indices
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Places:
     def index(self) -> Tensor:
         """The coordinates, (count,) int64; only if there is a mask."""
         assert self.mask is not None
-        return self.mask.nonzero()[:, 0]
+        return indices(self.mask)
 
     def thawed(self, labelled: int) -> int:
         """Return how many of the coordinates that a policy calls frozen travel."""
@@ -130,18 +130,6 @@ class Places:
         if self.mask is None:
             return values
         return values.new_zeros(self.size).index_copy_(0, self.index, values)
-
-
-def gather(vector: Tensor, mask: Tensor, out: Tensor) -> None:
-    """Copy the selected values of `vector` (P,) into `out`, in pieces.
-
-    A single masked_select would first count the mask in int64: twice the memory of the model.
-    """
-    done = 0
-    for values, chosen in zip(vector.split(CHUNK), mask.split(CHUNK), strict=True):
-        piece = values.masked_select(chosen)
-        out[done : done + len(piece)] = piece
-        done += len(piece)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,17 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
-from trainer.exchange.encoders import Key, as_bytes, as_type, integers, nibbles, parts, quantised
+from trainer.exchange.encoders import (
+    Key,
+    as_bytes,
+    as_type,
+    integers,
+    largest,
+    nibbles,
+    parts,
+    quantised,
+    rounded_up,
+)
 
 
 class Ragged:
@@ -75,7 +85,9 @@ class Ragged:
         if self.exact:
             sent = zip(parts(values.float(), cuts), chosen, strict=True)
             return [part.index_select(0, places).view(torch.uint8) for part, places in sent]
-        q, scale = quantised(values.float().view(-1, self.block), self.most)
+        x = values.float().view(-1, self.block)
+        scale = rounded_up(largest(x))
+        q = quantised(x, scale, self.most)
         scales = parts(as_bytes(scale), [cut // self.block for cut in cuts])
         return [
             torch.cat([rows.reshape(-1), self._packed(part.index_select(0, places))])

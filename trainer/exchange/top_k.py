@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from trainer.exchange.encoders import Key, Rowed, as_bytes, as_type, bitmap, bits
-from trainer.exchange.message import CHUNK
+from trainer.exchange.masks import chunks
 
 
 class TopK(Rowed):
@@ -104,7 +104,8 @@ def largest(x: Tensor, kept: int) -> Tensor:
     count = x.shape[1]
     earlier = torch.arange(count, 0, -1, device=x.device)
     found = []
-    for rows in x.split(max(1, CHUNK // count)):  # since a rank takes more bytes than a value
+    for part in chunks(len(x), x.device, count):  # since a rank takes more bytes than a value
+        rows = x[part]
         # the order of magnitudes is that of their bits as integers, without the sign
         magnitude = (rows.contiguous().view(torch.int32) & 0x7FFFFFFF).long()
         rank = (magnitude << count.bit_length()) + earlier

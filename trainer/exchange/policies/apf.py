@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from trainer.config.communication import APF as Settings
+from trainer.exchange.masks import choose, chunks
 from trainer.exchange.message import Places
-from trainer.exchange.policies.drift import DriftRatio, chunks, halved
+from trainer.exchange.policies.drift import DriftRatio, halved
 from trainer.exchange.policies.policy import FreezingPolicy
 from trainer.exchange.policies.stagger import MOST, shifts, spread, whole
 from trainer.exchange.rows import Rows
@@ -69,27 +70,35 @@ class APF(FreezingPolicy):
             turn.params.scatter_(0, self.index, self.values)
 
     def applied(self, change: Tensor, server: Server, places: Places) -> None:
-        self.ratio.update(change, places.mask)
-        stable = self.ratio.below(self.threshold, self.rows)
+        found = self.ratio.judge(change, places.mask, self.threshold, self.rows)
         extra = self._extra(server.number)
-        for part in chunks(self.size):
+        for part in chunks(self.size, found.device):
             period, asleep, frozen = self.period[part], self.asleep[part], self.frozen[part]
-            judged = torch.where(stable[part], period + 1, period // 2)
-            period.copy_(torch.where(frozen, period, judged))
+            stable = found[part]
+            judged = period >> 1
+            choose(stable, period + 1, judged, out=judged)
+            choose(frozen, period, judged, out=period)
             sleep = period if self.shifts is None else spread(period, self.shifts[part])
-            more = next(extra).to(period.device) * ~stable[part]  # added to the sleep, not to L
-            asleep.copy_(torch.where(frozen, asleep - 1, sleep + more))
-        self.freeze(self.asleep > 0)
+            if extra is not None:  # added to the sleep, not to L
+                sleep = sleep + next(extra).to(period.device) * ~stable
+            # what is awake has 0 rounds left
+            asleep.sub_(frozen.view(torch.int8)).add_(sleep * (~frozen).view(torch.int8))
+            torch.gt(asleep, 0, out=stable)
+        self.freeze(found)
         if self.labelled > self.settings.tighten_at * self.size:
             self.threshold = halved(self.threshold, self.settings.threshold_floor)
 
-    def _extra(self, number: int) -> Iterator[Tensor]:
-        """Yield the rounds that coordinates sleep more if they are unstable, in `chunks`."""
-        if self.rows is None or self.settings.random == "none":
-            return random_rounds(self.settings, self.seed, self.size, number)
-        own = torch.cat([*random_rounds(self.settings, self.seed, self.rows.count, number)])
+    def _extra(self, number: int) -> Iterator[Tensor] | None:
+        """Return the rounds that coordinates sleep more if unstable, in `chunks`; None: 0."""
+        if self.settings.random == "none":
+            return None
+        device = self.period.device
+        if self.rows is None:
+            return random_rounds(self.settings, self.seed, self.size, number, device)
+        count = self.rows.count
+        own = torch.cat([*random_rounds(self.settings, self.seed, count, number, device)])
         spread_out = self.rows.spread(own)
-        return (spread_out[part] for part in chunks(self.size))
+        return (spread_out[part] for part in chunks(self.size, device))
 
     def state(self) -> dict[str, Any]:
         return {
@@ -106,27 +115,25 @@ class APF(FreezingPolicy):
         self.freeze(self.asleep > 0)
 
 
-def random_rounds(settings: Settings, seed: int, size: int, round_number: int) -> Iterator[Tensor]:
+def random_rounds(
+    settings: Settings, seed: int, size: int, round_number: int, device: torch.device
+) -> Iterator[Tensor]:
     """Yield how many rounds each coordinate sleeps if it is unstable: int16, in `chunks`.
 
     The draw depends on seed and round alone, and is made on the CPU, so that ranks with different
-    devices draw the same numbers.
+    devices draw the same numbers. device: that whose chunks they are.
     """
     ramp, most = settings.random_probability_ramp, settings.random_probability
     grown = min(round_number / ramp, 1.0)
     # A draw u, uniform on [0, 1), freezes if u < p. Given that, u is uniform on [0, p), so it also
     # gives the length: for APF++, u ramp / length_ramp is uniform on [0, K / length_ramp).
     probability, shortest, per_draw = {
-        "none": (0.0, 0, 0.0),
         "sharp": (most, 1, 0.0),
         "aggressive": (min(grown, most), 1, 0.0),
         "plus": (grown, 0, ramp / settings.random_length_ramp),
     }[settings.random]
     draws = stream(seed, Purpose.FREEZING, round_number)
-    for part in chunks(size):
-        if not probability:
-            yield torch.zeros(1, dtype=torch.int16)
-            continue
-        draw = torch.rand(min(part.stop, size) - part.start, generator=draws)
+    for part in chunks(size, device):
+        draw = torch.rand(part.stop - part.start, generator=draws)
         length = shortest + draw * per_draw
         yield (length * (draw < probability)).to(torch.int16)

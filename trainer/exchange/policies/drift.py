@@ -22,13 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.exchange.message import CHUNK
+from trainer.exchange.masks import chunks, numbers
 from trainer.exchange.rows import Rows
-
-
-def chunks(size: int) -> Iterator[slice]:
-    """Cut a vector into pieces, so that no temporary is as long as the model."""
-    return (slice(i, i + CHUNK) for i in range(0, size, CHUNK))
 
 
 def halved(threshold: float, floor: float) -> float:
@@ -57,10 +52,21 @@ class DriftRatio:
         E.lerp_(g, w) is E + w (g - E), which is the average above for w = 1 - alpha. Where the
         mask is false the weight is zero, and both averages keep their bits.
         """
-        for part in chunks(len(self.signed)):
-            weight = 1 - self.ema if mask is None else mask[part] * (1 - self.ema)
-            self.signed[part].lerp_(g[part], weight)
-            self.absolute[part].lerp_(g[part].abs_(), weight)
+        for part in self._chunks():
+            self._update(part, g[part], None if mask is None else mask[part])
+
+    def judge(
+        self, g: Tensor, mask: Tensor | None, threshold: float, rows: Rows | None = None
+    ) -> Tensor:
+        """Add a sample as `update` does, and return what `below` returns then, in one pass."""
+        if rows is not None:
+            self.update(g, mask)
+            return self.below(threshold, rows)
+        below = torch.empty_like(self.signed, dtype=torch.bool)
+        for part in self._chunks():
+            self._update(part, g[part], None if mask is None else mask[part])
+            self._compare(part, threshold, below[part])
+        return below
 
     def below(self, threshold: float, rows: Rows | None = None) -> Tensor:
         """Return where the ratio is below the threshold: bool (P,).
@@ -72,9 +78,20 @@ class DriftRatio:
             signed, absolute = rows.sums(self.signed.abs()), rows.sums(self.absolute)
             return rows.spread(signed < absolute * threshold)
         below = torch.empty_like(self.signed, dtype=torch.bool)
-        for part in chunks(len(self.signed)):
-            torch.lt(self.signed[part].abs(), self.absolute[part] * threshold, out=below[part])
+        for part in self._chunks():
+            self._compare(part, threshold, below[part])
         return below
+
+    def _chunks(self) -> Iterator[slice]:
+        return chunks(len(self.signed), self.signed.device)
+
+    def _update(self, part: slice, g: Tensor, mask: Tensor | None) -> None:
+        weight = 1 - self.ema if mask is None else numbers(mask, g.dtype).mul_(1 - self.ema)
+        self.signed[part].lerp_(g, weight)
+        self.absolute[part].lerp_(g.abs_(), weight)
+
+    def _compare(self, part: slice, threshold: float, below: Tensor) -> None:
+        torch.lt(self.signed[part].abs(), self.absolute[part] * threshold, out=below)
 
     def state(self) -> dict[str, Tensor]:
         """Return the averages, for a policy's state."""

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from trainer.config.communication import GWPF as Settings
+from trainer.exchange.masks import chunks
 from trainer.exchange.message import Places
 from trainer.exchange.policies.drift import DriftRatio, halved
 from trainer.exchange.policies.policy import FreezingPolicy
@@ -94,13 +95,18 @@ class GWPF(FreezingPolicy):
             memory.clear()
             return None
         local, travel = turn.work["gwpf.before"], turn.work["gwpf.travel"]
-        displacement = turn.server.anchor.index_select(0, self.index).sub_(local).abs_()
         round_number = torch.tensor(turn.server.number)
         memory.update(index=self.index, local=local, travel=travel, round=round_number)
-        if self.rows is not None:
-            displacement, travel = self._by_row(displacement), self._by_row(travel)
-        # the ratio without a division; a coordinate that never moved has no reason to thaw
-        return (displacement >= self.settings.thaw_threshold * travel) & (travel > 0)
+        votes = []
+        for part in chunks(self.labelled, local.device) if self.rows is None else [slice(None)]:
+            start = turn.server.anchor.index_select(0, self.index[part])
+            displacement, distance = start.sub_(local[part]).abs_(), travel[part]
+            if self.rows is not None:
+                displacement, distance = self._by_row(displacement), self._by_row(distance)
+            # the ratio without a division; what never moved has no reason to thaw
+            enough = displacement >= self.settings.thaw_threshold * distance
+            votes.append(enough & (distance > 0))
+        return torch.cat(votes)
 
     def _by_row(self, values: Tensor) -> Tensor:
         """Return the sums over the frozen rows, (items,), of values (F,)."""
@@ -185,17 +191,16 @@ class GWPF(FreezingPolicy):
 
     def applied(self, change: Tensor, server: Server, places: Places) -> None:
         self.rounds = server.number
-        self.ratio.update(change, places.mask)
-        freeze, thaws = self.ratio.below(self.threshold, self.rows), None
+        freeze, thaws = self.ratio.judge(change, places.mask, self.threshold, self.rows), None
         if places.mask is not None:
-            freeze &= places.mask
-            self.age += self.frozen
-            self.age.masked_fill_(places.mask, 0)
-            stays = self.frozen & ~places.mask
-            freeze |= stays
+            for part in chunks(self.size, freeze.device):
+                sent, frozen = places.mask[part], self.frozen[part]
+                freeze[part].logical_and_(sent).logical_or_(frozen & ~sent)
+                self.age[part].add_(frozen).mul_(~sent)
             if self.pending is not None:
                 # what travelled in this round has thawed by earlier votes, and starts anew
-                thaws = torch.zeros_like(stays).scatter_(0, self.index, self.pending) & stays
+                thaws = torch.zeros_like(freeze).scatter_(0, self.index, self.pending)
+                thaws &= ~places.mask
         self.freeze(freeze)
         self.pending = None if thaws is None else thaws.index_select(0, self.index)
         crowded = self.labelled > self.settings.tighten_at * self.size

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from trainer.config.communication import Full
+from trainer.exchange.masks import indices
 from trainer.exchange.message import Places
 from trainer.exchange.rows import Rows
 from trainer.layout import Layout
@@ -90,7 +91,7 @@ class Policy:
 
     def select(self, decided: Tensor | None) -> Places:
         """Return the places to exchange; decided: (items,) bool, the outcome of a vote."""
-        return Places(self.size, self.live())
+        return Places(self.size, self.live(), self.size - self.labelled)
 
     def decided(self, outcome: Tensor) -> None:
         """Take the outcome of a poll of this round, (items,) bool, before `applied`."""
@@ -137,9 +138,9 @@ class FreezingPolicy(Policy):
     def freeze(self, frozen: Tensor) -> None:
         """Exclude these coordinates (bool, P) from now on."""
         self.frozen = frozen
-        self.index = frozen.nonzero()[:, 0]  # (F,), for each client or step far faster than a mask
+        self.index = indices(frozen)  # (F,), for each client or step far faster than a mask
         self.labelled = len(self.index)
-        self.units = self.index if self.rows is None else self.rows.first(frozen).nonzero()[:, 0]
+        self.units = self.index if self.rows is None else indices(self.rows.first(frozen))
 
     @property
     def items(self) -> int:

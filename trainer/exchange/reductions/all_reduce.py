@@ -13,7 +13,8 @@ from torch import Tensor
 from trainer.exchange.encoders import as_type, cut, index_bytes, parts
 from trainer.exchange.group import Group, Work
 from trainer.exchange.lanes import Poll
-from trainer.exchange.message import Delivery, Message, Places, Terms, Vector, gather
+from trainer.exchange.masks import gather, scatter
+from trainer.exchange.message import Delivery, Message, Places, Terms, Vector
 from trainer.exchange.reductions.reduction import Exchange, Reduction, Steps
 
 Sections = Sequence[tuple[str, int]]  # of a buffer, one after another: kind, number of values
@@ -46,9 +47,7 @@ class AllReduce(Reduction):
     def begin(self, group: Group, terms: Terms) -> "Sum":
         length = sum(terms.length(vector) for vector in terms.vectors) + 1
         if len(self.sum) != length or self.sum.dtype != terms.like.dtype:
-            self.sum = terms.like.new_zeros(length)
-        else:
-            self.sum.zero_()
+            self.sum = terms.like.new_empty(length)
         return Sum(self, group, terms)
 
 
@@ -76,7 +75,11 @@ class Sum(Exchange):
 
     def add(self, message: Message) -> Mapping[str, Tensor]:
         for vector, total in self.parts.items():
-            total.add_(message.vectors[vector.name], alpha=message.sender.factor(vector))
+            values, factor = message.vectors[vector.name], message.sender.factor(vector)
+            if self.messages:
+                total.add_(values, alpha=factor)
+            else:  # the sum still holds what the last round left in it
+                torch.mul(values, factor, out=total)
         for vector, union in self.union.items():
             sent = message.vectors[vector.name] != 0
             union |= sent
@@ -85,6 +88,8 @@ class Sum(Exchange):
         return message.vectors if self.terms.report else {}
 
     def finish(self, places: Places, stop: bool, poll: Poll | None = None) -> Steps:
+        if not self.messages:
+            self.sum.zero_()
         self.sum[-1] = float(stop)
         chosen = self._union(places)
         self._book(chosen)
@@ -102,7 +107,7 @@ class Sum(Exchange):
                 if where.mask is None:
                     dense.copy_(piece)
                 else:
-                    dense.zero_().masked_scatter_(where.mask, piece)
+                    scatter(piece, where.mask, dense)
         elif total is not self.sum:
             self.sum.copy_(total)
         means = {vector.name: dense for vector, dense in self.parts.items()}

@@ -166,12 +166,11 @@ class Shares(Exchange):
 
     def _decoded(self, segment: Segment, code: Encoder, coded: Sequence[Tensor]) -> Tensor:
         """Decode all shares of a segment into a dense vector."""
-        values = torch.cat(
-            [
-                code.decode(part, segment.share(rank), segment.cuts[rank])
-                for rank, part in enumerate(coded)
-            ]
-        )
+        shares = [
+            code.decode(part, segment.share(rank), segment.cuts[rank])
+            for rank, part in enumerate(coded)
+        ]
+        values = torch.cat(shares) if len(shares) > 1 else shares[0]
         return values if segment.vector.exact else self.places.spread(values)
 
     def finish(self, places: Places, stop: bool | None, poll: Poll | None = None) -> Steps:
@@ -244,12 +243,13 @@ class Shares(Exchange):
     def _mean(self, at: int, segment: Segment, arrived: dict[tuple[int, int], Tensor]) -> Tensor:
         """Return the weighted sum over clients in this rank's share, one client after another."""
         count = segment.share(self.group.rank)
-        total = self.terms.like.new_zeros(count)
+        total = None
         for member in self.terms.cohort.members:  # in the order of clients, not of ranks
             data = arrived.pop((member.client, at))
             values = segment.up.decode(data, count, segment.cuts[self.group.rank])
-            total.add_(values, alpha=member.factor(segment.vector))
-        return total
+            factor = member.factor(segment.vector)
+            total = values.mul_(factor) if total is None else total.add_(values, alpha=factor)
+        return self.terms.like.new_zeros(count) if total is None else total
 
     def _coded(self, segment: Segment, mean: Tensor) -> Tensor:
         """Code the mean of this rank's share, and what coding has cost the means before it."""

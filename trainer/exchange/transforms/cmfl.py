@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from trainer.config.communication import CMFL as Settings
-from trainer.exchange.message import CHUNK, Message, Vector
+from trainer.exchange.masks import chunks
+from trainer.exchange.message import Message, Vector
 from trainer.exchange.transforms.transform import Context, Transform, decayed
 from trainer.turn import Memory
 
@@ -41,8 +42,8 @@ class CMFL(Transform):
             return
         update = message.vectors[vectors[0].name]
         counts = torch.tensor([0, len(update)], device=update.device)  # that agree, and all
-        for values, signs in zip(update.split(CHUNK), self.direction.split(CHUNK), strict=True):
-            counts[0] += (values.sign() == signs).count_nonzero()
+        for part in chunks(len(update), update.device):
+            counts[0] += (update[part].sign() == self.direction[part]).count_nonzero()
         agree, size = context.total(counts).tolist()
         threshold = decayed(self.settings.relevance, self.settings.decay_rounds, context.number)
         message.silent = agree < threshold * size

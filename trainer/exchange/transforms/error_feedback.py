@@ -7,8 +7,7 @@ that is kept equals the sum of all updates, whatever C does. Without the residua
 add up instead.
 """
 
-import torch
-
+from trainer.exchange.masks import blank
 from trainer.exchange.message import Message, Vector
 from trainer.exchange.transforms.transform import Accounting, Context, adding_up
 from trainer.turn import Memory, Turn
@@ -26,12 +25,13 @@ class ErrorFeedback(Accounting):
     ) -> None:
         for name in adding_up(vectors):
             update = message.vectors[name]
-            residual = memory.setdefault(name, torch.zeros_like(update)).add_(update)
-            mask = context.places.mask
-            if mask is None:
-                update.copy_(residual)
+            if name not in memory:
+                memory[name] = update
+            elif (mask := context.places.mask) is not None:
+                blank(memory[name].add_(update), mask, out=update)
             else:
-                torch.mul(residual, mask, out=update)
+                # one tensor for both: what is kept changes again only once the message has left
+                message.vectors[name] = memory[name].add_(update)
 
 
 class StepAhead(Accounting):
@@ -51,5 +51,4 @@ class StepAhead(Accounting):
         self, message: Message, vectors: tuple[Vector, ...], memory: Memory, context: Context
     ) -> None:
         for name in adding_up(vectors):
-            update = message.vectors[name]
-            memory.setdefault(name, torch.empty_like(update)).copy_(update)
+            memory[name] = message.vectors[name]

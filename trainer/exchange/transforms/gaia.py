@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from trainer.config.communication import Gaia as Settings
-from trainer.exchange.message import CHUNK, Message, Vector
+from trainer.exchange.masks import chunks
+from trainer.exchange.message import Message, Vector
 from trainer.exchange.transforms.transform import Accounting, Context, adding_up, decayed
 from trainer.turn import Memory, Turn
 
@@ -39,9 +40,8 @@ class Gaia(Accounting):
         for name in adding_up(vectors):
             update = message.vectors[name]
             memory.setdefault(name, torch.empty_like(update)).copy_(update)
-            for values, anchor in zip(
-                update.split(CHUNK), context.anchor.split(CHUNK), strict=True
-            ):
+            for part in chunks(len(update), update.device):
+                values, anchor = update[part], context.anchor[part]
                 # |Update| <= |Value| v is the condition above without a division by zero. It tests
                 # for what to drop, so that NaN of a diverged run is sent and not kept unnoticed.
                 values.masked_fill_(values.abs() <= anchor.abs() * threshold, 0)
