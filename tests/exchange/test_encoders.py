@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests import bounds
-from trainer.exchange.encoders import Blocks, Encoder, Plain, Sparse, bitmap, bits, index_bytes
+from trainer.exchange.encoders import Blocks, Encoder, Plain, Sparse, index_bytes
 from trainer.exchange.float8 import Float8
+from trainer.exchange.packing import bitmap, bits
 from trainer.exchange.signs import Signs
 from trainer.exchange.top_k import TopK
 

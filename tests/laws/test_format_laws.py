@@ -10,6 +10,7 @@ from tests.laws.test_state_laws import BASE, CODEC, SYNC, UNMASKED, fits
 from tests.names import ALGORITHMS
 from tests.products import sampled
 from tests.ranks import ranks
+from trainer.exchange import masks
 
 ROUNDS = 5
 THRESHOLDS = [name for name in SYNC if name not in ("full", "cmfl")]  # of each coordinate
@@ -43,6 +44,15 @@ def test_a_coded_run_has_the_same_bits_on_any_number_of_ranks(algorithm, policy,
     for size, placement in ((2, "dealt"), (4, "dealt"), (4, "fixed")):
         for rows in ranks(size).run(law_jobs.models, tree | {"placement": placement}, ROUNDS):
             assert equal(alone, rows)
+
+
+@pytest.mark.parametrize("algorithm,policy,codec", sampled(ALGORITHMS, SYNC, CODEC, fits=fits))
+def test_no_bit_depends_on_how_long_a_piece_is(algorithm, policy, codec, monkeypatch):
+    """A vector goes through an exchange in pieces that fit the cache; 192 values are few blocks."""
+    tree = BASE | {"algorithm": {"name": algorithm}, "sync": SYNC[policy], "codec": CODEC[codec]}
+    whole = law_jobs.models(tree, ROUNDS)
+    monkeypatch.setattr(masks, "CHUNK", 192)
+    assert equal(whole, law_jobs.models(tree, ROUNDS))
 
 
 @pytest.mark.parametrize(

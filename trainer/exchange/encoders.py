@@ -5,7 +5,7 @@ travel, and each block is coded separately, so the bytes of a message depend nei
 that codes it nor on how many ranks share the decoding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from math import ceil
 from typing import Protocol
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from trainer.exchange.masks import chunks
+from trainer.exchange.packing import bitmap, bits, integers, nibbles
 from trainer.keys import Purpose, stream
 
 Key = tuple[int, ...]  # of the random stream, if rounding is stochastic: (seed, round, who, vector)
@@ -25,6 +26,9 @@ class Encoder(Protocol):
 
     block: int  # values that are coded together; a cut is at a multiple of it
     exact: bool  # decoding returns the same values
+    pieced: (
+        bool  # one block's bytes follow another's, so that some blocks are decoded by themselves
+    )
 
     def encode(self, values: Tensor, cuts: Sequence[int], key: Key) -> list[Tensor]:
         """Return the bytes, uint8, of each part between two cuts; values (n,): from cuts[0] on."""
@@ -54,6 +58,17 @@ def parts(values: Tensor, cuts: Sequence[int]) -> list[Tensor]:
     return [values[a - cuts[0] : b - cuts[0]] for a, b in pairwise(cuts)]
 
 
+def decoded(code: Encoder, data: Tensor, count: int, at: int) -> Iterator[tuple[slice, Tensor]]:
+    """Yield the values of a part, as `Encoder.decode` returns them, in pieces with their places."""
+    if not code.pieced:
+        yield slice(0, count), code.decode(data, count, at)
+        return
+    for piece in chunks(ceil(count / code.block), data.device, code.block):
+        start, stop = piece.start * code.block, min(piece.stop * code.block, count)
+        coded = data[code.size(start) : code.size(stop)]
+        yield slice(start, stop), code.decode(coded, stop - start, at + start)
+
+
 def as_type(data: Tensor, dtype: torch.dtype) -> Tensor:
     """Return bytes as values of another type, copied, since a part may start at any byte."""
     return data.clone().view(dtype)
@@ -62,7 +77,7 @@ def as_type(data: Tensor, dtype: torch.dtype) -> Tensor:
 class Plain:
     """Values in a floating-point type, one by one: fp32, fp64 or bf16."""
 
-    block = 1
+    block, pieced = 1, True
 
     def __init__(self, dtype: torch.dtype, computed: torch.dtype = torch.float32) -> None:
         """Code values as `dtype`; `computed` is the type of decoded values."""
@@ -87,7 +102,7 @@ class Rowed:
 
     block: int
     row: int  # bytes of a block with its scales
-    exact = False
+    exact, pieced = False, True
 
     def size(self, count: int, at: int = 0) -> int:
         return -(-count // self.block) * self.row
@@ -195,19 +210,6 @@ def in_steps(x: Tensor, scale: Tensor, most: int) -> Tensor:
     return (x / scale.float().clamp_(min=tiny)[:, None]).mul_(most)
 
 
-def nibbles(q: Tensor) -> Tensor:
-    """Return integers from -8 to 7, (..., 2 n) int8, as bytes (..., n): the first one is lower."""
-    pairs = q.view(torch.int16)  # the first one is the lower byte of a pair
-    upper = (pairs >> 4).bitwise_and_(240)
-    return (pairs & 15).bitwise_or_(upper).to(torch.uint8)
-
-
-def integers(packed: Tensor) -> Tensor:
-    """Return what `nibbles` was given, from -8 to 7: (..., 2 n) int8."""
-    pairs = (packed ^ 0x88).to(torch.int16)  # from 0 to 15, one of two in each byte
-    return pairs.bitwise_or_(pairs << 4).bitwise_and_(0x0F0F).view(torch.int8).sub_(8)
-
-
 def rounded_up(values: Tensor) -> Tensor:
     """Round non-negative float32 values up to bf16."""
     nearest = values.to(torch.bfloat16)
@@ -231,6 +233,8 @@ class Sparse:
     then their numbers (int32 each) or a bit for every block, whichever is shorter, then the values:
     a list is shorter if less than one block in 32 is kept.
     """
+
+    pieced = False
 
     def __init__(self, inner: Encoder) -> None:
         self.inner, self.block, self.exact = inner, inner.block, inner.exact
@@ -276,16 +280,3 @@ class Sparse:
 def index_bytes(size: int, kept: int) -> int:
     """Return the bytes that identify `kept` of `size` items: a bit for each, or a list of int32."""
     return min(-(-size // 8), 4 * kept)
-
-
-def bitmap(chosen: Tensor) -> Tensor:
-    """Return bool (n,) as one bit each, in whole bytes."""
-    lanes = pad(chosen.to(torch.uint8), (0, -len(chosen) % 8)).view(-1, 8)
-    weights = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=chosen.device)
-    return (lanes * weights).sum(1, dtype=torch.uint8)
-
-
-def bits(data: Tensor, count: int) -> Tensor:
-    """Return what `bitmap` was given, as uint8 (count,), 0 or 1."""
-    shifts = torch.arange(8, dtype=torch.uint8, device=data.device)
-    return ((data[:, None] >> shifts) & 1).view(-1)[:count]

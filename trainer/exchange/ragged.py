@@ -9,17 +9,8 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
-from trainer.exchange.encoders import (
-    Key,
-    as_bytes,
-    as_type,
-    integers,
-    largest,
-    nibbles,
-    parts,
-    quantised,
-    rounded_up,
-)
+from trainer.exchange.encoders import Key, as_bytes, as_type, largest, parts, quantised, rounded_up
+from trainer.exchange.packing import integers, nibbles
 
 
 class Ragged:
@@ -31,6 +22,8 @@ class Ragged:
     neither costs more than it holds. 32 bits are float32, without scales. A part is the scales of
     its blocks, then its values.
     """
+
+    pieced = False
 
     def __init__(self, lengths: Sequence[int], block: int, bits: int) -> None:
         self.block, self.bits, self.exact = block, bits, bits == 32

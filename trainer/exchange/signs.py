@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from trainer.exchange.encoders import Key, Rowed, as_bytes, as_type, bitmap, bits
+from trainer.exchange.encoders import Key, Rowed, as_bytes, as_type
+from trainer.exchange.packing import bitmap, bits
 
 
 class Signs(Rowed):

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from trainer.exchange.encoders import Key, Rowed, as_bytes, as_type, bitmap, bits
+from trainer.exchange.encoders import Key, Rowed, as_bytes, as_type
 from trainer.exchange.masks import chunks
+from trainer.exchange.packing import bitmap, bits
 
 
 class TopK(Rowed):

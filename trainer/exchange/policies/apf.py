@@ -128,6 +128,7 @@ def random_rounds(
     # A draw u, uniform on [0, 1), freezes if u < p. Given that, u is uniform on [0, p), so it also
     # gives the length: for APF++, u ramp / length_ramp is uniform on [0, K / length_ramp).
     probability, shortest, per_draw = {
+        "none": (0.0, 0, 0.0),
         "sharp": (most, 1, 0.0),
         "aggressive": (min(grown, most), 1, 0.0),
         "plus": (grown, 0, ramp / settings.random_length_ramp),

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from trainer.config.communication import GWPF as Settings
-from trainer.exchange.masks import chunks
+from trainer.exchange.masks import chunks, indices
 from trainer.exchange.message import Places
 from trainer.exchange.policies.drift import DriftRatio, halved
 from trainer.exchange.policies.policy import FreezingPolicy
@@ -77,10 +77,10 @@ class GWPF(FreezingPolicy):
         travel = torch.zeros_like(turn.params)
         if memory:
             # a coordinate that has thawed in between starts again from the agreed value
-            still = self._still_frozen(memory)
-            kept = memory["index"][still]
-            turn.params.scatter_(0, kept, memory["local"][still])
-            travel.scatter_(0, kept, memory["travel"][still])
+            still = indices(self._still_frozen(memory))
+            kept = memory["index"].index_select(0, still)
+            turn.params.scatter_(0, kept, memory["local"].index_select(0, still))
+            travel.scatter_(0, kept, memory["travel"].index_select(0, still))
         turn.work["gwpf.travel"] = travel.index_select(0, self.index)  # (F,) sum of |d|
         turn.work["gwpf.before"] = turn.params.index_select(0, self.index)  # (F,) before a step
 
@@ -97,16 +97,11 @@ class GWPF(FreezingPolicy):
         local, travel = turn.work["gwpf.before"], turn.work["gwpf.travel"]
         round_number = torch.tensor(turn.server.number)
         memory.update(index=self.index, local=local, travel=travel, round=round_number)
-        votes = []
-        for part in chunks(self.labelled, local.device) if self.rows is None else [slice(None)]:
-            start = turn.server.anchor.index_select(0, self.index[part])
-            displacement, distance = start.sub_(local[part]).abs_(), travel[part]
-            if self.rows is not None:
-                displacement, distance = self._by_row(displacement), self._by_row(distance)
-            # the ratio without a division; what never moved has no reason to thaw
-            enough = displacement >= self.settings.thaw_threshold * distance
-            votes.append(enough & (distance > 0))
-        return torch.cat(votes)
+        displacement = turn.server.anchor.index_select(0, self.index).sub_(local).abs_()
+        if self.rows is not None:
+            displacement, travel = self._by_row(displacement), self._by_row(travel)
+        # the ratio without a division; a coordinate that never moved has no reason to thaw
+        return (displacement >= self.settings.thaw_threshold * travel) & (travel > 0)
 
     def _by_row(self, values: Tensor) -> Tensor:
         """Return the sums over the frozen rows, (items,), of values (F,)."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from trainer.config.codecs import LowRank as Settings
+from trainer.exchange.masks import chunks
 from trainer.exchange.message import Places
 from trainer.exchange.ragged import Ragged
 from trainer.exchange.rows import Rows
@@ -56,13 +57,16 @@ class Table:
         table = vector[self.place].view(self.whole, self.columns)
         return table if self.rows is None else table.index_select(0, self.rows)
 
-    def put(self, vector: Tensor, values: Tensor) -> None:
-        """Write the values (n, m) of float32 or float64 to their places in a vector (P,)."""
+    def put(self, vector: Tensor, values: Tensor, some: slice = slice(None)) -> None:
+        """Write values (n, m) of float32 or float64 to their places in a vector (P,).
+
+        some: of the n rows, if they are only those.
+        """
         table = vector[self.place].view(self.whole, self.columns)
         if self.rows is None:
-            table.copy_(values)
+            table[some].copy_(values)
         else:
-            table.index_copy_(0, self.rows, values.to(table.dtype))
+            table.index_copy_(0, self.rows[some], values.to(table.dtype))
 
 
 def tables(layout: Layout, rank: int) -> Iterator[Table]:
@@ -104,10 +108,13 @@ class Format:
         self, left: Sequence[Tensor], right: Sequence[Tensor], rest: Tensor, size: int
     ) -> Tensor:
         """Return the vector (P,) of matrices P^ Q^T and of what has no factors; else it is 0."""
-        vector = rest.new_zeros(size)
+        full = sum(table.n * table.columns for table in (*self.matrices, *self.rest)) == size
+        vector = rest.new_empty(size) if full else rest.new_zeros(size)
         for matrix, p, q in zip(self.matrices, left, right, strict=True):
             # in float64, so that it is rounded alike whatever order a processor adds in
-            matrix.put(vector, p.double() @ q.double().T)
+            p, q = p.double(), q.double()
+            for some in chunks(matrix.n, vector.device, matrix.columns):
+                matrix.put(vector, p[some] @ q.T, some)
         for table, values in zip(self.rest, self.plain.split(rest), strict=True):
             table.put(vector, values.view(table.n, table.columns))
         return vector

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.exchange.encoders import Encoder, Plain, Sparse, as_type, cut
+from trainer.exchange.encoders import Encoder, Plain, Sparse, as_type, cut, decoded
 from trainer.exchange.group import Group, Work
 from trainer.exchange.lanes import Poll
 from trainer.exchange.message import Delivery, Message, Participant, Places, Terms, Vector
@@ -242,14 +242,18 @@ class Shares(Exchange):
 
     def _mean(self, at: int, segment: Segment, arrived: dict[tuple[int, int], Tensor]) -> Tensor:
         """Return the weighted sum over clients in this rank's share, one client after another."""
-        count = segment.share(self.group.rank)
-        total = None
-        for member in self.terms.cohort.members:  # in the order of clients, not of ranks
-            data = arrived.pop((member.client, at))
-            values = segment.up.decode(data, count, segment.cuts[self.group.rank])
-            factor = member.factor(segment.vector)
-            total = values.mul_(factor) if total is None else total.add_(values, alpha=factor)
-        return self.terms.like.new_zeros(count) if total is None else total
+        count, start = segment.share(self.group.rank), segment.cuts[self.group.rank]
+        total = self.terms.like.new_empty(count)
+        members = self.terms.cohort.members  # in the order of clients, not of ranks
+        received = [decoded(segment.up, arrived.pop((m.client, at)), count, start) for m in members]
+        if not members:
+            return total.zero_()
+        first, *factors = [m.factor(segment.vector) for m in members]
+        for (place, values), *others in zip(*received, strict=True):  # the same places of all
+            torch.mul(values, first, out=total[place])
+            for (_, values), factor in zip(others, factors, strict=True):
+                total[place].add_(values, alpha=factor)
+        return total
 
     def _coded(self, segment: Segment, mean: Tensor) -> Tensor:
         """Code the mean of this rank's share, and what coding has cost the means before it."""
