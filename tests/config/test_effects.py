@@ -20,6 +20,8 @@ INEFFECTIVE = [
      "disabled; drop it, or set metrics.wandb.mode=offline or online"),
     ("metrics.mlflow.uri=http://x", "metrics.mlflow.uri: has no effect while metrics.mlflow.enabled"
      " is false; drop it, or set metrics.mlflow.enabled=true"),
+    ("schedule.phases=[{steps: 5, lr_end: 0.1}]", "schedule.phases.0.lr_end: has no effect while "
+     "schedule.phases.0.decay is null; drop it, or set schedule.phases.0.decay=cosine or linear"),
     ("model.groups=4", "model.groups: has no effect while model.norm is null; drop it"),
 ]  # fmt: skip
 

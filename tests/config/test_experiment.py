@@ -95,6 +95,31 @@ MISTAKES = [
     (["name=Foo_bar"], "name: use lower-case letters"),
     (["schedule.phases.3.steps=1"], "schedule.phases.3.steps: schedule.phases has no item 3"),
     (["schedule.phases.0.epochs=1"], "schedule.phases.0: set either steps or epochs"),
+    (
+        ["schedule.phases.0.rounds=4", "schedule.phases.0.total_steps=9"],
+        "schedule.phases.0: set either rounds or total_steps, and leave the other empty",
+    ),
+    (
+        ["schedule.phases=[{epochs: 1, alpha: 0.1}]"],
+        "schedule.phases.0: alpha and total_steps count local steps; set steps instead of epochs",
+    ),
+    (
+        ["schedule.phases.0.decay=cosine"],
+        "schedule.phases.0: a decay ends with its phase; set total_steps, or rounds",
+    ),
+    (
+        ["schedule.phases=[{steps: 5, alpha: 0.1, rounds: 9, decay: linear}]"],
+        "schedule.phases.0: with alpha and a decay, the phase's length is in total_steps; set it",
+    ),
+    (
+        ["rounds=9", "schedule.phases.0.total_steps=12"],
+        "rounds: 9 is more than the 3 after which the last phase of schedule.phases ends; set "
+        "rounds to at most 3, or add a phase",
+    ),
+    (
+        ["schedule.phases=[{steps: 5}, {steps: 1}]"],
+        "schedule: phases: every phase but the last needs rounds or total_steps",
+    ),
     (["optimizer.nesterov=true"], "optimizer: nesterov needs momentum"),
     (["optimizer.name=rmsprop"], "optimizer.name: 'rmsprop' is not one of 'sgd', 'adam', 'adamw'"),
     (["optimizer.beta1=0.8"], "optimizer.beta1: unknown key; it belongs to optimizer.name=adam or"),

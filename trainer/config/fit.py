@@ -117,6 +117,9 @@ def ineffective(section: "Section", prefix: str = "") -> Iterator[tuple[str, str
         value, key = getattr(section, name), f"{prefix}{name}"
         if hasattr(value, "effects"):
             yield from ineffective(value, f"{key}.")
+        for at, item in enumerate(value if isinstance(value, tuple) else ()):
+            if hasattr(item, "effects"):
+                yield from ineffective(item, f"{key}.{at}.")
         only = section.effects.get(name)
         if only is None or value == field.default or only.holds(getattr(section, only.key)):
             continue

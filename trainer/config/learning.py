@@ -130,7 +130,7 @@ class FedGA(Server):
         0.1, help="factor of the displacement along G_i - G; 0 is FedAvg", ge=0, le=LARGE
     )
     scale_beta: bool = setting(
-        True, help="scale beta with the learning rate, by each phase's lr_scale"
+        True, help="scale beta with the learning rate, by the schedule's factor on it"
     )
     gradient_samples: int | None = setting(
         None,

@@ -84,7 +84,8 @@ def _refuse_ineffective(experiment: Experiment, origins: Mapping[str, str], file
     # A file with every setting was printed by fedctl, and tells nothing of what its author meant.
     asked = ("--set",) if all(origins.get(key) == file for key in every) else ("--set", file)
     for key, why in ineffective(experiment):
-        if any(origins[name] in asked for name in origins if covers(key, name)):
+        own = [name for name in origins if covers(key, name) or covers(name, key)]  # or its list's
+        if any(origins[name] in asked for name in own):
             raise ConfigError(key, why)
 
 

@@ -150,6 +150,17 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
+    def _the_schedule_is_long_enough(self) -> "Experiment":
+        lengths = self.schedule.lengths(self.optimizer.lr)
+        most = sum(length or 0 for length in lengths)
+        if self.schedule.phases[-1].ends and self.rounds > most:
+            raise ValueError(
+                f"rounds: {self.rounds} is more than the {most} after which the last phase of "
+                f"schedule.phases ends; set rounds to at most {most}, or add a phase"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _parts_fit_each_other(self) -> "Experiment":
         problem = next(misfits(self), None)
         if problem is not None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from trainer.config.errors import ConfigError
 from trainer.config.schema import Experiment
 from trainer.data.sampling import Sampler, SharedSampler, WithReplacement
-from trainer.engine import placement
+from trainer.engine import placement, plan
 from trainer.exchange.message import Cohort, Participant
 from trainer.keys import Purpose, stream
 
@@ -80,13 +80,12 @@ class Clients:
         )
 
     def steps(self, client: int, number: int) -> int:
-        """Return K, a client's local steps in a round: the phase's, or fewer if it is slow."""
-        phase = self.experiment.schedule.phase(number)
-        if phase.steps is not None:
-            steps = phase.steps
-        else:
-            assert phase.epochs is not None
-            steps = phase.epochs * self.sampler.steps_per_pass(client)
+        """Return K, a client's local steps in a round: those planned, or fewer if it is slow."""
+        place = plan.place(self.experiment, number)
+        steps = place.steps
+        if steps is None:
+            assert place.phase.epochs is not None
+            steps = place.phase.epochs * self.sampler.steps_per_pass(client)
         slow = self.experiment.stragglers
         if slow.slow:
             draws = stream(self.experiment.seed, Purpose.SLOW, client, number)

@@ -98,7 +98,7 @@ def _begin(rank: RankState, number: int) -> None:
     server = rank.server
     server.number = number
     server.lr = plan.lr(rank.experiment, number)
-    server.lr_scale = plan.lr_scale(rank.experiment, number)
+    server.lr_scale = plan.place(rank.experiment, number).factor(0)
     rank.clock.begin_round()
     rank.watch.begin(rank.loss.sum)
 
