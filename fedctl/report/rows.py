@@ -76,11 +76,14 @@ def over_link(row: Row, experiment: dict[str, Any]) -> float | None:
     """Return the seconds that the run would have taken so far over a slow link; None on one rank.
 
     Computed: the measured seconds, which are without tests, plus the time that each rank's share of
-    the bytes but for tests takes at LINK_MBITS. It leaves out latency, and all that a real network
-    adds. None also if exchanges are hidden behind training, of which the bytes say nothing.
+    the bytes takes at LINK_MBITS, but for those of tests and those within nodes, whose links are
+    fast. It leaves out latency, and all that a real network adds. None also if exchanges are hidden
+    behind training, of which the bytes say nothing.
     """
     ranks = experiment.get("ranks", 1)
-    sent = wire(row) - row["wire_bytes_total"].get("evaluation", 0)
+    sent = wire(row) - sum(
+        row["wire_bytes_total"].get(kind, 0) for kind in ("evaluation", catalog.NODE)
+    )
     if ranks < 2 or experiment.get("sync", {}).get("overlap"):
         return None
     return float(row["time_seconds"] + 8 * sent / ranks / (1e6 * LINK_MBITS))

@@ -25,6 +25,7 @@ ROWS = "whole rows"
 WHOLE = "whole vectors"
 LATE = "late means"
 TREND = "a change of every value"
+APART = "clients that only their own steps move"
 
 WITHOUT = {  # why an experiment lacks the capability, as a clause of the error message
     LOCAL: "{name} has none",
@@ -33,6 +34,7 @@ WITHOUT = {  # why an experiment lacks the capability, as a clause of the error 
     WHOLE: "{name} leaves values out",
     LATE: "{name}'s clients need those of this round",
     TREND: "{name} changes few values in a round",
+    APART: "{name} corrects each client by its own steps",
 }
 
 
@@ -49,6 +51,8 @@ def lacking(experiment: "Experiment") -> Iterator[tuple[str, str, str]]:
                     continue
                 remedy = f"{section}.{key}={value} or {remedy}"
             yield capability, why, remedy
+    if getattr(experiment.codec, "step_ahead", False):
+        yield APART, "codec.step_ahead starts each from values of its own", "codec.step_ahead=false"
     if experiment.model.precision == "fp64":
         yield SINGLE, "model.precision is fp64", "model.precision=fp32"
     for key, value, all_take_part in (
@@ -76,7 +80,11 @@ def misfits(experiment: "Experiment") -> Iterator[str]:
             "codec.budget: is of a client's whole message, of which each of a pipeline's stages "
             "sends a part; drop it, or set parallel.pipeline=1"
         )
+    yield from _of_nodes(experiment)
     for capability, why, remedy in lacking(experiment):
+        if capability in experiment.schedule.nodes.required:
+            need = experiment.schedule.nodes.required[capability]
+            yield f"schedule.nodes.clients: {need}, and {why}; set it to 1, or {remedy}"
         for section in ("sync", "codec"):
             part: Section = getattr(experiment, section)
             if capability in part.required:
@@ -85,6 +93,28 @@ def misfits(experiment: "Experiment") -> Iterator[str]:
                     f"{section}.name: {part.name} {part.required[capability]}, and {why}; "  # type: ignore[attr-defined]
                     f"set {other}, or {remedy}"
                 )
+
+
+def _of_nodes(experiment: "Experiment") -> Iterator[str]:
+    """Yield where the clients of a node would not train side by side, step by step."""
+    clients, schedule, slow = experiment.clients, experiment.schedule, experiment.stragglers.slow
+    size = schedule.nodes.clients
+    if size == 1:
+        return
+    if clients % size:
+        near = max(part for part in range(1, size) if clients % part == 0)
+        yield f"schedule.nodes.clients: {clients} clients are no whole nodes; set it to {near}"
+    if experiment.replicas != clients or experiment.placement != "fixed":
+        ranks = clients * experiment.parallel.pipeline
+        yield (
+            "schedule.nodes.clients: a node's clients train at the same time, each on a rank of "
+            f"its own; set ranks={ranks} and placement=fixed, or it to 1"
+        )
+    if slow or any(phase.steps is None for phase in schedule.phases):
+        yield (
+            "schedule.nodes.clients: a node's clients take the same steps; set stragglers.slow=0, "
+            "and steps instead of epochs in each phase, or it to 1"
+        )
 
 
 def _of_another_kind(experiment: "Experiment") -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from trainer.config.base import LARGE, MANY, Only, Section, setting
-from trainer.config.fit import LATE, LOCAL, UPDATES
+from trainer.config.fit import APART, LATE, LOCAL, UPDATES
 from trainer.config.models import MODELS
 from trainer.config.optimizers import ServerOptimizer, ServerSGD
 
@@ -123,7 +123,7 @@ class FedProx(Server):
 class FedGA(Server):
     """Dandi, Barba, Jaggi 2022: clients start displaced, so that their gradients align."""
 
-    lacks: ClassVar[frozenset[str]] = frozenset({LATE})
+    lacks: ClassVar[frozenset[str]] = frozenset({APART, LATE})
     name: Literal["fedga"] = "fedga"
     implementation: ClassVar[str] = "trainer.algorithms.fedga:FedGA"
     beta: float = setting(
@@ -144,7 +144,7 @@ class FedGA(Server):
 class Scaffold(Server):
     """Karimireddy et al. 2020: control variates correct each local gradient."""
 
-    lacks: ClassVar[frozenset[str]] = frozenset({LATE})
+    lacks: ClassVar[frozenset[str]] = frozenset({APART, LATE})
     name: Literal["scaffold"] = "scaffold"
     implementation: ClassVar[str] = "trainer.algorithms.scaffold:scaffold"
     effects: ClassVar[dict[str, Only]] = {

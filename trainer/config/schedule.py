@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 
 from trainer.config.base import LARGE, MANY, Only, Section, setting
+from trainer.config.nodes import Nodes
 
 # The lowest learning rate that a number of steps is computed from: with the largest alpha, too, the
 # square of their ratio is a float.
@@ -190,6 +191,7 @@ class Schedule(Section):
     phases: tuple[Phase, ...] = setting(
         (Phase(steps=5),), help="phases in order; the last may be open-ended", min_length=1
     )
+    nodes: Nodes = setting(Nodes(), help="averages within nodes, between those of all clients")
 
     @model_validator(mode="after")
     def _only_the_last_is_open(self) -> "Schedule":

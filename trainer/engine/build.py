@@ -18,6 +18,7 @@ from trainer.config.communication import Full
 from trainer.config.errors import ConfigError
 from trainer.config.parts import resolve
 from trainer.config.schema import Experiment
+from trainer.engine import nodes
 from trainer.engine.clock import Clock
 from trainer.engine.cohort import Clients
 from trainer.engine.ledger import Ledger
@@ -93,15 +94,9 @@ def assemble(
         mesh=mesh,
     )
     refuse(parts)
-    if policy.overlap and len(worker.buffers) and experiment.model.buffers == "mean":
-        raise ConfigError(
-            "model.buffers",
-            "with sync.overlap the mean of batch statistics would come a round late, and clients "
-            "would go on from that of the round before; set model.buffers=local",
-        )
     folder = out and out / "clients" / f"rank-{mesh.world.rank}"
     budget = experiment.client_memory
-    return RankState(
+    rank = RankState(
         experiment=experiment,
         parts=parts,
         server=Server(
@@ -119,8 +114,10 @@ def assemble(
         ),
         clock=Clock(group.device),
         ledger=Ledger(mesh),
-        overlap=_overlap(policy, mesh, experiment.cluster.timeout),
+        overlap=_overlap(experiment, policy, mesh, worker),
     )
+    rank.node = nodes.node(experiment, mesh, rank.clients.weights)
+    return rank
 
 
 def _tell_of_microbatches(rank: RankState) -> None:
@@ -217,8 +214,16 @@ def _codes(experiment: Experiment, worker: Worker, *, thin: bool) -> tuple[Reduc
     return create(codec, subject), once(codec, replace(subject, sparse=False))
 
 
-def _overlap(policy: Policy, mesh: Mesh, timeout: float) -> Overlap | None:
-    return Overlap(policy.overlap, aside(mesh, timeout)) if policy.overlap else None
+def _overlap(experiment: Experiment, policy: Policy, mesh: Mesh, worker: Worker) -> Overlap | None:
+    if not policy.overlap:
+        return None
+    if len(worker.buffers) and experiment.model.buffers == "mean":
+        raise ConfigError(
+            "model.buffers",
+            "with sync.overlap the mean of batch statistics would come a round late, and clients "
+            "would go on from that of the round before; set model.buffers=local",
+        )
+    return Overlap(policy.overlap, aside(mesh, experiment.cluster.timeout))
 
 
 def _load_in_turn(experiment: Experiment, mesh: Mesh) -> Task:

@@ -20,7 +20,7 @@ from trainer.engine.status import log
 from trainer.engine.store import Store
 from trainer.engine.watch import Watch
 from trainer.exchange.group import Group
-from trainer.exchange.mesh import Mesh
+from trainer.exchange.mesh import Mesh, Node
 from trainer.exchange.message import BUFFERS, Vector
 from trainer.exchange.overlap import Overlap
 from trainer.exchange.policies.policy import Policy
@@ -113,6 +113,7 @@ class RankState:
     changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # since the checkpoint
     watch: Watch = field(default_factory=Watch)
     overlap: Overlap | None = None  # None: every round waits for its own exchange
+    node: Node | None = None  # None: clients average only at the end of a round
     pace: Pace = field(default_factory=Pace)
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ Nothing is exchanged here; a turn ends with the message that the client would se
 import torch
 from torch import Tensor
 
-from trainer.engine import arrival, plan
+from trainer.engine import arrival, nodes, plan
 from trainer.engine.parts import RankState
 from trainer.exchange.message import BUFFERS, Message, Participant
 from trainer.keys import Purpose, stream
@@ -64,6 +64,7 @@ def train(
         algorithm.step(turn)
         policy.stepped(turn)
         arrival.stepped(rank, turn.params, taken, last=taken == member.steps)
+        nodes.stepped(rank, turn.params, taken, last=taken == member.steps)
     ballot = policy.leaving(turn, memory)
     return _offer(rank, member, turn), ballot
 

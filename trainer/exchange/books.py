@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from trainer.metrics.catalog import PIPELINE, TRAFFIC
+from trainer.metrics.catalog import SOME, TRAFFIC
 
 
 def none() -> dict[str, int]:
     """Return zero bytes of each kind of traffic that every run has."""
-    return dict.fromkeys([kind for kind in TRAFFIC if kind != PIPELINE], 0)
+    return dict.fromkeys([kind for kind in TRAFFIC if kind not in SOME], 0)
 
 
 @dataclass

@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from trainer.exchange.books import Books
 from trainer.exchange.group import Group
-from trainer.metrics.catalog import PIPELINE
+from trainer.metrics.catalog import NODE, PIPELINE
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,18 @@ class Mesh:
     def pipelined(self) -> bool:
         """Whether a model is spread over several ranks."""
         return self.line.size > 1
+
+
+@dataclass(frozen=True)
+class Node:
+    """Neighbours in `Mesh.group` whose clients also average within a round (trainer/engine/nodes).
+
+    every: local steps between two averages; share: of the node's weight, this rank's client's.
+    """
+
+    group: Group
+    every: int
+    share: float
 
 
 def mesh(device: torch.device, stages: int, timeout: float) -> Mesh:
@@ -55,6 +67,15 @@ def aside(mesh: Mesh, timeout: float) -> Group:
         return mesh.group
     numbers = torch.arange(mesh.world.size).view(-1, mesh.line.size)  # (replicas, stages)
     own = _own(numbers.T.tolist(), mesh.world.rank, timeout)
+    return Group(mesh.world.books, mesh.world.device, own)
+
+
+def within(mesh: Mesh, members: int, timeout: float) -> Group:
+    """Create the groups of nodes, so many neighbours of `mesh.group` each; return this rank's."""
+    mesh.world.books.wire[NODE] = 0
+    numbers = torch.arange(mesh.world.size).view(-1, members, mesh.line.size)
+    nodes = numbers.transpose(1, 2).reshape(-1, members)  # (nodes x stages, members)
+    own = _own(nodes.tolist(), mesh.world.rank, timeout)
     return Group(mesh.world.books, mesh.world.device, own)
 
 

@@ -14,10 +14,12 @@ from typing import Any, Literal
 PREFIX = "fedctl_"
 PHASES = ("local", "select", "reduce", "apply", "evaluate")
 PIPELINE = "pipeline"  # activations and their gradients; only runs with pipelines have it
-TRAFFIC = ("values", "votes", "buffers", "control", "moves", "reconcile", "evaluation", PIPELINE)
+NODE = "node"  # averages within nodes; only runs with nodes have it
+SOME = (PIPELINE, NODE)
+TRAFFIC = ("values", "votes", "buffers", "control", "moves", "reconcile", "evaluation", *SOME)
 
 # Traffic that training does not need of a client: measurements, and what ranks move among them.
-NOT_UPLOADED = ("evaluation", "moves", PIPELINE)
+NOT_UPLOADED = ("evaluation", "moves", *SOME)
 
 
 def uploaded(payload: Mapping[str, int]) -> int:
