@@ -21,8 +21,8 @@ BASE: dict[str, Any] = {
 KEPT = {"optimizer": {"momentum": 0.9, "state": "keep"}}
 
 
-def noded(clients: int, every: int, steps: int, **settings: Any) -> dict[str, Any]:
-    nodes = {"clients": clients, "every": every}
+def noded(members: int, every: int, steps: int, **settings: Any) -> dict[str, Any]:
+    nodes = {"clients": members, "every": every}
     return BASE | settings | {"schedule": scheduled(steps) | {"nodes": nodes}}
 
 
