@@ -49,7 +49,7 @@ class Plain(View):
     def __init__(self, experiment: Experiment, stream: TextIO) -> None:
         self._rounds = experiment.rounds
         self._stream = stream
-        self._eta = Eta(experiment.rounds)
+        self._eta = Eta(experiment)
         self._doing = ""
         self._printed = -PAUSE_SECONDS
         self._unprinted: Row | None = None
@@ -96,7 +96,7 @@ class Live(View):
         from rich.live import Live as RichLive
 
         self._experiment = experiment
-        self._eta = Eta(experiment.rounds)
+        self._eta = Eta(experiment)
         self._last: Row | None = None
         self._tests: list[Row] = []
         self._hint, self._notice = "", ""
@@ -186,16 +186,19 @@ def _idle(row: Row) -> str:
 
 
 class Eta:
-    """The remaining time, from the pace of the rounds since the first one was seen."""
+    """The remaining time, from the pace of the rounds since the first one was seen.
 
-    def __init__(self, rounds: int) -> None:
-        self._rounds = rounds
+    The pace is that of local steps, since rounds may grow; of rounds where steps are not planned.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
         self._start = time.monotonic()
         self._first: tuple[int, float] | None = None
         self._newest: tuple[int, float] = (0, self._start)
 
     def row(self, row: Row) -> None:
-        self._newest = (row["round"], time.monotonic())
+        self._newest = (self._work(row["round"]), time.monotonic())
         self._first = self._first or self._newest
 
     def elapsed(self) -> float:
@@ -207,5 +210,10 @@ class Eta:
         if self._first is None or self._newest[0] <= self._first[0]:
             return "–"
         pace = (self._newest[1] - self._first[1]) / (self._newest[0] - self._first[0])
-        due = self._newest[1] + pace * (self._rounds - self._newest[0])
+        due = self._newest[1] + pace * (self._work(self._experiment.rounds) - self._newest[0])
         return seconds(max(0.0, due - time.monotonic()))
+
+    def _work(self, rounds: int) -> int:
+        experiment = self._experiment
+        steps = experiment.schedule.steps_until(rounds, experiment.optimizer.lr)
+        return rounds if steps is None else steps

@@ -104,6 +104,31 @@ def test_plain_lines_are_spread_over_time_and_end_with_the_last_round(
     assert lines == ["1/120", "3/120", "120/120"]
 
 
+@pytest.mark.parametrize(
+    "phases,left",
+    [
+        ("[{steps: 5}]", "20.0 s"),
+        ("[{epochs: 1}]", "20.0 s"),
+        ("[{rounds: 2, steps: 5}, {steps: 20}]", "1:20"),
+        ("[{total_steps: 18, steps: 5}]", "16.0 s"),
+        ("[{rounds: 3, steps: 5}, {total_steps: 10, steps: 5, alpha: 0.1}]", "20.0 s"),
+    ],
+)
+def test_the_time_left_is_that_of_the_steps_left(
+    phases: str, left: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of four rounds are over, of five steps each, and the second took ten seconds."""
+    now = [100.0]
+    monkeypatch.setattr("fedctl.local.progress.time.monotonic", lambda: now[0])
+    settings = ["rounds=4", f"schedule.phases={phases}"]
+    stream = io.StringIO()
+    plain = Plain(load("fedavg-digits", sets=settings, presets=bundled.PRESETS)[0], stream)
+    for number in (1, 2):
+        plain.row(row(number, 0.9))
+        now[0] += 10 * (number < 2)
+    assert stream.getvalue().splitlines()[-1].endswith(f"left {left}")
+
+
 def test_pipelines_are_named_and_their_idle_share_is_shown(experiment: Experiment) -> None:
     settings = ["ranks=6", "parallel.pipeline=3", "parallel.microbatches=3"]
     pipelines = load("gwpf-digits", sets=settings, presets=bundled.PRESETS)[0]

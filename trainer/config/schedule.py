@@ -206,6 +206,23 @@ class Schedule(Section):
             for phase in self.phases
         ]
 
+    def steps_until(self, rounds: int, lr: float) -> int | None:
+        """Return a client's local steps in the first rounds; None if passes count some of them.
+
+        lr: optimizer.lr; a client that is slow takes fewer.
+        """
+        steps = 0
+        for phase, length in zip(self.phases, [*self.lengths(lr)[:-1], None], strict=True):
+            if phase.steps is None:
+                return None
+            own = rounds if length is None else min(rounds, length)
+            if phase.total_steps is not None:
+                steps += _starts(phase, lr)[own]
+            else:
+                steps += own * phase.local_steps(0.0, lr)
+            rounds -= own
+        return steps
+
     def place(self, round_number: int, lr: float) -> Place:
         """Return where round `round_number` (from 1) is; lr: optimizer.lr.
 
