@@ -94,6 +94,18 @@ def _one_line() -> Iterator[None]:
     except MemoryError:
         raise OneLine("this machine has not enough memory for it", 1) from None
     except click.UsageError as error:
-        where = error.ctx.command_path if error.ctx else "fedctl"
-        message = error.format_message().rstrip(".")
-        raise OneLine(f"{message}; see {where} --help", error.exit_code) from None
+        raise OneLine(_told(error), error.exit_code) from None
+
+
+def _told(error: click.UsageError) -> str:
+    """Return what a wrong command line is answered; a setting is no option, but looks like one."""
+    where = error.ctx.command_path if error.ctx else "fedctl"
+    if isinstance(error, click.NoSuchOption) and error.ctx:
+        from trainer.config.keys import settings
+
+        key = error.option_name.lstrip("-").replace("-", "_")
+        takes_settings = any("--set" in option.opts for option in error.ctx.command.params)
+        if takes_settings and any(setting.key == key for setting in settings()):
+            return f"No such option '{error.option_name}'; {key} is a setting: --set {key}=VALUE"
+    message = error.format_message().rstrip(".")
+    return f"{message}; see {where} --help"

@@ -179,6 +179,15 @@ def test_schema_is_json(fedctl: Invoke) -> None:
         (["rum"], "rum: no such command; did you mean run?"),
         (["xyzzy"], "xyzzy: no such command; `fedctl --help` lists the commands"),
         (["show"], "Missing argument 'PRESET|FILE'; see fedctl show --help"),
+        (
+            ["run", "gwpf-text", "--rounds", "3"],
+            "No such option '--rounds'; rounds is a setting: --set rounds=VALUE",
+        ),
+        (
+            ["lint", "gwpf-text", "--data.path=x"],
+            "No such option '--data.path'; data.path is a setting: --set data.path=VALUE",
+        ),
+        (["status", "x", "--rounds", "3"], "No such option '--rounds'; see fedctl status --help"),
         (["presets", "-o", "xml"], "Invalid value for '-o' / '--output': 'xml' is not one of "),
         (["show", "nothing.yaml"], "nothing.yaml: no such file"),
         (
