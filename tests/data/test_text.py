@@ -64,10 +64,12 @@ def test_the_test_text_begins_with_a_line(tmp_path):
 
 
 def test_a_folder_is_its_files_in_order(tmp_path):
-    for name, content in (("b.txt", "two"), ("a.txt", "one"), ("c/d.txt", "three"), ("e.md", "no")):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(content)
-    corpus = text.read(own(tmp_path, test_share=0.01))
+    root, files = tmp_path / "text", (("b.txt", "two"), ("a.txt", "one"), ("e.md", "no"))
+    for name, content in (*files, ("../linked/d.txt", "three")):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text(content)
+    (root / "c").symlink_to(tmp_path / "linked")
+    corpus = text.read(own(root, test_share=0.01))
     assert "".join(corpus.train + corpus.test) == "onetwothree"
     assert len(corpus.train) == 3
 
@@ -113,6 +115,8 @@ def test_what_is_no_text_is_refused_in_a_line(tmp_path):
     (tmp_path / "image.txt").unlink()
     os.mkfifo(tmp_path / "pipe.txt")
     assert "is not a regular file" in refusal(own(tmp_path))
+    (tmp_path / "again").symlink_to(tmp_path)
+    assert "again and another path below" in refusal(own(tmp_path))
 
 
 @pytest.mark.parametrize("path", ["~nosuchuser/x", "zero\0", "half\ud800"])

@@ -6,7 +6,7 @@ No other module reads text. A document is a string; how it becomes tokens is in 
 import os
 import re
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -104,8 +104,8 @@ def _documents(path: Path, tokenizer: Tokenizer) -> list[str]:
     """Read a file, or each .txt file below a folder in the order of their paths."""
     if path.is_dir():
         found = sorted(
-            Path(folder, name)
-            for folder, _, names in os.walk(path, onerror=_stop)
+            folder / name
+            for folder, names in _below(path)
             for name in names
             if name.endswith(SUFFIX)
         )
@@ -117,6 +117,18 @@ def _documents(path: Path, tokenizer: Tokenizer) -> list[str]:
         found = [path]
     _refuse_too_large(found, tokenizer)
     return [_file(file) for file in found]
+
+
+def _below(path: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield each folder from `path` down with its files' names; links lead on, but none back."""
+    seen: set[str] = set()
+    for folder, _, names in os.walk(path, onerror=_stop, followlinks=True):
+        if (place := os.path.realpath(folder)) in seen:
+            raise ConfigError(
+                KEY, f"{folder} and another path below {path} are one folder; remove the link"
+            )
+        seen.add(place)
+        yield Path(folder), names
 
 
 def _stop(error: OSError) -> None:
