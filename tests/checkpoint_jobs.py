@@ -69,6 +69,7 @@ def compare(a: Any, b: Any, key: str, differing: list[str]) -> None:
         "/own/seconds",
         "/own/hidden",
         "/own/books/wire/control",
+        "/agreed/ledger/total/wire/control",
         "/agreed/ledger/federated",
     ) or (key == "/agreed/ledger/idle"):
         return

@@ -83,7 +83,7 @@ class Torchs:
 
     def state(self) -> dict[str, Any]:
         held = self.optimizer.state[self.parameter]
-        return {name.removesuffix("_buffer"): tensor.numpy() for name, tensor in held.items()}
+        return {name: tensor.numpy() for name, tensor in held.items()}
 
 
 @pytest.mark.parametrize("optimizer,size", sampled(["adam", "adamw"], [2, 4]))

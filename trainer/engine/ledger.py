@@ -223,6 +223,7 @@ class Ledger:
         """Return the part of a checkpoint that is the same on all ranks; `own` is this rank's."""
         return {
             "tally": asdict(self.tally),
+            "total": self.total.state(),
             "federated": self.federated,
             "rank_samples": self.rank_samples,
             "idle": self.idle,
@@ -231,5 +232,6 @@ class Ledger:
     def load(self, state: Mapping[str, Any]) -> None:
         """Restore the result of `state`."""
         self.tally = Tally(**state["tally"])
+        self.total.load(state["total"])
         self.federated = state["federated"]
         self.rank_samples, self.idle = state["rank_samples"], state["idle"]
