@@ -93,6 +93,7 @@ def table(rows: Sequence[Row]) -> str:
     for setting in SETTINGS:
         header += [f"{setting}: fewer bytes", "accuracy, %", "points to dense", "worst"]
     cases, lines, bytes_of = by_case(rows), [], sent_bytes(FIRST)
+    times_of = {setting: fewer(setting) for setting in SETTINGS}
     for name in names(rows):
         line = [name, f"{bytes_of[name]:,.0f}"]
         for setting in SETTINGS:
@@ -101,7 +102,7 @@ def table(rows: Sequence[Row]) -> str:
                 line += ["", "", "", ""]
                 continue
             apart = points(runs, cases[f"{DENSE} | {setting}"])
-            times = fewer(name, setting)
+            times = times_of[setting][name]
             line += [
                 f"{times:.2f} x" if times < 9 else f"{times:.0f} x",
                 spread([100 * run["accuracy"] for run in runs], 2),
@@ -144,10 +145,10 @@ def sent_bytes(setting: str) -> dict[str, float]:
     return {c.split(" | ")[0]: sent for c, sent in cases.items() if c.endswith(f" | {wired}")}
 
 
-def fewer(name: str, setting: str) -> float:
-    """How many times fewer bytes than dense a method sends in a setting."""
+def fewer(setting: str) -> dict[str, float]:
+    """How many times fewer bytes than dense each method sends in a setting."""
     found = sent_bytes(setting)
-    return found[DENSE] / found[name]
+    return {name: found[DENSE] / sent for name, sent in found.items()}
 
 
 def points(runs: Sequence[Mapping[str, Any]], dense: Sequence[Mapping[str, Any]]) -> list[float]:
@@ -163,14 +164,14 @@ def figure(rows: Sequence[Row]) -> Figure:
     """
     page = Figure(figsize=(13, 4.2), layout="constrained")
     cases, order = by_case(rows), list(names(rows))
-    most = 1.5 * max(fewer(name, FIRST) for name in order)
+    most = 1.5 * max(fewer(FIRST).values())
     for axes, setting in zip(page.subplots(1, len(SETTINGS)), SETTINGS, strict=True):
-        dense = cases.get(f"{DENSE} | {setting}", [])
+        dense, times_of = cases.get(f"{DENSE} | {setting}", []), fewer(setting)
         least = min((100 * run["accuracy"] for run in dense), default=96.0) - BELOW
         for index, name in enumerate(order):
             if not (runs := cases.get(f"{name} | {setting}")):
                 continue
-            times = fewer(name, setting)
+            times = times_of[name]
             values = [100 * run["accuracy"] for run in runs]
             mean = statistics.fmean(values)
             axes.plot([times] * 2, [min(values), max(values)], color=COLOURS[index], lw=1)

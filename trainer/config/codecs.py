@@ -234,10 +234,7 @@ class LowRank(Ahead):
         UPDATES: "codes changes of parameters along a basis that lasts over rounds",
         ROWS: "codes whole rows of matrices",
     }
-    effects: ClassVar[dict[str, Only]] = {
-        **Ahead.effects,
-        "block": Only("bits", (4, 8)),
-    }
+    effects: ClassVar[dict[str, Only]] = {**Ahead.effects, "block": Only("bits", (4, 8))}
     rank: int = setting(
         2,
         help="r, columns of a matrix's factors; with more of them less is left for later",

@@ -26,9 +26,7 @@ class Encoder(Protocol):
 
     block: int  # values that are coded together; a cut is at a multiple of it
     exact: bool  # decoding returns the same values
-    pieced: (
-        bool  # one block's bytes follow another's, so that some blocks are decoded by themselves
-    )
+    pieced: bool  # one block's bytes follow another's, so that some can be decoded by themselves
 
     def encode(self, values: Tensor, cuts: Sequence[int], key: Key) -> list[Tensor]:
         """Return the bytes, uint8, of each part between two cuts; values (n,): from cuts[0] on."""

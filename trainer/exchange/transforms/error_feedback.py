@@ -9,8 +9,8 @@ add up instead.
 
 from trainer.exchange.masks import blank
 from trainer.exchange.message import Message, Vector
-from trainer.exchange.transforms.transform import Accounting, Context, adding_up
-from trainer.turn import Memory, Turn
+from trainer.exchange.transforms.transform import Accounting, Context, Continuing, adding_up
+from trainer.turn import Memory
 
 
 class ErrorFeedback(Accounting):
@@ -34,7 +34,7 @@ class ErrorFeedback(Accounting):
                 message.vectors[name] = memory[name].add_(update)
 
 
-class StepAhead(Accounting):
+class StepAhead(Continuing):
     """Step-ahead error feedback (Xu, Huo, Huang, AAAI 2021): the residual before the steps.
 
     Client k trains from x - e_k, x the agreed model, and not from x. So its gradients are those of
@@ -42,10 +42,6 @@ class StepAhead(Accounting):
     by itself. What it kept while it was away is corrected by its own steps, where a plain residual
     would be added as it was.
     """
-
-    def entering(self, turn: Turn, memory: Memory) -> None:
-        for residual in memory.values():
-            turn.params.sub_(residual)
 
     def outgoing(
         self, message: Message, vectors: tuple[Vector, ...], memory: Memory, context: Context

@@ -13,11 +13,11 @@ from torch import Tensor
 from trainer.config.communication import Gaia as Settings
 from trainer.exchange.masks import chunks
 from trainer.exchange.message import Message, Vector
-from trainer.exchange.transforms.transform import Accounting, Context, adding_up, decayed
-from trainer.turn import Memory, Turn
+from trainer.exchange.transforms.transform import Context, Continuing, adding_up, decayed
+from trainer.turn import Memory
 
 
-class Gaia(Accounting):
+class Gaia(Continuing):
     """A residual (P,) for each client: its displacement from the agreed model.
 
     A coordinate that a client does not send counts as zero in the mean.
@@ -27,11 +27,6 @@ class Gaia(Accounting):
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-
-    def entering(self, turn: Turn, memory: Memory) -> None:
-        """Train on from the client's own value, so that the next update contains the residual."""
-        for residual in memory.values():
-            turn.params.sub_(residual)
 
     def outgoing(
         self, message: Message, vectors: tuple[Vector, ...], memory: Memory, context: Context

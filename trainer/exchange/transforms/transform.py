@@ -94,6 +94,17 @@ class Accounting(Transform):
             memory[name].sub_(sent[name])
 
 
+class Continuing(Accounting):
+    """A transform whose clients train on from values of their own: residual = anchor - local.
+
+    So a client's next update, anchor - params, contains its residual by itself.
+    """
+
+    def entering(self, turn: Turn, memory: Memory) -> None:
+        for residual in memory.values():
+            turn.params.sub_(residual)
+
+
 def decayed(start: float, decay_rounds: float, round_number: int) -> float:
     """Return start / sqrt(1 + (t - 1) / decay_rounds) in round t, from 1.
 
